@@ -1,0 +1,261 @@
+"""The stream contract, version 1: every key, field and rule both halves agree on.
+
+Pure: no I/O, no clock, no settings. Whoever writes a producer or a consumer in another language
+needs this file and nothing else of the project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NewType
+from zlib import crc32
+
+CONTRACT_VERSION: Final = 1
+PARTITION_HASH: Final = "crc32"
+COMMAND_STATUS_TYPE: Final = "nbCommandStateChanged"
+
+NotificationId = NewType("NotificationId", str)
+"""32 lower-case hex digits: what a notification says, as one digest. The idempotency key."""
+
+EntryId = NewType("EntryId", bytes)
+"""A stream id as Redis writes it, `b"1714564800000-0"`; order it by `entry_order`, not as text."""
+
+_DIGEST_BYTES: Final = 16
+
+
+class ContractError(Exception):
+    """An entry or a record that does not follow this contract."""
+
+
+class NewerContractError(ContractError):
+    """An entry written by a newer program; not broken, only not ours to handle."""
+
+
+def partition_of(device: str, partitions: int) -> int:
+    """The partition of a device: crc32 of its UTF-8 bytes, modulo the partition count."""
+    return crc32(device.encode()) % partitions
+
+
+def entry_order(entry_id: bytes) -> tuple[int, int]:
+    """A stream id as two integers, which order as the stream does (text does not)."""
+    ms, _, seq = entry_id.partition(b"-")
+    return int(ms), int(seq)
+
+
+def _digest(parts: Iterable[bytes]) -> bytes:
+    # Each part is preceded by its length: ("ab", "c") and ("a", "bc") must differ.
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for part in parts:
+        digest.update(len(part).to_bytes(4, "big"))
+        digest.update(part)
+    return digest.digest()
+
+
+def canonical_json(value: object) -> bytes:
+    """One spelling per JSON value: sorted keys, no spaces, ASCII, integers exact."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def command_digest(device: str, command: str) -> bytes:
+    """The ledger's field for a command: 16 bytes."""
+    return _digest((device.encode(), command.encode()))
+
+
+def notification_digest(
+    device: str, command: str, result_code: str, canonical_detail: bytes
+) -> bytes:
+    """What makes two notifications the same: 16 bytes; `NotificationId` is its hex form.
+
+    `canonical_detail` is `canonical_json(resultDetail)`, or `b""` where the field is absent.
+    """
+    return _digest((device.encode(), command.encode(), result_code.encode(), canonical_detail))
+
+
+# --- keys ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """Names of every key of one namespace.
+
+    All keys of partition `p` share the hash tag `{<ns>:<pp>}` and so one Redis Cluster slot; a
+    script may touch one partition, or one of the namespace-wide keys, never both.
+    """
+
+    namespace: str
+
+    @property
+    def meta(self) -> str:
+        """String, set once: contract version, partition count and hash, as one JSON value."""
+        return f"{self.namespace}:meta"
+
+    @property
+    def groups(self) -> str:
+        """Set of registered groups; a group leaves it only by an operator's command."""
+        return f"{self.namespace}:groups"
+
+    @property
+    def quarantine(self) -> str:
+        """Stream of bodies that are no notification, bounded."""
+        return f"{self.namespace}:quarantine"
+
+    @property
+    def ingresses(self) -> str:
+        """Hash of ingress name to its last heartbeat (JSON)."""
+        return f"{self.namespace}:ingresses"
+
+    def workers(self, group: str) -> str:
+        """Sorted set of worker id by last heartbeat (epoch ms of the Redis server)."""
+        return f"{self.namespace}:workers:{group}"
+
+    def _of(self, partition: int) -> str:
+        return f"{{{self.namespace}:{partition:02d}}}"
+
+    def stream(self, partition: int) -> str:
+        """Stream of entries."""
+        return f"{self._of(partition)}:stream"
+
+    def ledger(self, partition: int) -> tuple[str, str]:
+        """The current and the previous ledger hash."""
+        return f"{self._of(partition)}:ledger:0", f"{self._of(partition)}:ledger:1"
+
+    def lease(self, partition: int, group: str) -> str:
+        """String `worker:epoch` with a TTL."""
+        return f"{self._of(partition)}:lease:{group}"
+
+    def epoch(self, partition: int, group: str) -> str:
+        """String: the highest epoch ever given; no TTL."""
+        return f"{self._of(partition)}:epoch:{group}"
+
+    def retry(self, partition: int, group: str) -> str:
+        """Hash of entry id to attempt record, and `clean` to the last epoch that ended cleanly."""
+        return f"{self._of(partition)}:retry:{group}"
+
+    def parked(self, partition: int, group: str) -> str:
+        """Sorted set of parked devices by the time their head is due (epoch ms)."""
+        return f"{self._of(partition)}:parked:{group}"
+
+    def parked_device(self, partition: int, group: str, device: str) -> str:
+        """List of one parked device's messages, oldest first."""
+        return f"{self._of(partition)}:parked:{group}:{device}"
+
+    def dead(self, partition: int, group: str) -> str:
+        """Stream of dead letters."""
+        return f"{self._of(partition)}:dead:{group}"
+
+
+# --- meta ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meta:
+    """What every program on one namespace must agree on before it publishes or fetches."""
+
+    version: int = CONTRACT_VERSION
+    partitions: int
+    hash: str = PARTITION_HASH
+
+    def encode(self) -> bytes:
+        """The value of `Keys.meta`."""
+        return canonical_json(
+            {"version": self.version, "partitions": self.partitions, "hash": self.hash}
+        )
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Meta:
+        """Reads the value of `Keys.meta`; `ContractError` where it is not one."""
+        try:
+            value = json.loads(raw)
+            version, partitions, hash_ = value["version"], value["partitions"], value["hash"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ContractError("the namespace's meta value cannot be read") from error
+        if (
+            type(version) is not int
+            or type(partitions) is not int
+            or not isinstance(hash_, str)
+            or partitions < 1
+        ):
+            raise ContractError("the namespace's meta value has fields of the wrong type")
+        return cls(version=version, partitions=partitions, hash=hash_)
+
+
+# --- entries ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A notification as the stream holds it."""
+
+    id: NotificationId
+    type: str
+    device: str
+    command: str
+    status: str
+    received_at_ms: int
+    body: bytes
+    late: bool = False
+    for_group: str | None = None
+    replayed: bool = False
+    traceparent: str | None = None
+
+    def encode(self) -> list[bytes]:
+        """Field names and values in the order of the contract, ready for XADD.
+
+        The order is constant so that Redis stores the names once per node, and `body` is last so
+        that a short look at an entry shows what it is.
+        """
+        fields = [
+            b"v", b"1",
+            b"type", self.type.encode(),
+            b"id", self.id.encode(),
+            b"device", self.device.encode(),
+            b"command", self.command.encode(),
+            b"status", self.status.encode(),
+            b"received_at", b"%d" % self.received_at_ms,
+        ]  # fmt: skip
+        if self.late:
+            fields += (b"late", b"1")
+        if self.for_group is not None:
+            fields += (b"for", self.for_group.encode())
+        if self.replayed:
+            fields += (b"replayed", b"1")
+        if self.traceparent is not None:
+            fields += (b"traceparent", self.traceparent.encode())
+        fields += (b"body", self.body)
+        return fields
+
+    @classmethod
+    def decode(cls, fields: Mapping[bytes, bytes]) -> Entry:
+        """Reads an entry's fields; unknown ones are ignored.
+
+        Raises `NewerContractError` for a higher `v`, `ContractError` for anything else that is
+        not an entry of this contract.
+        """
+        try:
+            version = int(fields[b"v"])
+            if version > CONTRACT_VERSION:
+                raise NewerContractError(f"entry of contract version {version}")
+            if version < 1:
+                raise ContractError(f"entry of contract version {version}")
+            for_group = fields.get(b"for")
+            traceparent = fields.get(b"traceparent")
+            return cls(
+                id=NotificationId(fields[b"id"].decode("ascii")),
+                type=fields[b"type"].decode(),
+                device=fields[b"device"].decode(),
+                command=fields[b"command"].decode(),
+                status=fields[b"status"].decode(),
+                received_at_ms=int(fields[b"received_at"]),
+                body=fields[b"body"],
+                late=fields.get(b"late") == b"1",
+                for_group=None if for_group is None else for_group.decode(),
+                replayed=fields.get(b"replayed") == b"1",
+                traceparent=None if traceparent is None else traceparent.decode(),
+            )
+        except KeyError as error:
+            raise ContractError(f"entry without the field {error.args[0].decode()}") from error
+        except ValueError as error:  # UnicodeDecodeError is one
+            raise ContractError("entry with a field that cannot be decoded") from error

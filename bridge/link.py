@@ -1,0 +1,249 @@
+"""One supervised connection to Redis: explicit time limits, no hidden retries, closed after doubt.
+
+After a time-out, a cancellation or an error in the middle of a reply the connection is closed and
+never reused: an abandoned pipeline may still run on the server, and a kept connection returns the
+replies of an earlier call. Driver errors end here: callers see `RedisUnavailableError`, or a
+`Refused` in the place of one reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Final
+
+import redis.exceptions
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from bridge import logs, metrics
+from bridge.errors import RedisUnavailableError
+
+CONNECT_TIMEOUT_S: Final = 2.0
+
+# Replies that are about the server's state, not about the call: worth the same call again later.
+# (Redis source, `createSharedObjects` in server.c, and the Sentinel and Cluster pages.)
+_STATE_CODES: Final = frozenset(
+    (
+        "LOADING", "READONLY", "MISCONF", "OOM", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN",
+        "TRYAGAIN", "BUSY", "UNKILLABLE", "NOAUTH", "WRONGPASS", "NOPERM",
+    )
+)  # fmt: skip
+
+Argument = str | bytes | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script of ours. Its file says KEYS, ARGV, what it returns and why it is atomic."""
+
+    name: str
+    text: str = field(repr=False)
+    sha: str
+
+    @classmethod
+    def load(cls, package: str, name: str) -> Script:
+        """Reads `<package>/scripts/<name>.lua`."""
+        path = resources.files(package) / "scripts" / f"{name}.lua"
+        text = path.read_text(encoding="utf-8")
+        # SHA-1 is how EVALSHA names a script; nothing secret hangs on it.
+        return cls(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+    def call(self, keys: Sequence[str], args: Sequence[Argument]) -> Call:
+        """The call of this script with all the keys it touches."""
+        return Call(("EVALSHA", self.sha, len(keys), *keys, *args), self)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One command; `script` where it is an EVALSHA that may have to be loaded first."""
+
+    args: tuple[Argument, ...] = field(repr=False)
+    script: Script | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An error reply to one call, in the place of its value."""
+
+    text: str
+
+    @property
+    def code(self) -> str:
+        """The first word, in capitals by convention: `NOGROUP`, `WRONGTYPE`, `FENCED`…"""
+        return self.text.partition(" ")[0]
+
+
+def command(*args: Argument) -> Call:
+    """A plain command."""
+    return Call(args)
+
+
+class Health:
+    """Whether Redis answers, as seen by all links of a process; logs each change once."""
+
+    def __init__(self) -> None:
+        self.is_up: bool | None = None  # None: not tried yet
+        self._log = logs.get("redis")
+
+    def succeeded(self) -> None:
+        """A call was answered."""
+        if not self.is_up:
+            if self.is_up is False:
+                self._log.info("redis_back")
+            self.is_up = True
+            metrics.redis_up.set(1)
+
+    def failed(self, error: RedisUnavailableError) -> None:
+        """A call was not answered, or the server cannot serve now."""
+        metrics.redis_errors.inc()
+        if self.is_up is not False:
+            self._log.warning("redis_lost", error=str(error))
+            self.is_up = False
+            metrics.redis_up.set(0)
+
+
+def connection_pool(url: str, *, name: str) -> ConnectionPool:
+    """Where a link's connections come from; nothing is connected yet.
+
+    The driver's own time-outs and retries are off: a hidden retry repeats an XADD, and a socket
+    time-out cuts blocking reads.
+    """
+    return ConnectionPool.from_url(
+        url,
+        protocol=2,
+        socket_timeout=None,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_keepalive=True,
+        health_check_interval=0,
+        retry=Retry(NoBackoff(), 0),
+        client_name=name,
+    )
+
+
+class Link:
+    """One connection, used by one call of `run` at a time; later callers wait for their turn."""
+
+    def __init__(self, pool: ConnectionPool, health: Health | None = None) -> None:
+        self._pool = pool
+        self._health = health or Health()
+        self._connection: AbstractConnection | None = None
+        self._turn = asyncio.Lock()
+        self.generation = 0
+        """Counts connections made; whoever remembers it sees that the connection changed."""
+
+    async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        """Sends all calls in one round trip; returns one reply for each, in their order.
+
+        A call the server refused has a `Refused` in its place. Scripts the server does not know
+        are loaded and called again, in their order. Raises `RedisUnavailableError` when there was
+        no answer within `timeout_s` (waiting for the turn included), no connection, or an answer
+        about the server's state (loading, read-only, out of memory, …): then any of the calls may
+        or may not have run, or may run later.
+        """
+        try:
+            async with asyncio.timeout(timeout_s), self._turn:
+                replies = await self._run(calls)
+        except TimeoutError:
+            raise self._lost(f"no answer within {timeout_s:g} s") from None
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise self._lost(_told(error)) from error
+        except RedisUnavailableError as error:
+            self._drop()
+            self._health.failed(error)
+            raise
+        self._health.succeeded()
+        return replies
+
+    async def one(self, call: Call, *, timeout_s: float) -> Any:
+        """`run` with a single call."""
+        return (await self.run((call,), timeout_s=timeout_s))[0]
+
+    async def close(self) -> None:
+        """Closes the connection; the link may be used again."""
+        self._drop()
+
+    async def _run(self, calls: Sequence[Call]) -> list[Any]:
+        connection = self._connection
+        try:
+            if connection is None:
+                connection = self._connection = self._pool.make_connection()
+                await connection.connect()
+                self.generation += 1
+            replies = await self._round_trip(connection, calls)
+            unknown = [i for i, reply in enumerate(replies) if _is_unknown_script(reply)]
+            if unknown:
+                scripts = {call.script for i in unknown if (call := calls[i]).script is not None}
+                loads = [command("SCRIPT", "LOAD", script.text) for script in scripts]
+                again = await self._round_trip(connection, loads + [calls[i] for i in unknown])
+                for i, reply in zip(unknown, again[len(loads) :], strict=True):
+                    replies[i] = reply
+        except BaseException:  # cancellation too: what was sent may still be answered
+            self._drop()
+            raise
+        return replies
+
+    @staticmethod
+    async def _round_trip(connection: AbstractConnection, calls: Sequence[Call]) -> list[Any]:
+        packed = connection.pack_commands([call.args for call in calls])
+        await connection.send_packed_command(packed, check_health=False)
+        replies: list[Any] = []
+        state: str | None = None
+        for _ in calls:
+            try:
+                replies.append(await connection.read_response(disable_decoding=True))
+            except redis.exceptions.ConnectionError:
+                raise  # also LOADING and a lost server, which the driver files here
+            except redis.exceptions.ResponseError as error:
+                # The driver strips the code of the errors it has a class for; give it back.
+                text = _told(error)
+                if text.partition(" ")[0] in _STATE_CODES:
+                    state = text
+                replies.append(Refused(text))
+        if state is not None:
+            raise RedisUnavailableError(f"Redis cannot serve now: {state}")
+        return replies
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        writer = connection._writer
+        if writer is not None:
+            # Not `disconnect()`: it is a coroutine, and this also runs while being cancelled.
+            writer.close()
+        connection._reader = connection._writer = None
+
+    def _lost(self, why: str) -> RedisUnavailableError:
+        self._drop()
+        error = RedisUnavailableError(f"Redis: {why}")
+        self._health.failed(error)
+        return error
+
+
+_CODE_OF_CLASS: Final = {
+    redis.exceptions.ReadOnlyError: "READONLY",
+    redis.exceptions.OutOfMemoryError: "OOM",
+    redis.exceptions.NoScriptError: "NOSCRIPT",
+    redis.exceptions.NoPermissionError: "NOPERM",
+    redis.exceptions.MasterDownError: "MASTERDOWN",
+    redis.exceptions.ClusterDownError: "CLUSTERDOWN",
+    redis.exceptions.TryAgainError: "TRYAGAIN",
+}
+
+
+def _told(error: BaseException) -> str:
+    text = str(error) or type(error).__name__
+    for class_, code in _CODE_OF_CLASS.items():
+        if isinstance(error, class_) and not text.startswith(code):
+            return f"{code} {text}"
+    return text
+
+
+def _is_unknown_script(reply: Any) -> bool:
+    return isinstance(reply, Refused) and reply.code == "NOSCRIPT"

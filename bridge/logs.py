@@ -1,0 +1,67 @@
+"""Logging: structlog, one constant event name per line with fields; console or JSON, on stderr.
+
+Never logged: payloads, tokens, passwords, URLs with credentials. Device and command ids may be.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final
+
+import orjson
+import structlog
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+FORMATS: Final = ("auto", "console", "json")
+
+Logger = structlog.typing.FilteringBoundLogger
+
+
+def configure(*, level: str, format: str) -> None:
+    """Sets up structlog and the standard library's root logger, once, from the command line.
+
+    `auto` means console on a terminal, else JSON.
+    """
+    console = format == "console" or (format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.typing.Processor
+    if console:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    else:
+        shared.append(structlog.processors.format_exc_info)
+        renderer = structlog.processors.JSONRenderer(serializer=_dumps)
+    numeric = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(numeric),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # Libraries (asyncio, aiohttp) log through the standard library: same place, same shape.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(numeric, logging.WARNING))
+
+
+def _dumps(event: object, **_: object) -> str:
+    return orjson.dumps(event, default=str).decode()
+
+
+def get(name: str) -> Logger:
+    """A logger whose lines carry `component=name`."""
+    logger: Logger = structlog.get_logger(component=name)
+    return logger

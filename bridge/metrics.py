@@ -1,0 +1,79 @@
+"""Every Prometheus metric of both halves, in one place. Labels are bounded: no device, no command.
+
+Conventions: base units in the name, `_total` for counters, timestamps as epoch seconds
+(https://prometheus.io/docs/practices/naming/).
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.process_collector import ProcessCollector
+
+from bridge import __version__
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+registry: Final = CollectorRegistry()
+ProcessCollector(registry=registry)
+
+_FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_SLOW: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+def _counter(name: str, doc: str, *labels: str) -> Counter:
+    return Counter(f"nb_bridge_{name}", doc, labels, registry=registry)
+
+
+def _gauge(name: str, doc: str, *labels: str) -> Gauge:
+    return Gauge(f"nb_bridge_{name}", doc, labels, registry=registry)
+
+
+def _histogram(name: str, doc: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+    return Histogram(f"nb_bridge_{name}", doc, labels, buckets=buckets, registry=registry)
+
+
+# --- both halves
+build_info = _gauge("build_info", "Always 1; the labels say what runs.", "version", "python")
+build_info.labels(__version__, platform.python_version()).set(1)
+redis_up = _gauge("redis_up", "1 while Redis answers, else 0.")
+redis_errors = _counter("redis_errors", "Round trips to Redis that failed.")
+
+# --- ingress
+callbacks = _counter("callbacks", "Callbacks answered.", "outcome", "code")
+callback_duration = _histogram(
+    "callback_duration_seconds", "From a callback's arrival to its answer.", _FAST
+)
+consecutive_failures = _gauge(
+    "consecutive_failures", "Answers other than 200 in a row; the platform block-lists at 10."
+)
+last_callback = _gauge("last_callback_timestamp_seconds", "When the last callback arrived.")
+batch_size = _histogram(
+    "publish_batch_size", "Notifications published per round trip.", (1, 2, 5, 10, 25, 50, 100, 250)
+)
+quarantined = _counter("quarantined", "Bodies put into quarantine.", "reason")
+quarantine_dropped = _counter("quarantine_dropped", "Oldest bodies dropped from quarantine.")
+ledger_rotations = _counter("ledger_rotations", "Ledger pages turned, by cause.", "cause")
+
+# --- worker
+deliveries = _counter("deliveries", "Deliveries by outcome.", "group", "outcome")
+handler_duration = _histogram("handler_duration_seconds", "Time a handler took.", _SLOW, "group")
+dead_lettered = _counter("dead_lettered", "Notifications given up, by reason.", "group", "reason")
+leases_owned = _gauge("leases_owned", "Partitions this worker owns.", "group")
+lease_changes = _counter("lease_changes", "Leases acquired, released and lost.", "group", "change")
+fenced_writes = _counter("fenced_writes", "Writes refused because the lease was lost.", "group")
+in_flight = _gauge("in_flight_deliveries", "Deliveries running now.", "group")
+window_entries = _gauge("window_entries", "Entries fetched and not settled.", "group")
+window_bytes = _gauge("window_bytes", "Bytes of bodies fetched and not settled.", "group")
+lanes = _gauge("lanes", "Devices with entries in the window.", "group")
+waiting_lanes = _gauge("waiting_lanes", "Devices whose retry waits in the window.", "group")
+overdue_handlers = _gauge(
+    "overdue_handlers", "Sync handlers beyond HANDLER_TIMEOUT_S that still run.", "group"
+)
+trimmed = _counter("trimmed_entries", "Entries removed after every group handled them.")
+
+
+def render() -> bytes:
+    """The exposition text of every metric."""
+    return generate_latest(registry)
