@@ -10,7 +10,7 @@ import random
 
 
 def full_jitter_s(attempt: int, *, base_s: float, max_s: float) -> float:
-    """A random wait between 0 and min(max_s, base_s * 2**(attempt - 1)) s; attempt counts from 1."""
+    """A random wait from 0 to min(max_s, base_s * 2**(attempt - 1)); attempts count from 1."""
     exponent = min(attempt - 1, 62)  # 2.0**62 s is beyond any max_s, and far from an overflow
     return random.uniform(0, min(max_s, base_s * 2.0**exponent))
 

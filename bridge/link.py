@@ -172,7 +172,7 @@ class Link:
         connection = self._connection
         try:
             if connection is None:
-                connection = self._connection = self._pool.make_connection()
+                connection = self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
                 await connection.connect()
                 self.generation += 1
             replies = await self._round_trip(connection, calls)
