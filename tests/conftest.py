@@ -1,0 +1,72 @@
+"""Fixtures for every test. Shared support is in tests/support, imported by its modules' names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+import servers
+import waiting
+from bridge.embedded import EmbeddedServer
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own NB_BRIDGE_* variables must not decide what the tests see."""
+    for name in list(os.environ):
+        if name.startswith("NB_BRIDGE_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One real server for the whole session: in memory, shared, never to be stopped by a test."""
+    server = EmbeddedServer(tmp_path_factory.mktemp("valkey"), appendfsync=None)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[servers.Redis]:
+    """An empty fake Redis."""
+    redis = servers.fake_redis()
+    yield redis
+    await redis.aclose()
+
+
+@pytest.fixture
+async def real_redis(real_server: EmbeddedServer) -> AsyncIterator[servers.Redis]:
+    """The session's real server under a namespace of this test's own."""
+    redis = servers.real_redis(real_server)
+    yield redis
+    await redis.aclose()
+
+
+@pytest.fixture(params=["fakeredis", pytest.param("real", marks=pytest.mark.real)])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[servers.Redis]:
+    """Each test that uses it runs twice: on fakeredis and on a real server."""
+    if request.param == "fakeredis":
+        redis = servers.fake_redis()
+    else:
+        redis = servers.real_redis(request.getfixturevalue("real_server"))
+    yield redis
+    await redis.aclose()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    """A real server of this test's own, to be stopped, killed or frozen; appends to disk always."""
+    server = EmbeddedServer(tmp_path / "valkey")
+    server.start()
+    yield server
+    server.stop()
+
+
+wait_until = pytest.fixture(lambda: waiting.wait_until)
