@@ -1,0 +1,137 @@
+"""What a handler can ask about the delivery it runs for: `request` and `delivery`.
+
+Both are context-local: each delivery sees its own, in threads and in tasks the handler starts.
+"""
+
+from __future__ import annotations
+
+import json
+from contextvars import ContextVar
+from typing import Any, Final
+
+from bridge.contract import Entry, NotificationId
+
+_UNREAD: Final = object()
+
+
+class Delivery:
+    """One attempt to handle an entry. `lost` is the only thing about it that changes."""
+
+    __slots__ = ("_json", "attempt", "entry", "epoch", "group", "lost", "partition")
+
+    def __init__(
+        self, entry: Entry, *, attempt: int, group: str, partition: int, epoch: int
+    ) -> None:
+        self.entry = entry
+        self.attempt = attempt
+        self.group = group
+        self.partition = partition
+        self.epoch = epoch
+        self.lost = False
+        self._json: Any = _UNREAD
+
+    @property
+    def json(self) -> Any:
+        """What `json.loads` makes of the body; read once per delivery."""
+        if self._json is _UNREAD:
+            self._json = json.loads(self.entry.body)
+        return self._json
+
+
+_current: ContextVar[Delivery] = ContextVar("nb_bridge_delivery")
+enter: Final = _current.set
+leave: Final = _current.reset
+
+
+def _delivery() -> Delivery:
+    try:
+        return _current.get()
+    except LookupError:
+        raise RuntimeError(
+            "request and delivery exist only while a handler runs; in a unit test, deliver the "
+            "body with consumers.testing"
+        ) from None
+
+
+class CurrentRequest:
+    """The callback a handler is called for, under the names of Flask's request."""
+
+    __slots__ = ()
+
+    @property
+    def json(self) -> Any:
+        """The body as `json.loads` reads it."""
+        return _delivery().json
+
+    def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        """As `json`. The arguments are Flask's; the body was validated, so they change nothing."""
+        return _delivery().json
+
+    @property
+    def data(self) -> bytes:
+        """The body as it came, byte for byte."""
+        return _delivery().entry.body
+
+    def get_data(self) -> bytes:
+        """As `data`."""
+        return _delivery().entry.body
+
+
+class CurrentDelivery:
+    """The delivery a handler is called in."""
+
+    __slots__ = ()
+
+    @property
+    def notification_id(self) -> NotificationId:
+        """32 hex digits, the same for every delivery of the same notification: idempotency key."""
+        return _delivery().entry.id
+
+    @property
+    def type(self) -> str:
+        """`nbCommandStateChanged`, or the platform's notifyType."""
+        return _delivery().entry.type
+
+    @property
+    def attempt(self) -> int:
+        """1 at the first."""
+        return _delivery().attempt
+
+    @property
+    def group(self) -> str:
+        """The consumer group of this worker."""
+        return _delivery().group
+
+    @property
+    def partition(self) -> int:
+        """The partition the device belongs to."""
+        return _delivery().partition
+
+    @property
+    def epoch(self) -> int:
+        """Rises with every owner of the partition: a fencing token for what the handler writes."""
+        return _delivery().epoch
+
+    @property
+    def received_at(self) -> float:
+        """When the ingress got the callback, in epoch seconds."""
+        return _delivery().entry.received_at_ms / 1000
+
+    @property
+    def late(self) -> bool:
+        """Whether a later status of the same command was accepted before this one."""
+        return _delivery().entry.late
+
+    @property
+    def replayed(self) -> bool:
+        """Whether an operator replayed this from the dead letters."""
+        return _delivery().entry.replayed
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease was lost meanwhile: another worker may be doing the same now."""
+        return _delivery().lost
+
+
+request: Final = CurrentRequest()
+delivery: Final = CurrentDelivery()
