@@ -1,0 +1,47 @@
+"""Running a service of this process until it is told to stop.
+
+The one place that installs signal handlers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from bridge.cli import INTERRUPTED
+
+Service = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
+"""Works until the event is set, then stops; returns the exit code."""
+
+
+def run(service: Service) -> int:
+    """Runs `service` on uvloop (where it exists). SIGTERM and SIGINT set its event once;
+    a second SIGINT ends the process at once, with everything unfinished.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_until_signal(service))
+
+
+async def _until_signal(service: Service) -> int:
+    stop = asyncio.Event()
+
+    def interrupted() -> None:
+        if stop.is_set():
+            os._exit(INTERRUPTED)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    return await service(stop)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

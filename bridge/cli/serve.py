@@ -1,0 +1,36 @@
+"""`nb-bridge serve`: the ingress, until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from bridge.cli import options, running
+
+
+@click.command()
+@options.settings_options("ingress")
+def command() -> int:
+    """Answer the platform's callbacks and publish them to Redis, until SIGTERM or Ctrl-C.
+
+    Tokens, passwords and secret headers are set by environment only: NB_BRIDGE_TOKENS,
+    NB_BRIDGE_BASIC_CREDENTIALS, NB_BRIDGE_SECRET_HEADERS, or each with _FILE for a file's content.
+    """
+    settings = options.load()
+
+    from bridge import logs
+    from bridge.app import Ingress
+
+    logs.configure(level=settings.log_level, format=settings.log_format)
+
+    async def serve(stop: asyncio.Event) -> int:
+        ingress = Ingress(settings)
+        await ingress.start()
+        try:
+            await stop.wait()
+        finally:
+            await ingress.stop()
+        return 0
+
+    return running.run(serve)
