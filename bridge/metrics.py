@@ -54,6 +54,9 @@ batch_size = _histogram(
 )
 quarantined = _counter("quarantined", "Bodies put into quarantine.", "reason")
 quarantine_dropped = _counter("quarantine_dropped", "Oldest bodies dropped from quarantine.")
+connections = _gauge("connections", "Open connections of the public listener.")
+connections_refused = _counter("connections_refused", "Connections closed at MAX_CONNECTIONS.")
+slow_heads = _counter("slow_heads", "Connections closed because a request head took too long.")
 ledger_rotations = _counter("ledger_rotations", "Ledger pages turned, by cause.", "cause")
 
 # --- worker

@@ -38,6 +38,7 @@ class Redis:
     server: EmbeddedServer | None = None
     fake: fakeredis.FakeServer | None = None
     namespace: str = field(default_factory=lambda: f"t-{uuid.uuid4().hex[:12]}")
+    _links: list[Link] = field(default_factory=list)
 
     @property
     def is_real(self) -> bool:
@@ -56,11 +57,15 @@ class Redis:
         return Keys(namespace=self.namespace)
 
     def link(self) -> Link:
-        """A new link to it."""
-        return Link(self.pool)
+        """A new link to it, closed with it."""
+        link = Link(self.pool)
+        self._links.append(link)
+        return link
 
     async def aclose(self) -> None:
-        """Closes what `client` and `pool` opened."""
+        """Closes what `client`, `pool` and the links opened."""
+        for link in self._links:
+            await link.close()
         await self.client.aclose()
         await self.pool.disconnect()
 

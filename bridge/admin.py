@@ -1,0 +1,90 @@
+"""The admin listener of either half: /livez /readyz /metrics /status.
+
+Asks the callables it is given and knows nothing else of the program; each must answer from memory,
+so that all four work while Redis is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from bridge import listener, metrics
+from bridge.http_server import HttpServer
+from bridge.problem import SERVER, Problem
+
+HEAD_TIMEOUT_S: Final = 10.0
+MAX_CONNECTIONS: Final = 64
+_JSON: Final = "application/json"
+
+
+class AdminListener:
+    """Serves the four pages on a port of their own.
+
+    `ready` and `live` return the reasons why not, none if so; `status` what /status shows.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        ready: Callable[[], Sequence[str]],
+        live: Callable[[], Sequence[str]],
+        status: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._pages: dict[str, Callable[[], web.Response]] = {
+            "/livez": lambda: _health(live()),
+            "/readyz": lambda: _health(ready()),
+            "/metrics": lambda: _page(metrics.render(), metrics.CONTENT_TYPE),
+            "/status": lambda: _page(orjson.dumps(status(), default=str), _JSON),
+        }
+        self._http: HttpServer | None = None
+        self._server: asyncio.Server | None = None
+        self.url = ""
+        """`http://host:port`, once started."""
+
+    async def start(self) -> None:
+        """Listens; `UsageError` if the port is taken."""
+        self._http = HttpServer(
+            self._answer, head_timeout_s=HEAD_TIMEOUT_S, max_connections=MAX_CONNECTIONS
+        )
+        self._server = await listener.listen(
+            self._http, self._host, self._port, setting="NB_BRIDGE_ADMIN_PORT"
+        )
+        self.url = f"http://{listener.address_of(self._server)}"
+
+    async def stop(self) -> None:
+        """Stops listening and closes its connections; may be called twice."""
+        server, self._server = self._server, None
+        if server is None or self._http is None:
+            return
+        server.close()
+        await self._http.shutdown(timeout=1)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        page = self._pages.get(request.path)
+        if page is None:
+            return Problem(HTTPStatus.NOT_FOUND, "admin", "no such page").response()
+        if request.method not in ("GET", "HEAD"):
+            return Problem(
+                HTTPStatus.METHOD_NOT_ALLOWED, "admin", "only GET", headers={"Allow": "GET, HEAD"}
+            ).response()
+        return page()
+
+
+def _page(body: bytes, content_type: str, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    headers = {"Content-Type": content_type, "Server": SERVER, "Cache-Control": "no-store"}
+    return web.Response(status=status, body=body, headers=headers)
+
+
+def _health(reasons: Sequence[str]) -> web.Response:
+    status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+    return _page(orjson.dumps({"ok": not reasons, "reasons": list(reasons)}), _JSON, status)

@@ -1,0 +1,211 @@
+"""The HTTP handler of the public listener: from a request to its answer.
+
+Owns the order of the checks, the limits on bodies, and the mapping of every error to an answer.
+Must not know how a promise is kept: `submit` says when it can be made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from http import HTTPStatus
+from typing import Final, Literal
+
+from aiohttp import web
+
+from bridge import logs, metrics
+from bridge.answer import PreparedAnswer, plain
+from bridge.clock import Clock, epoch_ms
+from bridge.intake import UnableError
+from bridge.notification import NotANotificationError, NotJsonError, accept_command_status
+from bridge.problem import Problem, unavailable
+from bridge.publisher import Arrival, Outcome, Record
+from bridge.quarantine import QuarantinedBody
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_MAX_TRACEPARENT_CHARS: Final = 256
+
+Submit = Callable[[Record, float], asyncio.Future[Outcome]]
+Check = Callable[[web.BaseRequest], None]
+
+
+class CallbackHandler:
+    """Answers every request of the public listener; counts and times each."""
+
+    def __init__(
+        self,
+        submit: Submit,
+        *,
+        paths: Collection[str],
+        check_access: Check,
+        max_body_bytes: int,
+        body_timeout_s: float,
+        on_invalid: Literal["quarantine", "reject"],
+        quarantine_max_body_bytes: int,
+        clock: Clock,
+    ) -> None:
+        self._submit = submit
+        self._paths = frozenset(paths)
+        self._check_access = check_access
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
+        self._on_invalid = on_invalid
+        self._quarantine_max_body_bytes = quarantine_max_body_bytes
+        self._clock = clock
+        self._answers = {text: PreparedAnswer(text) for text in ("ok", "quarantined")}
+        self._ok_counters = {o: metrics.callbacks.labels(o.value, "200") for o in Outcome}
+        self._log = logs.get("callback")
+        self._failures_in_a_row = 0
+        metrics.consecutive_failures.set_function(lambda: self._failures_in_a_row)
+        self._last_ms = 0
+        metrics.last_callback.set_function(lambda: self._last_ms / 1000)
+        self.is_closing = False
+        """Once true, every answer ends its connection."""
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The answer to one request; never raises but for a client that went away."""
+        arrived_s = self._clock()
+        try:
+            outcome = await self._handle(request, arrived_s)
+        except Problem as problem:
+            return self._refuse(request, problem)
+        except (ConnectionError, asyncio.CancelledError):
+            metrics.callbacks.labels("aborted", "").inc()
+            raise
+        except Exception:  # a defect of ours: the platform must still get an answer
+            self._log.exception("callback_failed")
+            return self._refuse(request, unavailable("an internal error"))
+        self._failures_in_a_row = 0
+        self._ok_counters[outcome].inc()
+        metrics.callback_duration.observe(self._clock() - arrived_s)
+        text = "quarantined" if outcome is Outcome.QUARANTINED else "ok"
+        if self.is_closing or not request.keep_alive or request.version.minor != 1:
+            return plain(text, close=self.is_closing)
+        return self._answers[text]
+
+    def _refuse(self, request: web.BaseRequest, problem: Problem) -> web.Response:
+        self._failures_in_a_row += 1
+        metrics.callbacks.labels(problem.outcome, str(problem.status.value)).inc()
+        response = problem.response()
+        if self.is_closing:
+            response.force_close()
+        return response
+
+    async def _handle(self, request: web.BaseRequest, arrived_s: float) -> Outcome:
+        if request.raw_path not in self._paths and request.path not in self._paths:
+            raise Problem(HTTPStatus.NOT_FOUND, "rejected", "no callbacks are taken here")
+        if request.method != "POST":
+            raise Problem(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                "rejected",
+                "callbacks are sent with POST",
+                headers={"Allow": "POST"},
+            )
+        self._check_access(request)
+        body = await self._body(request)
+        self._last_ms = received_at_ms = epoch_ms()
+        try:
+            notification = accept_command_status(body)
+        except NotJsonError as error:
+            await self._quarantine(body, "not_json", [str(error)], request.path, arrived_s)
+            raise Problem(HTTPStatus.BAD_REQUEST, "rejected", str(error)) from None
+        except NotANotificationError as error:
+            return await self._invalid(body, error, request.path, arrived_s)
+        traceparent = request.headers.get("traceparent")
+        if traceparent is not None and len(traceparent) > _MAX_TRACEPARENT_CHARS:
+            traceparent = None
+        return await self._kept(Arrival(notification, received_at_ms, traceparent), arrived_s)
+
+    async def _kept(self, record: Record, arrived_s: float) -> Outcome:
+        try:
+            return await self._submit(record, arrived_s)
+        except UnableError as error:
+            raise unavailable(str(error)) from None
+
+    async def _invalid(
+        self, body: bytes, error: NotANotificationError, path: str, arrived_s: float
+    ) -> Outcome:
+        await self._quarantine(body, "not_a_notification", error.reasons, path, arrived_s)
+        if self._on_invalid == "reject":
+            raise Problem(
+                HTTPStatus.BAD_REQUEST,
+                "rejected",
+                "not a command status notification",
+                errors=error.reasons,
+            )
+        return Outcome.QUARANTINED
+
+    async def _quarantine(
+        self,
+        body: bytes,
+        reason: Literal["not_json", "not_a_notification"],
+        details: list[str],
+        path: str,
+        arrived_s: float,
+    ) -> None:
+        metrics.quarantined.labels(reason).inc()
+        record = QuarantinedBody.of(
+            body,
+            reason=reason,
+            details=details,
+            path=path,
+            received_at_ms=epoch_ms(),
+            keep_bytes=self._quarantine_max_body_bytes,
+        )
+        await self._kept(record, arrived_s)
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        """The body, at most `max_body_bytes` of it, as it was sent."""
+        encoding = request.headers.get("Content-Encoding")
+        if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+            raise Problem(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "rejected",
+                "compressed bodies are not taken",
+                headers={"Accept-Encoding": "identity"},  # RFC 9110, 15.5.16
+                close=True,
+            )
+        content = request.content
+        try:
+            if content.is_eof():  # it came with the head: nothing to wait for
+                body = content.read_nowait()
+                if len(body) > self._max_body_bytes:
+                    raise self._too_large()
+                return body
+            return await self._wait_for_body(request)
+        except web.RequestPayloadError:
+            raise Problem(
+                HTTPStatus.BAD_REQUEST, "rejected", "the body is not framed as HTTP", close=True
+            ) from None
+
+    async def _wait_for_body(self, request: web.BaseRequest) -> bytes:
+        if (request.content_length or 0) > self._max_body_bytes:
+            raise self._too_large()
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+            request.transport.write(_CONTINUE)
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            # One limit for the whole body: a trickle of bytes does not prolong it.
+            async with asyncio.timeout(self._body_timeout_s):
+                while chunk := await request.content.readany():
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    if size > self._max_body_bytes:
+                        raise self._too_large()
+        except TimeoutError:
+            raise Problem(
+                HTTPStatus.REQUEST_TIMEOUT,
+                "rejected",
+                "the body did not arrive in time",
+                close=True,
+            ) from None
+        return b"".join(chunks)
+
+    def _too_large(self) -> Problem:
+        return Problem(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "rejected",
+            f"the body is longer than {self._max_body_bytes} bytes",
+            close=True,
+        )

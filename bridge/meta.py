@@ -1,0 +1,46 @@
+"""The namespace's meta value: set once, then compared before anything is published or fetched.
+
+Used by both halves; must not know what they do with a namespace that is not theirs.
+"""
+
+from __future__ import annotations
+
+from bridge import contract
+from bridge.errors import MetaMismatchError
+from bridge.link import Link, Refused, command
+
+
+async def guard(link: Link, keys: contract.Keys, partitions: int, *, timeout_s: float) -> None:
+    """Claims the namespace for this contract, or makes sure that it was claimed for the same.
+
+    Call it after every reconnect: a server restarted empty has to be claimed again. As a write it
+    also shows whether the server takes writes. Raises `MetaMismatchError` with advice, and what
+    `Link.run` raises.
+    """
+    ours = contract.Meta(partitions=partitions)
+    claim = command("SET", keys.meta, ours.encode(), "NX")
+    _, raw = await link.run((claim, command("GET", keys.meta)), timeout_s=timeout_s)
+    if isinstance(raw, Refused):
+        raise MetaMismatchError(f"Redis refused to read {keys.meta}: {raw.text}")
+    try:
+        theirs = contract.Meta.decode(raw or b"")
+    except contract.ContractError as error:
+        raise MetaMismatchError(
+            f"{keys.meta} is not ours ({error}): choose another NB_BRIDGE_NAMESPACE"
+        ) from error
+    if theirs != ours:
+        raise MetaMismatchError(_advice(keys.namespace, theirs, ours))
+
+
+def _advice(namespace: str, theirs: contract.Meta, ours: contract.Meta) -> str:
+    if theirs.version != ours.version or theirs.hash != ours.hash:
+        return (
+            f"namespace {namespace!r} follows contract version {theirs.version} ({theirs.hash}), "
+            f"this program version {ours.version} ({ours.hash}): "
+            "run the matching version, or choose another NB_BRIDGE_NAMESPACE"
+        )
+    return (
+        f"namespace {namespace!r} has {theirs.partitions} partitions, this program is set to "
+        f"{ours.partitions}: set NB_BRIDGE_PARTITIONS={theirs.partitions}, "
+        "or choose another NB_BRIDGE_NAMESPACE"
+    )

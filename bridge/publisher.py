@@ -1,0 +1,169 @@
+"""Publishing: a batch of records becomes one pipelined round trip to Redis.
+
+Owns the call of the publish script and the reading of its reply. Keeps no queue and makes no
+second attempt: `bridge.intake` decides what to publish when, and what follows when it fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from bridge import contract, meta, metrics
+from bridge.link import Argument, Call, Link, Refused, Script
+from bridge.notification import Notification
+from bridge.quarantine import QuarantinedBody, append_calls
+
+_LEDGER_DIGEST_BYTES: Final = 8  # publish.lua says why
+_TURN_CAUSES: Final = {ord("a"): "age", ord("f"): "full"}
+
+
+class Outcome(StrEnum):
+    """What became of a record that Redis took."""
+
+    PUBLISHED = "published"
+    LATE = "late"
+    DUPLICATE = "duplicate"
+    QUARANTINED = "quarantined"
+
+
+_OUTCOMES: Final = {
+    ord("p"): Outcome.PUBLISHED,
+    ord("l"): Outcome.LATE,
+    ord("d"): Outcome.DUPLICATE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A notification with the circumstances it came in."""
+
+    notification: Notification
+    received_at_ms: int
+    traceparent: str | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Roughly what it takes in memory and on disk."""
+        return len(self.notification.body) + 200
+
+    def arguments(self) -> tuple[Argument, ...]:
+        """Its eleven arguments of publish.lua."""
+        it = self.notification
+        return (
+            it.ledger_field,
+            it.digest[:_LEDGER_DIGEST_BYTES],
+            it.rank or 0,
+            it.type,
+            it.id,
+            it.device,
+            it.command,
+            it.status,
+            self.received_at_ms,
+            self.traceparent or "",
+            it.body,
+        )
+
+
+Record = Arrival | QuarantinedBody
+"""What a callback leaves behind, and what the ingress has promised to keep."""
+
+
+class Publisher:
+    """Writes batches of records to the streams of one namespace through one link."""
+
+    def __init__(
+        self,
+        link: Link,
+        keys: contract.Keys,
+        *,
+        partitions: int,
+        dedupe_window_s: float,
+        ledger_max_records: int,
+        quarantine_max_entries: int,
+    ) -> None:
+        self._link = link
+        self._keys = keys
+        self._partitions = partitions
+        self._limits = (round(dedupe_window_s * 1000), ledger_max_records)
+        self._quarantine_max_entries = quarantine_max_entries
+        self._script = Script.load("bridge", "publish")
+        self._partition_keys = [
+            (keys.stream(partition), *keys.ledger(partition)) for partition in range(partitions)
+        ]
+
+    async def probe(self, *, timeout_s: float) -> None:
+        """Makes sure that Redis takes writes and that the namespace is ours.
+
+        Once after every error of `publish` and before the first: a server restarted empty must be
+        claimed again. Raises `RedisUnavailableError` and `MetaMismatchError`.
+        """
+        await meta.guard(self._link, self._keys, self._partitions, timeout_s=timeout_s)
+
+    async def publish(
+        self, records: Sequence[Record], *, timeout_s: float
+    ) -> list[Outcome | Refused]:
+        """Writes all records, in their order per partition; one result for each, in its place.
+
+        `Refused` is Redis' error about the call a record was part of; other records of the same
+        partition in this batch may have been written. Raises `RedisUnavailableError`: then each
+        may or may not be written, or may still be; publishing it again is recognised.
+        """
+        calls, places, bodies = self._calls(records)
+        replies = await self._link.run(calls, timeout_s=timeout_s)
+        metrics.batch_size.observe(len(records))
+        results: list[Outcome | Refused] = [Outcome.QUARANTINED] * len(records)
+        for reply, where in zip(replies, places, strict=False):
+            _read(reply, where, results)
+        if bodies:
+            _read_quarantine(replies[len(places) :], bodies, results)
+        return results
+
+    def _calls(self, records: Sequence[Record]) -> tuple[list[Call], list[list[int]], list[int]]:
+        """Calls for the partitions, the places of their records, then those in quarantine."""
+        args: dict[int, list[Argument]] = {}
+        places: dict[int, list[int]] = {}
+        bodies: list[int] = []
+        quarantined: list[QuarantinedBody] = []
+        for place, record in enumerate(records):
+            if isinstance(record, QuarantinedBody):
+                bodies.append(place)
+                quarantined.append(record)
+                continue
+            partition = contract.partition_of(record.notification.device, self._partitions)
+            if partition in args:
+                args[partition].extend(record.arguments())
+                places[partition].append(place)
+            else:
+                args[partition] = [*self._limits, *record.arguments()]
+                places[partition] = [place]
+        calls = [self._script.call(self._partition_keys[p], args[p]) for p in args]
+        if quarantined:
+            calls += append_calls(self._keys.quarantine, quarantined, self._quarantine_max_entries)
+        return calls, list(places.values()), bodies
+
+
+def _read(reply: Any, places: list[int], results: list[Outcome | Refused]) -> None:
+    """Spreads the reply of one publish.lua call over its records."""
+    if isinstance(reply, Refused):
+        for place in places:
+            results[place] = reply
+        return
+    if reply[0] in _TURN_CAUSES:
+        metrics.ledger_rotations.labels(_TURN_CAUSES[reply[0]]).inc()
+    for place, code in zip(places, reply[1:], strict=True):
+        results[place] = _OUTCOMES[code]
+
+
+def _read_quarantine(
+    replies: Sequence[Any], places: list[int], results: list[Outcome | Refused]
+) -> None:
+    """Reads the replies of `quarantine.append_calls`."""
+    *added, dropped = replies
+    for place, reply in zip(places, added, strict=True):
+        if isinstance(reply, Refused):
+            results[place] = reply
+    if not isinstance(dropped, Refused):
+        metrics.quarantine_dropped.inc(dropped)

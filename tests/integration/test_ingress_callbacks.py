@@ -1,0 +1,185 @@
+"""The public listener over HTTP: the truth table, and every answer of the HTTP contract."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+import servers
+from bridge.app import Ingress
+from bridge.contract import Entry
+from bridge.errors import UsageError
+from bridge.notification import CommandStatus
+from bridge.quarantine import QuarantinedBody
+from ingresses import body, get_json, post, raw_exchange, running, settings_for
+
+pytestmark = pytest.mark.real
+
+CASES = json.loads((Path(__file__).parents[1] / "data" / "cases.json").read_text())
+
+
+@pytest.fixture
+async def ingress(real_redis: servers.Redis, tmp_path: Path) -> AsyncIterator[Ingress]:
+    async with running(settings_for(tmp_path, real_redis.url, real_redis.namespace)) as it:
+        yield it
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+async def published(redis: servers.Redis) -> list[Entry]:
+    found = []
+    for partition in range(16):
+        for _, fields in await redis.client.xrange(redis.keys.stream(partition)):
+            found.append(Entry.decode(fields))
+    return found
+
+
+async def quarantined(redis: servers.Redis) -> list[QuarantinedBody]:
+    raw = await redis.client.xrange(redis.keys.quarantine)
+    return [QuarantinedBody.decode(fields) for _, fields in raw]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+async def test_truth_table(
+    case: dict[str, Any],
+    ingress: Ingress,
+    http: aiohttp.ClientSession,
+    real_redis: servers.Redis,
+) -> None:
+    sent = (
+        base64.b64decode(case["body_base64"])
+        if case["body_base64"] is not None
+        else case["body"].encode()
+    )
+    expect = case["expect"]
+    async with http.post(ingress.callback_url, data=sent, headers=case["headers"]) as response:
+        answer = await response.text()
+        assert response.status == expect["http"]
+        if expect["http"] == 200:
+            assert response.content_type == "text/plain"
+            assert answer == ("ok" if expect["outcome"] == "published" else "quarantined")
+        else:
+            assert response.content_type == "application/problem+json"
+            assert json.loads(answer)["status"] == expect["http"]
+    entries = await published(real_redis)
+    if expect["outcome"] == "published":
+        [entry] = entries
+        assert entry.body == sent
+        assert CommandStatus.of(entry.status) == expect["status"]
+    else:
+        assert entries == []
+        kept = [it.body for it in await quarantined(real_redis)]
+        assert kept == ([sent] if expect["http"] in (200, 400) else [])
+
+
+async def test_a_repetition_is_answered_like_the_first(
+    ingress: Ingress, http: aiohttp.ClientSession, real_redis: servers.Redis
+) -> None:
+    assert [await post(http, ingress.callback_url, body()) for _ in range(3)] == [200] * 3
+    assert len(await published(real_redis)) == 1
+
+
+async def test_a_rejecting_ingress_answers_400_and_still_keeps_the_body(
+    real_redis: servers.Redis, tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    settings = settings_for(tmp_path, real_redis.url, real_redis.namespace, on_invalid="reject")
+    async with running(settings) as ingress, http.post(ingress.callback_url, data=b"{}") as answer:
+        assert answer.status == 400
+        assert len((await answer.json(content_type=None))["errors"]) == 3
+    assert [it.reason for it in await quarantined(real_redis)] == ["not_a_notification"]
+
+
+async def test_other_methods_are_told_what_is_allowed(
+    ingress: Ingress, http: aiohttp.ClientSession
+) -> None:
+    for method in ("GET", "PUT", "DELETE", "OPTIONS", "HEAD"):
+        async with http.request(method, ingress.callback_url) as answer:
+            assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+
+
+async def test_other_paths_are_not_found(ingress: Ingress, http: aiohttp.ClientSession) -> None:
+    base = ingress.callback_url.removesuffix("/v1.0.0/messageReceiver/cmd")
+    for path in ("/", "/v1.0.0/messageReceiver", "/v1.0.0/messageReceiver/cmd/"):
+        assert await post(http, base + path, body()) == 404
+
+
+async def test_a_query_does_not_change_the_path(
+    ingress: Ingress, http: aiohttp.ClientSession
+) -> None:
+    assert await post(http, ingress.callback_url + "?x=1", body()) == 200
+
+
+async def test_a_chunked_body_is_taken_up_to_the_limit(
+    ingress: Ingress, http: aiohttp.ClientSession
+) -> None:
+    async def chunks(size: int) -> AsyncIterator[bytes]:
+        text = body(detail="x" * size)
+        for at in range(0, len(text), 1000):
+            yield text[at : at + 1000]
+
+    assert await post(http, ingress.callback_url, chunks(60_000)) == 200  # type: ignore[arg-type]
+    assert await post(http, ingress.callback_url, chunks(70_000)) == 413  # type: ignore[arg-type]
+
+
+async def test_no_server_or_library_version_is_told(
+    ingress: Ingress, http: aiohttp.ClientSession
+) -> None:
+    for data in (body(), b"x", b"{}"):
+        async with http.post(ingress.callback_url, data=data) as answer:
+            assert answer.headers["Server"] == "nb-bridge"
+            assert "Date" in answer.headers
+
+
+async def test_http_1_0_gets_its_answer_and_the_end_of_the_connection(ingress: Ingress) -> None:
+    head = b"POST /v1.0.0/messageReceiver/cmd HTTP/1.0\r\nContent-Length: %d\r\n\r\n"
+    answer = await raw_exchange(ingress.callback_url, head % len(body()) + body())
+    assert answer.startswith(b"HTTP/1.0 200 OK")
+    assert answer.endswith(b"\r\n\r\nok")
+
+
+async def test_a_caller_that_waits_to_be_asked_for_the_body_is_asked(ingress: Ingress) -> None:
+    head = (
+        b"POST /v1.0.0/messageReceiver/cmd HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+        b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body())
+    )
+    assert (await raw_exchange(ingress.callback_url, head, after_continue=body())).endswith(b"ok")
+
+
+async def test_the_admin_pages_tell_health_metrics_and_status(
+    ingress: Ingress, http: aiohttp.ClientSession
+) -> None:
+    assert (await get_json(http, ingress.admin_url + "/livez"))["ok"]
+    assert (await get_json(http, ingress.admin_url + "/readyz"))["ok"]
+    await post(http, ingress.callback_url, body())
+    status = await get_json(http, ingress.admin_url + "/status")
+    assert (status["schema"], status["role"], status["redis"]["up"]) == (1, "ingress", True)
+    async with http.get(ingress.admin_url + "/metrics") as answer:
+        text = await answer.text()
+    assert 'nb_bridge_callbacks_total{code="200",outcome="published"}' in text
+    async with http.get(ingress.admin_url + "/nothing") as answer:
+        assert answer.status == 404
+
+
+async def test_a_taken_port_is_a_usage_error_that_says_what_to_do(
+    ingress: Ingress, real_redis: servers.Redis, tmp_path: Path
+) -> None:
+    port = int(ingress.callback_url.split(":")[2].partition("/")[0])
+    other = Ingress(settings_for(tmp_path, real_redis.url, real_redis.namespace, port=port))
+    with pytest.raises(UsageError, match="NB_BRIDGE_PORT"):
+        await other.start()
+    await other.stop()
+
+
+async def test_stopping_twice_is_the_same_as_stopping(ingress: Ingress) -> None:
+    await ingress.stop()
+    await ingress.stop()
