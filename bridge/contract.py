@@ -185,6 +185,50 @@ class Meta:
 # --- entries ------------------------------------------------------------------------------------
 
 
+DEAD_PREFIX: Final = b"dead_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """Why an entry was given up. In the dead stream, behind the entry's own fields."""
+
+    reason: str
+    attempts: int
+    error_type: str
+    error: str
+    traceback: str
+    dead_at_ms: int
+    entry_id: EntryId
+
+    def encode(self) -> list[bytes]:
+        """Field names, each with the prefix `dead_`, and values."""
+        return [
+            b"dead_reason", self.reason.encode(),
+            b"dead_attempts", b"%d" % self.attempts,
+            b"dead_error_type", self.error_type.encode(errors="replace"),
+            b"dead_error", self.error.encode(errors="replace"),
+            b"dead_traceback", self.traceback.encode(errors="replace"),
+            b"dead_at", b"%d" % self.dead_at_ms,
+            b"dead_entry", self.entry_id,
+        ]  # fmt: skip
+
+    @classmethod
+    def decode(cls, fields: Mapping[bytes, bytes]) -> DeadLetter:
+        """Reads the `dead_` fields; `ContractError` where they are missing or wrong."""
+        try:
+            return cls(
+                reason=fields[b"dead_reason"].decode(),
+                attempts=int(fields[b"dead_attempts"]),
+                error_type=fields[b"dead_error_type"].decode(),
+                error=fields[b"dead_error"].decode(),
+                traceback=fields[b"dead_traceback"].decode(),
+                dead_at_ms=int(fields[b"dead_at"]),
+                entry_id=EntryId(fields[b"dead_entry"]),
+            )
+        except (KeyError, ValueError) as error:
+            raise ContractError("dead letter without its reason fields") from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """A notification as the stream holds it."""

@@ -93,7 +93,7 @@ def _from_entry_point(name: str) -> Any:
 def _from_module(module: str, spec: str) -> ModuleType:
     # A console script has its own folder in sys.path, not the one it was called in.
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.append(str(Path.cwd()))
     try:
         return importlib.import_module(module)
     except Exception as error:
@@ -105,13 +105,14 @@ def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ReceiverError(f"receiver file {path} does not exist")
     folder = str(path.parent)
-    if folder not in sys.path:  # so that the file can import its neighbours
-        sys.path.insert(0, folder)
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    if folder not in sys.path:  # so that the file can import its neighbours, but shadow nothing
+        sys.path.append(folder)
+    name = f"nb_bridge_receiver_{path.stem}"
+    module_spec = importlib.util.spec_from_file_location(name, path)
     if module_spec is None or module_spec.loader is None:
         raise ReceiverError(f"receiver file {path} is no Python file")
     module = importlib.util.module_from_spec(module_spec)
-    sys.modules[path.stem] = module  # dataclasses and pickle look a class's module up there
+    sys.modules[name] = module  # dataclasses and pickle look a class's module up there
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:

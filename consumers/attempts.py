@@ -1,0 +1,62 @@
+"""How often an entry was tried: the record kept in Redis, and the policy for the next try.
+
+The record is absolute (attempts so far), never an increment, so that writing it twice is harmless.
+Redis' own delivery counts prove nothing: they rise on every re-read and can fall after a restart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bridge.backoff import full_jitter_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempts:
+    """What is known about the attempts at one entry.
+
+    `due_ms` is the epoch millisecond before which it should not be tried again. `suspect` says
+    that a worker died while it ran: it may be what kills workers.
+    """
+
+    count: int = 0
+    due_ms: int = 0
+    suspect: bool = False
+
+    def encode(self) -> bytes:
+        """`count:due_ms`, and `:s` for a suspect."""
+        return b"%d:%d%s" % (self.count, self.due_ms, b":s" if self.suspect else b"")
+
+    @classmethod
+    def decode(cls, raw: bytes | None) -> Attempts:
+        """Reads a record; what cannot be read counts as no attempt (so it is tried, not lost)."""
+        if raw is None:
+            return NO_ATTEMPT
+        count, _, rest = raw.partition(b":")
+        due, _, flag = rest.partition(b":")
+        try:
+            return cls(count=max(0, int(count)), due_ms=int(due or 0), suspect=flag == b"s")
+        except ValueError:
+            return NO_ATTEMPT
+
+
+NO_ATTEMPT = Attempts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When to try again, and when to give up."""
+
+    max_attempts: int
+    backoff_base_s: float
+    backoff_max_s: float
+
+    def is_exhausted(self, attempts: int) -> bool:
+        """Whether `attempts` failed attempts are enough."""
+        return attempts >= self.max_attempts
+
+    def wait_s(self, attempts: int, asked_s: float | None = None) -> float:
+        """Seconds until the next try after `attempts` failed ones; `asked_s` where given."""
+        if asked_s is not None:
+            return asked_s
+        return full_jitter_s(attempts, base_s=self.backoff_base_s, max_s=self.backoff_max_s)

@@ -1,0 +1,117 @@
+"""Entry of the child process: `python -m consumers.child`, started by `consumers.parent` only.
+
+Loads the receiver, runs the worker, and ends when the parent is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any, Final
+
+from bridge import logs, settings
+from bridge.errors import BridgeError
+from bridge.settings import Settings
+from consumers import loading
+from consumers.context import Delivery
+from consumers.shared_state import SharedState
+from consumers.worker import Worker
+
+ORPHAN_SLACK_S: Final = 10.0
+
+
+def main() -> int:
+    """Runs one worker; returns the exit code of `bridge.errors`."""
+    arguments = _arguments()
+    try:
+        current = settings.load()
+        logs.configure(level=current.log_level, format=current.log_format)
+        receiver = loading.load(current.receiver)
+        shared = SharedState(arguments.shared_fd, concurrency=current.concurrency)
+        return _run(current, receiver, shared, arguments)
+    except BridgeError as error:
+        print(f"nb-bridge: {error}", file=sys.stderr)  # noqa: T201 - a command line's error
+        return error.exit_code
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m consumers.child")
+    parser.add_argument("--shared-fd", type=int, required=True)
+    parser.add_argument("--life-fd", type=int, required=True)
+    parser.add_argument("--worker", required=True)
+    parser.add_argument("--show-deliveries", action="store_true")
+    return parser.parse_args()
+
+
+def _run(
+    current: Settings, receiver: Any, shared: SharedState, arguments: argparse.Namespace
+) -> int:
+    async def serve() -> int:
+        worker = Worker(
+            current,
+            receiver,
+            shared,
+            worker=arguments.worker,
+            observer=_show if arguments.show_deliveries else None,
+        )
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, worker.stop)
+        # A terminal's Ctrl-C reaches the whole process group; the parent passes on what it means.
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        watch = threading.Thread(
+            target=_end_with_parent,
+            args=(arguments.life_fd, loop, worker, current.grace_s + ORPHAN_SLACK_S),
+            daemon=True,
+            name="life",
+        )
+        watch.start()
+        return await worker.run()
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(serve())
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _end_with_parent(
+    life_fd: int, loop: asyncio.AbstractEventLoop, worker: Worker, within_s: float
+) -> None:
+    """Waits for the parent's end of a pipe to close; stops the worker, cleanly if it can."""
+    while os.read(life_fd, 1):
+        pass
+    try:
+        loop.call_soon_threadsafe(worker.stop)
+    except RuntimeError:
+        return  # the loop is closed: we are ending anyway
+    time.sleep(within_s)
+    os._exit(1)
+
+
+def _show(delivery: Delivery, outcome: str, took_s: float) -> None:
+    entry = delivery.entry
+    attempt = f" attempt {delivery.attempt}" if delivery.attempt > 1 else ""
+    late = " late" if entry.late else ""
+    print(  # noqa: T201 - what --show-deliveries is for
+        f"{outcome:9} {entry.status or entry.type:12} device {entry.device} "
+        f"command {entry.command}{late}{attempt} ({took_s * 1000:.1f} ms)",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: a handler's thread that never ends would keep the process from ending.
+    os._exit(code)

@@ -1,0 +1,261 @@
+"""Reads entries of the owned partitions into their windows, as far as there is room.
+
+A new owner first re-reads what is pending from the beginning, in order, then new entries. The
+doorbell is a blocking XREAD without side effects; only the fenced script moves entries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from bridge import clock, logs, metrics
+from bridge.backoff import Backoff
+from bridge.contract import ContractError, Entry, Keys, NewerContractError, NotificationId
+from bridge.errors import RedisUnavailableError
+from bridge.link import Call, Link, Refused, Script, command
+from consumers.attempts import NO_ATTEMPT, Attempts
+from consumers.lanes import Lanes
+from consumers.partition import FROM_THE_START, Item, Partition, Unreadable
+from consumers.settler import Settler
+
+CALL_TIMEOUT_S: Final = 5.0
+DOORBELL_MS: Final = 1000
+CONSUMER: Final = "worker"
+"""One fixed name per group: a new owner finds what is pending under it, in order."""
+
+FETCH: Final = Script.load("consumers", "fetch")
+
+
+class Fetcher:
+    """`run` fetches; `listen` is the doorbell, on a connection of its own."""
+
+    def __init__(
+        self,
+        link: Link,
+        doorbell: Link,
+        keys: Keys,
+        lanes: Lanes,
+        settler: Settler,
+        owned: Mapping[int, Partition],
+        *,
+        group: str,
+        max_entries: int,
+        max_bytes: int,
+        on_fetched: Callable[[], None],
+        on_lost: Callable[[Partition], None],
+        on_newer: Callable[[Partition], None],
+    ) -> None:
+        self._link = link
+        self._doorbell = doorbell
+        self._keys = keys
+        self._lanes = lanes
+        self._settler = settler
+        self._owned = owned
+        self._group = group
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._on_fetched = on_fetched
+        self._on_lost = on_lost
+        self._on_newer = on_newer
+        self._stirred = asyncio.Event()
+        self._listen = asyncio.Event()
+        self._generation = link.generation
+        self._rereading: set[Partition] = set()
+        self._log = logs.get("fetcher")
+
+    def stir(self) -> None:
+        """Something changed (a new partition, room in a window): looks again."""
+        self._stirred.set()
+
+    # --- fetching
+
+    async def run(self) -> None:
+        """Fetches until cancelled."""
+        backoff = Backoff()
+        while True:
+            hungry = [each for each in self._owned.values() if self._is_hungry(each)]
+            if not hungry:
+                self._listen.set()
+                await self._stirred.wait()
+                self._stirred.clear()
+                continue
+            try:
+                await self._fetch(hungry)
+                backoff.reset()
+            except RedisUnavailableError:
+                await asyncio.sleep(backoff.next_s())
+
+    def _is_hungry(self, partition: Partition) -> bool:
+        if not partition.is_open or not (partition.cursor or partition.may_have_more):
+            return False
+        return self._has_room(partition)
+
+    def _has_room(self, partition: Partition) -> bool:
+        entries, bytes_ = self._share()
+        # Not for every single place that comes free: a fetch should be worth its round trip.
+        return len(partition.items) <= entries * 3 // 4 and partition.window_bytes < bytes_
+
+    def _share(self) -> tuple[int, int]:
+        """Each partition's part of the window: entries, bytes."""
+        owned = max(1, len(self._owned))
+        return max(8, self._max_entries // owned), max(2**16, self._max_bytes // owned)
+
+    async def _fetch(self, partitions: list[Partition]) -> None:
+        calls = [self._call(partition) for partition in partitions]
+        replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
+        if self._link.generation != self._generation:
+            self._reconnected(partitions)
+            return
+        for partition, reply in zip(partitions, replies, strict=True):
+            if partition.lost:
+                continue
+            if isinstance(reply, Refused):
+                self._refused(partition, reply)
+            else:
+                self._take(partition, *reply)
+        self._on_fetched()
+
+    def _reconnected(self, fetched: list[Partition]) -> None:
+        # What the last connection fetched may have been lost on its way; on another server,
+        # acknowledged entries may be pending again. This reply is forgotten with the rest: the
+        # pending list is read from the start, and what is in the window is skipped.
+        self._generation = self._link.generation
+        for partition in {*self._owned.values(), *fetched}:
+            if partition.cursor is None:
+                self._rereading.add(partition)
+            partition.cursor = FROM_THE_START
+
+    def _call(self, partition: Partition) -> Call:
+        number = partition.number
+        entries, bytes_ = self._share()
+        keys = (
+            self._keys.lease(number, self._group),
+            self._keys.stream(number),
+            self._keys.retry(number, self._group),
+        )
+        from_ = b">" if partition.cursor is None else partition.cursor
+        room = (entries - len(partition.items), bytes_ - partition.window_bytes)
+        return FETCH.call(keys, (partition.token, self._group, CONSUMER, from_, *room))
+
+    def _refused(self, partition: Partition, reply: Refused) -> None:
+        # NOGROUP, WRONGTYPE, a script error: whatever it is, acquiring anew puts it right or says
+        # what is wrong. Nothing fetched is lost by that: it is pending.
+        if reply.code == "FENCED":
+            metrics.fenced_writes.labels(self._group).inc()
+        self._log.warning("fetch_refused", partition=partition.number, error=reply.text)
+        self._on_lost(partition)
+
+    def _take(self, partition: Partition, entries: list[Any], records: list[Any]) -> None:
+        pending = partition.cursor is not None
+        for i, (entry_id, fields) in enumerate(entries):
+            if pending:
+                partition.cursor = entry_id
+                if entry_id in partition.items:
+                    continue  # read again after a reconnect; it is in the window
+                record = self._record(partition, records[i])
+            else:
+                partition.delivered = entry_id
+                record = NO_ATTEMPT
+            if fields is None:
+                self._settler.forget(partition, entry_id)
+                continue
+            if not self._admit(partition, entry_id, fields, record):
+                return
+        if pending and not entries:
+            partition.cursor = None
+            partition.trusted = True
+            self._rereading.discard(partition)
+            partition.may_have_more = True
+        elif not pending:
+            partition.may_have_more = len(entries) > 0
+
+    def _record(self, partition: Partition, raw: bytes | None) -> Attempts:
+        record = Attempts.decode(raw)
+        if not partition.trusted and not record.suspect:
+            return Attempts(count=record.count, due_ms=record.due_ms, suspect=True)
+        return record
+
+    def _admit(
+        self, partition: Partition, entry_id: bytes, fields: list[bytes], record: Attempts
+    ) -> bool:
+        """Puts one entry into its lane; False if the partition is not for this program."""
+        unreadable = None
+        try:
+            entry = Entry.decode(dict(zip(fields[::2], fields[1::2], strict=False)))
+        except NewerContractError:
+            self._on_newer(partition)
+            return False
+        except ContractError as error:
+            unreadable = Unreadable(str(error), tuple(fields))
+            entry = _stand_in(entry_id)
+        item = Item(entry_id, entry, record, due_s=_due_s(record), unreadable=unreadable)
+        partition.admit(item)
+        self._lanes.add(partition, item, rewound=partition in self._rereading)
+        return True
+
+    # --- the doorbell
+
+    async def listen(self) -> None:
+        """Waits for new entries of partitions that have none left to fetch, until cancelled."""
+        backoff = Backoff()
+        while True:
+            quiet = [each for each in self._owned.values() if self._is_quiet(each)]
+            if not quiet:
+                await self._listen.wait()
+                self._listen.clear()
+                continue
+            try:
+                await self._ring(quiet)
+                backoff.reset()
+            except RedisUnavailableError:
+                await asyncio.sleep(backoff.next_s())
+                self._may_have_more(quiet)
+
+    def _is_quiet(self, partition: Partition) -> bool:
+        return (
+            partition.is_open
+            and partition.cursor is None
+            and not partition.may_have_more
+            and self._has_room(partition)
+        )
+
+    async def _ring(self, partitions: list[Partition]) -> None:
+        by_key = {self._keys.stream(each.number).encode(): each for each in partitions}
+        ids = [each.delivered for each in partitions]
+        reply = await self._doorbell.one(
+            command("XREAD", "COUNT", 1, "BLOCK", DOORBELL_MS, "STREAMS", *by_key, *ids),
+            timeout_s=DOORBELL_MS / 1000 + CALL_TIMEOUT_S,
+        )
+        if reply is None or isinstance(reply, Refused):
+            # A time-out fetches too: entries may be there that the bell does not know of.
+            self._may_have_more(partitions)
+        else:
+            self._may_have_more([by_key[key] for key, _ in reply])
+
+    def _may_have_more(self, partitions: list[Partition]) -> None:
+        for partition in partitions:
+            partition.may_have_more = True
+        self._stirred.set()
+
+
+def _due_s(record: Attempts) -> float:
+    """A record's due time on this machine's clock of deadlines; 0 if it is due."""
+    if not record.due_ms or record.suspect:
+        return 0.0
+    wait_ms = record.due_ms - clock.epoch_ms()
+    return clock.boottime_s() + wait_ms / 1000 if wait_ms > 0 else 0.0
+
+
+def _stand_in(entry_id: bytes) -> Entry:
+    """For an entry that cannot be read: a lane of its own, so that it delays no device."""
+    return Entry(
+        id=NotificationId(""),
+        type="",
+        device=f"\0unreadable {entry_id.decode()}",
+        command="",
+        status="",
+        received_at_ms=0,
+        body=b"",
+    )

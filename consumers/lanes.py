@@ -1,0 +1,207 @@
+"""Which delivery may start next. No I/O: only queues, and a clock that callers pass in.
+
+A device's lane is ready, running, waiting for a retry, or closed, and only its head ever runs: this
+is where order per device is kept. Suspects (entries that may have killed a worker) run with nothing
+beside them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from itertools import count
+
+from bridge.contract import entry_order
+from consumers.partition import Item, Lane, LaneState, Partition
+
+
+class Lanes:
+    """The lanes of all partitions of one worker."""
+
+    def __init__(self) -> None:
+        self._ready: deque[Lane] = deque()
+        self._suspects: deque[Lane] = deque()
+        self._waiting: list[tuple[float, int, Lane]] = []
+        self._tie = count()
+        # A delivery begun under a lost epoch still runs: its device stays closed under the next.
+        self._orphans: dict[tuple[int, str], Lane] = {}
+        self._behind_orphans: dict[tuple[int, str], Lane] = {}
+        self.running = 0
+        self._alone = False
+
+    # --- coming in
+
+    def add(self, partition: Partition, item: Item, *, rewound: bool = False) -> None:
+        """Puts an entry at the end of its device's lane; a rewound one where its id belongs."""
+        device = item.entry.device
+        lane = partition.lanes.get(device)
+        if lane is None:
+            lane = partition.lanes[device] = Lane(partition, device)
+            lane.items.append(item)
+            self._open(lane)
+        elif rewound:
+            _insert(lane, item)
+        else:
+            lane.items.append(item)
+
+    # --- going out
+
+    def next(self, now_s: float) -> Lane | None:
+        """The next lane whose head may start now; it is running from here on."""
+        self._wake(now_s)
+        if self._suspects:
+            # Nothing else starts until the suspects are through, each alone.
+            if self.running:
+                return None
+            lane = self._pop(self._suspects)
+            self._alone = lane is not None
+        else:
+            lane = None if self._alone else self._pop(self._ready)
+        if lane is not None:
+            lane.state = LaneState.RUNNING
+            self.running += 1
+        return lane
+
+    def put_back(self, lane: Lane) -> None:
+        """The lane was taken by `next`, but its head was not started."""
+        self._leave(lane)
+        if not lane.partition.lost:
+            self._make_ready(lane, first=True)
+
+    # --- after a delivery
+
+    def finished(self, lane: Lane) -> None:
+        """The head has its outcome; the next one may run."""
+        self._leave(lane)
+        if lane.partition.lost:
+            self._bury(lane)
+            return
+        lane.items.popleft()
+        self._continue(lane)
+
+    def wait(self, lane: Lane, due_s: float) -> None:
+        """The head is tried again at `due_s` (same clock as `next`)."""
+        self._leave(lane)
+        if lane.partition.lost:
+            self._bury(lane)
+            return
+        lane.head.due_s = due_s
+        self._make_ready(lane)
+
+    def close(self, lane: Lane) -> None:
+        """The head's outcome has to be recorded before anything else of the device runs."""
+        self._leave(lane)
+        if lane.partition.lost:
+            self._bury(lane)
+            return
+        lane.state = LaneState.CLOSED
+
+    def reopen(self, lane: Lane) -> None:
+        """A closed lane's head is recorded; the next one may run."""
+        if not lane.partition.lost:
+            lane.items.popleft()
+            self._continue(lane)
+
+    def reopen_waiting(self, lane: Lane, due_s: float) -> None:
+        """A closed lane's head could not be recorded; it is tried again at `due_s`."""
+        if not lane.partition.lost:
+            lane.head.due_s = due_s
+            self._make_ready(lane)
+
+    # --- losing a partition
+
+    def drop(self, partition: Partition) -> None:
+        """Forgets the lanes of a partition that is no longer ours; running ones stay known."""
+        for lane in partition.lanes.values():
+            key = partition.number, lane.device
+            if lane.state is LaneState.RUNNING:
+                self._orphans[key] = lane
+            self._behind_orphans.pop(key, None)
+        partition.lanes = {}
+        self._waiting = [each for each in self._waiting if each[2].partition is not partition]
+        heapq.heapify(self._waiting)
+
+    # --- looking
+
+    def next_due_s(self) -> float | None:
+        """When the next waiting lane becomes ready."""
+        return self._waiting[0][0] if self._waiting else None
+
+    @property
+    def ready(self) -> int:
+        """Lanes that could start now (some may turn out to be lost)."""
+        return len(self._ready) + len(self._suspects)
+
+    @property
+    def waiting(self) -> int:
+        """Lanes whose retry waits."""
+        return len(self._waiting)
+
+    def running_of(self, partition: Partition) -> int:
+        """Deliveries of this partition that run."""
+        return sum(lane.state is LaneState.RUNNING for lane in partition.lanes.values())
+
+    # --- inside
+
+    def _pop(self, queue: deque[Lane]) -> Lane | None:
+        while queue:
+            lane = queue.popleft()
+            if lane.partition.is_open:
+                return lane
+        return None
+
+    def _wake(self, now_s: float) -> None:
+        while self._waiting and self._waiting[0][0] <= now_s:
+            lane = heapq.heappop(self._waiting)[2]
+            if not lane.partition.lost:
+                lane.head.due_s = 0.0
+                self._make_ready(lane)
+
+    def _make_ready(self, lane: Lane, *, first: bool = False) -> None:
+        """Ready, or waiting if the head is not due yet."""
+        if lane.head.due_s:
+            lane.state = LaneState.WAITING
+            heapq.heappush(self._waiting, (lane.head.due_s, next(self._tie), lane))
+            return
+        lane.state = LaneState.READY
+        queue = self._suspects if lane.head.attempts.suspect else self._ready
+        if first:
+            queue.appendleft(lane)
+        else:
+            queue.append(lane)
+
+    def _continue(self, lane: Lane) -> None:
+        if lane.items:
+            self._make_ready(lane)
+        else:
+            lane.partition.lanes.pop(lane.device, None)
+
+    def _leave(self, lane: Lane) -> None:
+        self.running -= 1
+        self._alone = False
+
+    def _open(self, lane: Lane) -> None:
+        key = lane.partition.number, lane.device
+        if key in self._orphans:
+            lane.state = LaneState.CLOSED
+            self._behind_orphans[key] = lane
+        else:
+            self._make_ready(lane)
+
+    def _bury(self, lane: Lane) -> None:
+        """An orphan ended: the device's lane under the new epoch may open."""
+        key = lane.partition.number, lane.device
+        if self._orphans.get(key) is lane:
+            del self._orphans[key]
+            successor = self._behind_orphans.pop(key, None)
+            if successor is not None:
+                self._make_ready(successor)
+
+
+def _insert(lane: Lane, item: Item) -> None:
+    """Puts `item` before the first newer one, but never before a head that runs."""
+    order = entry_order(item.id)
+    at = 1 if lane.state is not LaneState.READY else 0
+    while at < len(lane.items) and entry_order(lane.items[at].id) < order:
+        at += 1
+    lane.items.insert(at, item)

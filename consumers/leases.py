@@ -1,0 +1,252 @@
+"""Which partitions this worker owns: takes leases, gives them back, notices that they are lost.
+
+The parent renews (`consumers.parent`); this side acquires, and looks at the shared deadlines. What
+should be whose follows from heartbeats and `consumers.assignment`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from bridge import clock, logs, metrics
+from bridge.backoff import Backoff
+from bridge.contract import Keys
+from bridge.errors import BridgeError, RedisUnavailableError
+from bridge.link import Link, Refused, Script, command
+from consumers import registry
+from consumers.assignment import assign
+from consumers.partition import Partition
+from consumers.shared_state import SharedState
+
+CALL_TIMEOUT_S: Final = 5.0
+MAX_TICK_S: Final = 1.0
+# A worker that was silent for this many TTLs has no share any more.
+GONE_AFTER_TTLS: Final = 3
+# A partition that nobody leased for this many TTLs is anyone's: its share's owner cannot take it.
+ABANDONED_AFTER_TTLS: Final = 2
+
+ACQUIRE: Final = Script.load("consumers", "acquire")
+RELEASE: Final = Script.load("consumers", "release")
+HEARTBEAT: Final = Script.load("consumers", "heartbeat")
+
+
+class LeaseKeeper:
+    """`run` is the loop; `lost` is called by whoever sees a lease fail."""
+
+    def __init__(
+        self,
+        link: Link,
+        keys: Keys,
+        shared: SharedState,
+        *,
+        worker: str,
+        group: str,
+        partitions: int,
+        ttl_s: float,
+        on_acquired: Callable[[Partition], None],
+        on_lost: Callable[[Partition], None],
+        quiesce: Callable[[Partition], Awaitable[None]],
+    ) -> None:
+        self._link = link
+        self._keys = keys
+        self._shared = shared
+        self._worker = worker
+        self._group = group
+        self._count = partitions
+        self._ttl_s = ttl_s
+        self._on_acquired = on_acquired
+        self._on_lost = on_lost
+        self._quiesce = quiesce
+        self.owned: dict[int, Partition] = {}
+        self.refused: set[int] = set()
+        """Partitions with entries of a newer contract: left to newer workers."""
+        self._unleased_since_s: dict[int, float] = {}
+        self._releases: set[asyncio.Task[None]] = set()
+        self._log = logs.get("leases").bind(group=group, worker=worker)
+        self._owned_metric = metrics.leases_owned.labels(group)
+
+    async def run(self) -> None:
+        """Keeps the owned partitions as they should be, until cancelled."""
+        backoff = Backoff()
+        tick_s = min(MAX_TICK_S, self._ttl_s / 4)
+        while True:
+            try:
+                await self._tick()
+                backoff.reset()
+                wait_s = tick_s
+            except RedisUnavailableError:
+                wait_s = max(tick_s, backoff.next_s())
+            except BridgeError as error:
+                self._log.error("leases_failed", error=str(error))
+                wait_s = max(tick_s, backoff.next_s())
+            await asyncio.sleep(wait_s)
+
+    def lost(self, partition: Partition, *, why: str = "fenced") -> None:
+        """A lease is ours no more: nothing starts, nothing is recorded under it."""
+        if self._forget(partition, "lost"):
+            self._log.warning(
+                "lease_lost", partition=partition.number, epoch=partition.epoch, why=why
+            )
+
+    def refuse(self, partition: Partition) -> None:
+        """Entries of a newer contract: gives the partition back and does not take it again."""
+        self._log.error("newer_contract", partition=partition.number)
+        self.refused.add(partition.number)
+        self._start_release(partition)
+
+    async def release_all(self) -> None:
+        """Gives every lease back and leaves the list of workers; for a worker that stops."""
+        for partition in list(self.owned.values()):
+            self._start_release(partition)
+        if self._releases:
+            await asyncio.wait(self._releases)
+        try:
+            await self._link.one(
+                command("ZREM", self._keys.workers(self._group), self._worker),
+                timeout_s=CALL_TIMEOUT_S,
+            )
+        except RedisUnavailableError:
+            pass  # it is forgotten by time
+
+    # --- one tick
+
+    async def _tick(self) -> None:
+        workers = await self._heartbeat()
+        mine = {
+            number
+            for number, worker in assign(workers, self._count).items()
+            if worker == self._worker
+        }
+        for number, partition in list(self.owned.items()):
+            if number not in mine:
+                self._start_release(partition)
+        free = await self._free()
+        wanted = [n for n in free if n not in self.refused and (n in mine or self._is_orphan(n))]
+        if wanted:
+            await self._acquire(wanted)
+
+    async def _heartbeat(self) -> list[str]:
+        keys, gone_ms = self._keys, round(GONE_AFTER_TTLS * self._ttl_s * 1000)
+        alive, registered = await self._link.run(
+            [
+                HEARTBEAT.call([keys.workers(self._group)], [self._worker, gone_ms]),
+                command("SISMEMBER", keys.groups, self._group),
+            ],
+            timeout_s=CALL_TIMEOUT_S,
+        )
+        if isinstance(alive, Refused):
+            raise BridgeError(f"the heartbeat was refused: {alive.text}")
+        if registered != 1:
+            self._log.warning("group_missing")
+            await registry.register(self._link, keys, group=self._group, partitions=self._count)
+        return [worker.decode() for worker in alive]
+
+    async def _free(self) -> list[int]:
+        """Partitions that we do not own and nobody leases, or that we leased and forgot."""
+        others = [number for number in range(self._count) if number not in self.owned]
+        if not others:
+            return []
+        calls = [command("GET", self._keys.lease(number, self._group)) for number in others]
+        holders = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
+        now_s, free, own = clock.boottime_s(), [], f"{self._worker}:".encode()
+        for number, holder in zip(others, holders, strict=True):
+            if holder is None or (isinstance(holder, bytes) and holder.startswith(own)):
+                self._unleased_since_s.setdefault(number, now_s)
+                free.append(number)
+            else:
+                self._unleased_since_s.pop(number, None)
+        return free
+
+    def _is_orphan(self, number: int) -> bool:
+        since_s = self._unleased_since_s.get(number)
+        if since_s is None:
+            return False
+        return clock.boottime_s() - since_s >= ABANDONED_AFTER_TTLS * self._ttl_s
+
+    async def _acquire(self, numbers: list[int]) -> None:
+        sent_s = clock.boottime_s()
+        calls = [
+            ACQUIRE.call(
+                (
+                    self._keys.lease(number, self._group),
+                    self._keys.epoch(number, self._group),
+                    self._keys.retry(number, self._group),
+                    self._keys.stream(number),
+                ),
+                (self._worker, self._group, round(self._ttl_s * 1000)),
+            )
+            for number in numbers
+        ]
+        replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
+        for number, reply in zip(numbers, replies, strict=True):
+            if isinstance(reply, Refused):
+                self._log.error("acquire_refused", partition=number, error=reply.text)
+            elif reply[0] == 1:
+                self._acquired(number, reply, deadline_s=sent_s + self._ttl_s)
+
+    def _acquired(self, number: int, reply: Any, *, deadline_s: float) -> None:
+        _, epoch, clean, delivered = reply
+        partition = Partition(
+            number,
+            worker=self._worker,
+            epoch=int(epoch),
+            clean=clean == 1,
+            delivered=delivered,
+        )
+        self._unleased_since_s.pop(number, None)
+        self.owned[number] = partition
+        self._shared.hold(number, partition.epoch, deadline_s)
+        metrics.lease_changes.labels(self._group, "acquired").inc()
+        self._owned_metric.set(len(self.owned))
+        self._log.info(
+            "lease_acquired", partition=number, epoch=partition.epoch, clean=partition.trusted
+        )
+        self._on_acquired(partition)
+
+    def look_at_deadlines(self, now_s: float) -> None:
+        """Gives up the leases whose deadline has passed."""
+        for partition in list(self.owned.values()):
+            if now_s >= self._shared.deadline_s(partition.number, partition.epoch):
+                self.lost(partition, why="expired")
+
+    # --- giving back
+
+    def _start_release(self, partition: Partition) -> None:
+        if partition.releasing or partition.lost:
+            return
+        partition.releasing = True
+        task = asyncio.create_task(self._release(partition), name=f"release-{partition.number}")
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+
+    async def _release(self, partition: Partition) -> None:
+        await self._quiesce(partition)
+        if partition.lost:
+            return
+        keys = (
+            self._keys.lease(partition.number, self._group),
+            self._keys.retry(partition.number, self._group),
+        )
+        try:
+            await self._link.one(
+                RELEASE.call(keys, (partition.token, partition.epoch)), timeout_s=CALL_TIMEOUT_S
+            )
+        except RedisUnavailableError:
+            self._log.warning("release_failed", partition=partition.number)
+        if self._forget(partition, "released"):
+            self._log.info("lease_released", partition=partition.number, epoch=partition.epoch)
+
+    def _forget(self, partition: Partition, change: str) -> bool:
+        """The partition is ours no more; False if that was known already."""
+        if partition.lost:
+            return False
+        partition.lost = True
+        if self.owned.get(partition.number) is partition:
+            del self.owned[partition.number]
+            self._shared.let_go(partition.number)
+        metrics.lease_changes.labels(self._group, change).inc()
+        self._owned_metric.set(len(self.owned))
+        self._on_lost(partition)
+        return True

@@ -1,0 +1,220 @@
+"""The parent process of a worker: keeps the leases while the child runs the handlers.
+
+Small on purpose, and without any of the user's code: whatever a handler does to its process (block
+the loop, hold the GIL, exhaust memory, crash), the leases live as long as the child does, and what
+ran when it died is written down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections import defaultdict
+from typing import Any, Final
+
+from bridge import clock, logs
+from bridge.backoff import Backoff
+from bridge.contract import Keys
+from bridge.errors import RedisUnavailableError
+from bridge.link import Call, Health, Link, Script, connection_pool
+from bridge.settings import Settings
+from consumers.attempts import Attempts
+from consumers.shared_state import LOST, Held, SharedState
+
+WATCH_S: Final = 0.1
+SILENT_S: Final = 120.0
+STOP_SLACK_S: Final = 10.0
+# Exit codes that mean "cannot work as set up"; restarting would only repeat the message.
+SETUP_CODES: Final = (2, 3)
+
+RENEW: Final = Script.load("consumers", "renew")
+RELEASE: Final = Script.load("consumers", "release")
+
+
+def main(settings: Settings, *, show_deliveries: bool) -> int:
+    """Runs a worker until SIGTERM or SIGINT; returns the exit code."""
+
+    async def run() -> int:
+        parent = Parent(settings, show_deliveries=show_deliveries)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, parent.stop)
+        loop.add_signal_handler(signal.SIGINT, parent.interrupt)
+        return await parent.run()
+
+    return asyncio.run(run())
+
+
+class Parent:
+    """Starts the child, renews its leases, restarts it when it dies."""
+
+    def __init__(self, settings: Settings, *, show_deliveries: bool) -> None:
+        self._settings = settings
+        self._show_deliveries = show_deliveries
+        self._keys = Keys(namespace=settings.namespace)
+        self._ttl_s = settings.lease_ttl_s
+        self._link = Link(connection_pool(settings.redis_url, name="nb-bridge-parent"), Health())
+        self._shared_fd = SharedState.create(concurrency=settings.concurrency)
+        self._shared = SharedState(self._shared_fd, concurrency=settings.concurrency)
+        # The child reads the other end: it ends when we do, whatever we die of.
+        self._life_fd, self._our_life_fd = os.pipe()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._worker = ""
+        self._stopping = asyncio.Event()
+        self._log = logs.get("parent").bind(group=settings.group)
+
+    def stop(self) -> None:
+        """Begins a clean stop: the child finishes what it runs. May be called twice."""
+        self._stopping.set()
+        if self._child is not None and self._child.poll() is None:
+            self._child.terminate()
+
+    def interrupt(self) -> None:
+        """Ctrl-C: the first is a clean stop, the second ends everything now."""
+        if self._stopping.is_set() and self._child is not None:
+            self._child.kill()
+        self.stop()
+
+    async def run(self) -> int:
+        """Until stopped, or until a child says that it cannot work as set up."""
+        backoff = Backoff(base_s=0.5, max_s=30)
+        was_ready = False
+        while True:
+            started_s = clock.boottime_s()
+            code = await self._run_child()
+            was_ready = was_ready or self._shared.last_beat_s() > 0
+            if code != 0:
+                await self._write_down_crash()
+            if self._stopping.is_set() or (code in SETUP_CODES and not was_ready):
+                await self._link.close()
+                return code if code >= 0 else 1
+            if clock.boottime_s() - started_s > SILENT_S:
+                backoff.reset()
+            wait_s = backoff.next_s()
+            self._log.error("child_died", code=code, restart_in_s=round(wait_s, 2))
+            try:
+                await asyncio.wait_for(self._stopping.wait(), wait_s)
+            except TimeoutError:
+                continue
+            return 0
+
+    # --- one child
+
+    async def _run_child(self) -> int:
+        """Starts a child and serves it; returns its exit code (negative: the signal)."""
+        self._shared.reset()
+        self._worker = uuid.uuid4().hex
+        command = [sys.executable, "-m", "consumers.child", "--worker", self._worker]
+        command += ["--shared-fd", str(self._shared_fd), "--life-fd", str(self._life_fd)]
+        if self._show_deliveries:
+            command.append("--show-deliveries")
+        # Not asyncio's subprocess: its watcher would take the wait status that we look at.
+        self._child = subprocess.Popen(  # noqa: S603, ASYNC220
+            command, pass_fds=(self._shared_fd, self._life_fd)
+        )
+        renewing = asyncio.create_task(self._renew_all())
+        try:
+            return await self._watch(self._child)
+        finally:
+            renewing.cancel()
+            await asyncio.wait([renewing])
+
+    async def _watch(self, child: subprocess.Popen[bytes]) -> int:
+        kill_at_s: float | None = None
+        while (code := child.poll()) is None:
+            now_s = clock.boottime_s()
+            if self._stopping.is_set() and kill_at_s is None:
+                kill_at_s = now_s + self._settings.grace_s + STOP_SLACK_S
+                child.terminate()  # a stop that came between two children
+            if kill_at_s is not None and now_s > kill_at_s:
+                self._log.error("child_does_not_stop")
+                child.kill()
+            if self._is_silent(now_s) and not _is_stopped(child.pid):
+                self._log.error("child_silent", for_s=SILENT_S)
+                child.kill()
+            await asyncio.sleep(WATCH_S)
+        return code
+
+    def _is_silent(self, now_s: float) -> bool:
+        beat_s = self._shared.last_beat_s()
+        return beat_s > 0 and now_s - beat_s > SILENT_S
+
+    # --- its leases
+
+    async def _renew_all(self) -> None:
+        """Renews what the child holds; not while it is stopped, for then nobody serves it."""
+        backoff = Backoff(max_s=self._ttl_s / 4)
+        while True:
+            wait_s = self._ttl_s / 4
+            held = list(self._shared.held())
+            if held and self._child is not None and not _is_stopped(self._child.pid):
+                try:
+                    await self._renew(held)
+                    backoff.reset()
+                except RedisUnavailableError:
+                    wait_s = backoff.next_s()
+            await asyncio.sleep(wait_s)
+
+    async def _renew(self, held: list[Held]) -> None:
+        sent_s = clock.boottime_s()
+        ttl_ms = round(self._ttl_s * 1000)
+        calls = [
+            RENEW.call([self._lease(each.partition)], [self._token(each.epoch), ttl_ms])
+            for each in held
+        ]
+        replies = await self._link.run(calls, timeout_s=self._ttl_s / 2)
+        for each, reply in zip(held, replies, strict=True):
+            deadline_s = sent_s + self._ttl_s if reply == 1 else LOST
+            self._shared.renewed(each.partition, each.epoch, deadline_s)
+
+    def _lease(self, partition: int) -> str:
+        return self._keys.lease(partition, self._settings.group)
+
+    def _token(self, epoch: int) -> str:
+        return f"{self._worker}:{epoch}"
+
+    # --- its death
+
+    async def _write_down_crash(self) -> None:
+        """Writes what ran as attempts of suspects, and gives the leases back as known.
+
+        Tried until the leases run out: after that the next owner suspects everything pending.
+        """
+        held = list(self._shared.held())
+        if not held:
+            return
+        records: dict[Held, list[Any]] = defaultdict(list)
+        for running in self._shared.running():
+            record = Attempts(count=running.attempt, suspect=True)
+            key = Held(running.partition, running.epoch)
+            records[key] += (running.entry_id, record.encode())
+        calls = [self._release_call(each, records[each]) for each in held]
+        backoff, give_up_s = Backoff(), clock.boottime_s() + self._ttl_s
+        while clock.boottime_s() < give_up_s:
+            try:
+                await self._link.run(calls, timeout_s=self._ttl_s / 4)
+            except RedisUnavailableError:
+                await asyncio.sleep(backoff.next_s())
+            else:
+                suspects = sum(len(each) // 2 for each in records.values())
+                self._log.warning("crash_written_down", leases=len(held), suspects=suspects)
+                return
+
+    def _release_call(self, held: Held, records: list[Any]) -> Call:
+        retry = self._keys.retry(held.partition, self._settings.group)
+        arguments = (self._token(held.epoch), held.epoch, *records)
+        return RELEASE.call((self._lease(held.partition), retry), arguments)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a process is stopped (SIGSTOP, a debugger); looks without taking its wait status."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return False
+    try:
+        status = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return status is not None and status.si_code == os.CLD_STOPPED

@@ -1,0 +1,219 @@
+"""Records outcomes in Redis, in batches, fenced; keeps a batch until Redis has it.
+
+One flush is in flight at a time. A batch that failed is sent again unchanged (twice gives the same
+result); it is dropped only when the lease is lost, for then the next owner decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bridge import logs, metrics
+from bridge.backoff import Backoff
+from bridge.contract import DeadLetter, Keys
+from bridge.errors import RedisUnavailableError
+from bridge.link import Argument, Call, Link, Refused, Script
+from consumers.attempts import Attempts
+from consumers.lanes import Lanes
+from consumers.partition import Item, Lane, Partition
+
+# How long outcomes gather. Short beside any handler that does something, long beside a round trip.
+GATHER_S: Final = 0.002
+ENOUGH: Final = 512
+CALL_TIMEOUT_S: Final = 5.0
+DEAD_STREAM_FULL_WAIT_S: Final = 10.0
+
+SETTLE: Final = Script.load("consumers", "settle")
+
+
+@dataclass(slots=True)
+class Batch:
+    """The outcomes of one partition that wait to be recorded."""
+
+    handled: list[bytes] = field(default_factory=list)
+    forgotten: list[bytes] = field(default_factory=list)
+    retries: dict[bytes, Attempts] = field(default_factory=dict)
+    dead: dict[bytes, tuple[Lane, Attempts, list[bytes]]] = field(default_factory=dict)
+    written: list[asyncio.Future[bool]] = field(default_factory=list)
+
+    def arguments(self) -> list[Argument]:
+        """The variable part of settle.lua's ARGV."""
+        counts = (len(self.handled), len(self.forgotten), len(self.retries), len(self.dead))
+        arguments: list[Argument] = [*counts, *self.handled, *self.forgotten]
+        for entry_id, record in self.retries.items():
+            arguments += (entry_id, record.encode())
+        for entry_id, (_, record, fields) in self.dead.items():
+            arguments += (entry_id, record.encode(), len(fields), *fields)
+        return arguments
+
+    def tell_writers(self, *, done: bool) -> None:
+        """Those who wait for this batch learn whether it was recorded."""
+        for future in self.written:
+            if not future.done():
+                future.set_result(done)
+
+
+class Settler:
+    """`run` is the flush loop; the other methods only put into the buffer and never block."""
+
+    def __init__(
+        self,
+        link: Link,
+        keys: Keys,
+        lanes: Lanes,
+        *,
+        group: str,
+        lease_ttl_s: float,
+        dead_max_entries: int,
+        clock: Callable[[], float],
+        on_room: Callable[[], None],
+        on_lost: Callable[[Partition], None],
+    ) -> None:
+        self._link = link
+        self._keys = keys
+        self._lanes = lanes
+        self._group = group
+        self._lease_ttl_ms = round(lease_ttl_s * 1000)
+        self._dead_max = dead_max_entries
+        self._clock = clock
+        self._on_room = on_room
+        self._on_lost = on_lost
+        self._batches: dict[Partition, Batch] = {}
+        self._in_flight: dict[Partition, Batch] = {}
+        self._buffered = 0
+        self._something = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._log = logs.get("settler")
+
+    # --- outcomes
+
+    def handled(self, partition: Partition, item: Item) -> None:
+        """The entry is done with."""
+        batch = self._batch(partition)
+        batch.handled.append(item.id)
+        if item.attempts.count:
+            batch.forgotten.append(item.id)
+
+    def forget(self, partition: Partition, entry_id: bytes) -> None:
+        """The entry is pending but exists no more: nothing to handle, nothing to keep."""
+        batch = self._batch(partition)
+        batch.handled.append(entry_id)
+        batch.forgotten.append(entry_id)
+
+    def retry(self, partition: Partition, item: Item) -> None:
+        """The attempt failed; `item.attempts` says what to remember."""
+        self._batch(partition).retries[item.id] = item.attempts
+
+    def dead(self, lane: Lane, letter: DeadLetter) -> None:
+        """The head of `lane` is given up; the lane stays closed until that is recorded."""
+        item = lane.head
+        own = item.unreadable.fields if item.unreadable else item.entry.encode()
+        record = Attempts(count=letter.attempts)
+        self._batch(lane.partition).dead[item.id] = (lane, record, [*own, *letter.encode()])
+
+    async def write_attempt(self, partition: Partition, entry_id: bytes, record: Attempts) -> bool:
+        """Waits until `record` is in Redis; False if the partition was lost instead."""
+        batch = self._batch(partition)
+        batch.retries[entry_id] = record
+        written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        batch.written.append(written)
+        self._enough.set()
+        return await written
+
+    # --- flushing
+
+    async def run(self) -> None:
+        """Flushes until cancelled."""
+        backoff = Backoff()
+        while True:
+            await self._something.wait()
+            if not self._enough.is_set():
+                try:
+                    await asyncio.wait_for(self._enough.wait(), GATHER_S)
+                except TimeoutError:
+                    pass
+            await self._flush_once(backoff)
+
+    async def flushed(self) -> None:
+        """Waits until nothing is left to record."""
+        while self._batches or self._in_flight:
+            self._enough.set()
+            await asyncio.sleep(GATHER_S)
+
+    def is_unsettled(self, partition: Partition) -> bool:
+        """Whether outcomes of this partition wait to be recorded."""
+        return partition in self._batches or partition in self._in_flight
+
+    def drop(self, partition: Partition) -> None:
+        """The partition was lost: its outcomes are the next owner's to decide."""
+        batch = self._batches.pop(partition, None)
+        if batch is not None:
+            batch.tell_writers(done=False)
+
+    def _batch(self, partition: Partition) -> Batch:
+        batch = self._batches.get(partition)
+        if batch is None:
+            batch = self._batches[partition] = Batch()
+            self._something.set()
+        self._buffered += 1
+        if self._buffered >= ENOUGH:
+            self._enough.set()
+        return batch
+
+    async def _flush_once(self, backoff: Backoff) -> None:
+        if not self._in_flight:
+            self._in_flight, self._batches = self._batches, {}
+            self._buffered = 0
+            self._something.clear()
+            self._enough.clear()
+        for partition in [each for each in self._in_flight if each.lost]:
+            self._in_flight.pop(partition).tell_writers(done=False)
+        if not self._in_flight:
+            return
+        calls = [self._call(partition, batch) for partition, batch in self._in_flight.items()]
+        try:
+            replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
+        except RedisUnavailableError:
+            self._something.set()
+            await asyncio.sleep(backoff.next_s())
+            return
+        backoff.reset()
+        sent, self._in_flight = self._in_flight, {}
+        for (partition, batch), reply in zip(sent.items(), replies, strict=True):
+            self._recorded(partition, batch, reply)
+        self._on_room()
+
+    def _call(self, partition: Partition, batch: Batch) -> Call:
+        number = partition.number
+        keys = (
+            self._keys.lease(number, self._group),
+            self._keys.stream(number),
+            self._keys.retry(number, self._group),
+            self._keys.dead(number, self._group),
+        )
+        fixed = (partition.token, self._lease_ttl_ms, self._group, self._dead_max)
+        return SETTLE.call(keys, [*fixed, *batch.arguments()])
+
+    def _recorded(self, partition: Partition, batch: Batch, reply: Any) -> None:
+        if isinstance(reply, Refused):
+            if reply.code == "FENCED":
+                metrics.fenced_writes.labels(self._group).inc()
+            self._log.warning("settle_refused", partition=partition.number, error=reply.text)
+            batch.tell_writers(done=False)
+            self._on_lost(partition)
+            return
+        for entry_id in batch.handled:
+            partition.settled(entry_id)
+        held = set(reply)
+        for entry_id, (lane, record, _) in batch.dead.items():
+            if entry_id in held:
+                lane.head.attempts = record
+                self._log.error("dead_stream_full", partition=partition.number)
+                self._lanes.reopen_waiting(lane, self._clock() + DEAD_STREAM_FULL_WAIT_S)
+            else:
+                self._lanes.reopen(lane)
+                partition.settled(entry_id)
+        batch.tell_writers(done=True)

@@ -1,0 +1,293 @@
+"""The child process of a worker: composes the actors and runs them until told to stop.
+
+The only place of this package, with `consumers.parent`, that sees the settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any, Final
+
+from bridge import clock, link, logs, meta, metrics
+from bridge.admin import AdminListener
+from bridge.contract import Keys
+from bridge.errors import RedisUnavailableError
+from bridge.settings import Settings, without_password
+from consumers import registry
+from consumers.attempts import RetryPolicy
+from consumers.fetcher import Fetcher
+from consumers.handler import ReceiverError, handlers_of
+from consumers.lanes import Lanes
+from consumers.leases import LeaseKeeper
+from consumers.partition import Partition
+from consumers.runner import Observer, Plan, Runner
+from consumers.settler import Settler
+from consumers.shared_state import SharedState
+from consumers.trimmer import Trimmer
+
+START_TIMEOUT_S: Final = 5.0
+BEAT_S: Final = 0.25
+LAST_FLUSH_S: Final = 5.0
+DEFAULT_ADMIN_PORT: Final = 8082
+QUIESCE_POLL_S: Final = 0.005
+
+
+class Worker:
+    """`run` serves one receiver until `stop` is called or an actor fails."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        receiver: Any,
+        shared: SharedState,
+        *,
+        worker: str,
+        observer: Observer | None = None,
+    ) -> None:
+        self._settings = settings
+        self._receiver = receiver
+        self._shared = shared
+        self._keys = Keys(namespace=settings.namespace)
+        self._stopping = asyncio.Event()
+        self._log = logs.get("worker").bind(worker=worker, group=settings.group)
+        self._worker = worker
+        self._health = link.Health()
+        self._links: list[link.Link] = []
+        self._compose(observer)
+        self._admin = AdminListener(
+            settings.admin_host,
+            DEFAULT_ADMIN_PORT if settings.admin_port is None else settings.admin_port,
+            live=lambda: (),
+            ready=self._unready,
+            status=self._status,
+        )
+
+    def _compose(self, observer: Observer | None) -> None:
+        settings, keys, group = self._settings, self._keys, self._settings.group
+        self._lanes = Lanes()
+        self._control = self._link("control")
+        self._settler = Settler(
+            self._link("settle"),
+            keys,
+            self._lanes,
+            group=group,
+            lease_ttl_s=settings.lease_ttl_s,
+            dead_max_entries=settings.dead_max_entries,
+            clock=clock.boottime_s,
+            on_room=self._on_room,
+            on_lost=lambda partition: self._leases.lost(partition),
+        )
+        self._leases = LeaseKeeper(
+            self._control,
+            keys,
+            self._shared,
+            worker=self._worker,
+            group=group,
+            partitions=settings.partitions,
+            ttl_s=settings.lease_ttl_s,
+            on_acquired=lambda _: self._fetcher.stir(),
+            on_lost=self._on_lost,
+            quiesce=self._quiesce,
+        )
+        self._runner = Runner(
+            self._lanes,
+            self._settler,
+            self._shared,
+            handlers_of(self._receiver),
+            _plan(settings),
+            on_expired=lambda partition: self._leases.lost(partition, why="expired"),
+            observer=observer,
+        )
+        self._fetcher = Fetcher(
+            self._link("fetch"),
+            self._link("doorbell"),
+            keys,
+            self._lanes,
+            self._settler,
+            self._leases.owned,
+            group=group,
+            max_entries=settings.window_max_entries,
+            max_bytes=settings.window_max_bytes,
+            on_fetched=self._runner.kick,
+            on_lost=lambda partition: self._leases.lost(partition),
+            on_newer=self._leases.refuse,
+        )
+        self._trimmer = Trimmer(self._link("trim"), keys, self._leases.owned)
+
+    def _link(self, name: str) -> link.Link:
+        pool = link.connection_pool(self._settings.redis_url, name=f"nb-bridge-worker-{name}")
+        made = link.Link(pool, self._health)
+        self._links.append(made)
+        return made
+
+    # --- life
+
+    def stop(self) -> None:
+        """Begins a clean stop; `run` returns when it is done. May be called twice."""
+        self._stopping.set()
+
+    async def run(self) -> int:
+        """Serves until stopped; returns the process's exit code.
+
+        Raises `RedisUnavailableError`, `MetaMismatchError` or `ReceiverError` only before the
+        first delivery: later trouble is lived through.
+        """
+        await self._prepare()
+        await self._admin.start()
+        actors = [
+            asyncio.create_task(coroutine, name=name)
+            for name, coroutine in (
+                ("beat", self._beat()),
+                ("leases", self._leases.run()),
+                ("fetcher", self._fetcher.run()),
+                ("doorbell", self._fetcher.listen()),
+                ("trimmer", self._trimmer.run()),
+            )
+        ]
+        settling = asyncio.create_task(self._settler.run(), name="settler")
+        self._runner.start()
+        self._log.info("worker_started", admin_url=self._admin.url)
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([*actors, settling, stopping], return_when=asyncio.FIRST_COMPLETED)
+        failed = [task for task in (*actors, settling) if task.done()]
+        for task in failed:
+            self._log.error("actor_failed", actor=task.get_name(), exc_info=task.exception())
+        await self._wind_down(actors, settling)
+        return 1 if failed else 0
+
+    async def _prepare(self) -> None:
+        settings = self._settings
+        try:
+            await meta.guard(
+                self._control, self._keys, settings.partitions, timeout_s=START_TIMEOUT_S
+            )
+            await registry.register(
+                self._control, self._keys, group=settings.group, partitions=settings.partitions
+            )
+        except RedisUnavailableError as error:
+            raise RedisUnavailableError(
+                f"{without_password(settings.redis_url)} cannot be used: {error}; "
+                "start it, or set NB_BRIDGE_REDIS_URL"
+            ) from error
+        try:
+            await _maybe_await(getattr(self._receiver, "setup", None))
+        except Exception as error:
+            name = type(self._receiver).__name__
+            raise ReceiverError(f"{name}.setup failed: {type(error).__name__}: {error}") from error
+
+    async def _wind_down(
+        self, actors: list[asyncio.Task[None]], settling: asyncio.Task[None]
+    ) -> None:
+        self._log.info("worker_stopping")
+        self._stopping.set()
+        beat, *others = actors
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others)
+        ended = await self._runner.stop(within_s=self._settings.grace_s)
+        if not ended:
+            self._log.error("handlers_still_running")
+        try:
+            async with asyncio.timeout(LAST_FLUSH_S):
+                if not settling.done():
+                    await self._settler.flushed()
+                await self._trimmer.trim(list(self._leases.owned))
+                await self._leases.release_all()
+        except TimeoutError:
+            self._log.error("flush_timed_out")
+        for task in (beat, settling):
+            task.cancel()
+        await asyncio.wait([beat, settling])
+        try:
+            await _maybe_await(getattr(self._receiver, "teardown", None))
+        except Exception:
+            self._log.exception("teardown_failed")
+        await self._admin.stop()
+        for each in self._links:
+            await each.close()
+        self._log.info("worker_stopped")
+
+    async def _beat(self) -> None:
+        group = self._settings.group
+        window = metrics.window_entries.labels(group)
+        window_bytes = metrics.window_bytes.labels(group)
+        lanes, waiting = metrics.lanes.labels(group), metrics.waiting_lanes.labels(group)
+        while True:
+            now_s = clock.boottime_s()
+            self._shared.beat(now_s)
+            self._leases.look_at_deadlines(now_s)
+            owned = list(self._leases.owned.values())
+            window.set(sum(len(each.items) for each in owned))
+            window_bytes.set(sum(each.window_bytes for each in owned))
+            lanes.set(sum(len(each.lanes) for each in owned))
+            waiting.set(self._lanes.waiting)
+            await asyncio.sleep(BEAT_S)
+
+    # --- what the actors tell each other
+
+    def _on_room(self) -> None:
+        self._runner.kick()
+        self._fetcher.stir()
+
+    def _on_lost(self, partition: Partition) -> None:
+        self._lanes.drop(partition)
+        self._settler.drop(partition)
+        self._runner.abandon(partition)
+        self._runner.kick()
+        self._fetcher.stir()
+
+    async def _quiesce(self, partition: Partition) -> None:
+        """Waits (at most the grace time) until nothing of a partition runs or is unrecorded."""
+        give_up_s = clock.boottime_s() + self._settings.grace_s
+        while not partition.lost and clock.boottime_s() < give_up_s:
+            if not self._runner.is_running(partition) and not self._settler.is_unsettled(partition):
+                return
+            await asyncio.sleep(QUIESCE_POLL_S)
+
+    # --- the admin listener
+
+    def _unready(self) -> list[str]:
+        """Why not. Neither Redis nor a lease is asked for: rollouts must not stick on them."""
+        reasons = []
+        if self._stopping.is_set():
+            reasons.append("stopping")
+        if self._leases.refused:
+            reasons.append("entries of a newer contract: update this worker")
+        return reasons
+
+    def _status(self) -> dict[str, Any]:
+        owned = self._leases.owned
+        return {
+            "schema": 1,
+            "role": "worker",
+            "worker": self._worker,
+            "group": self._settings.group,
+            "ready": not self._unready(),
+            "redis_up": bool(self._health.is_up),
+            "partitions": sorted(owned),
+            "window_entries": sum(len(each.items) for each in owned.values()),
+            "running": self._lanes.running,
+            "waiting": self._lanes.waiting,
+        }
+
+
+def _plan(settings: Settings) -> Plan:
+    return Plan(
+        group=settings.group,
+        concurrency=settings.concurrency,
+        timeout_s=settings.handler_timeout_s,
+        skip_late=settings.late == "skip",
+        policy=RetryPolicy(
+            max_attempts=settings.max_attempts,
+            backoff_base_s=settings.backoff_base_s,
+            backoff_max_s=settings.backoff_max_s,
+        ),
+    )
+
+
+async def _maybe_await(hook: Any) -> None:
+    if hook is not None:
+        result = hook()
+        if inspect.isawaitable(result):
+            await result
