@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NewType
 from zlib import crc32
@@ -45,7 +45,7 @@ def entry_order(entry_id: bytes) -> tuple[int, int]:
     return int(ms), int(seq)
 
 
-def _digest(parts: Iterable[bytes]) -> bytes:
+def _digest(*parts: bytes) -> bytes:
     # Each part is preceded by its length: ("ab", "c") and ("a", "bc") must differ.
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for part in parts:
@@ -54,14 +54,18 @@ def _digest(parts: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
+# An encoder of our own is built once; json.dumps with options would build one per call.
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
 def canonical_json(value: object) -> bytes:
     """One spelling per JSON value: sorted keys, no spaces, ASCII, integers exact."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
+    return _CANONICAL.encode(value).encode("ascii")
 
 
 def command_digest(device: str, command: str) -> bytes:
     """The ledger's field for a command: 16 bytes."""
-    return _digest((device.encode(), command.encode()))
+    return _digest(device.encode(), command.encode())
 
 
 def notification_digest(
@@ -71,7 +75,7 @@ def notification_digest(
 
     `canonical_detail` is `canonical_json(resultDetail)`, or `b""` where the field is absent.
     """
-    return _digest((device.encode(), command.encode(), result_code.encode(), canonical_detail))
+    return _digest(device.encode(), command.encode(), result_code.encode(), canonical_detail)
 
 
 # --- keys ---------------------------------------------------------------------------------------

@@ -67,6 +67,11 @@ class Connection(web.RequestHandler):
         elif self._head_timer is None and data:
             self._head_timer = self._loop.call_later(self._head_timeout_s, self._head_overdue)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Nothing to do where reading goes on: aiohttp would run its parser once per body read."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Ends the timer, and gives the connection's place back."""
         if self._head_timer is not None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, cast
 
+import hiredis
 import redis.exceptions
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
@@ -36,6 +37,8 @@ _STATE_CODES: Final = frozenset(
 )  # fmt: skip
 
 Argument = str | bytes | int | float
+# hiredis annotates it for tuples of one; it takes any number.
+_pack: Final = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,8 @@ class Link:
 
     @staticmethod
     async def _round_trip(connection: AbstractConnection, calls: Sequence[Call]) -> list[Any]:
-        packed = connection.pack_commands([call.args for call in calls])
+        # Not the connection's own `pack_commands`: that is Python, and took six times as long.
+        packed = b"".join([_pack(call.args) for call in calls])
         await connection.send_packed_command(packed, check_health=False)
         replies: list[Any] = []
         state: str | None = None

@@ -319,7 +319,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     and nesting deeper than `MAX_JSON_DEPTH`, which is looked for before anything recurses.
     """
     try:
-        text = body.decode("utf-8-sig")
+        # Not the codec "utf-8-sig", which is Python and six times as slow.
+        text = str(body, "utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise NotJsonError(f"not UTF-8 at byte {error.start}") from None
     if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _depth(text) > MAX_JSON_DEPTH:
