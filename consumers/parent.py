@@ -107,7 +107,7 @@ class Parent:
         """Starts a child and serves it; returns its exit code (negative: the signal)."""
         self._shared.reset()
         self._worker = uuid.uuid4().hex
-        command = [sys.executable, "-m", "consumers.child", "--worker", self._worker]
+        command = [sys.executable, "-P", "-m", "consumers.child", "--worker", self._worker]
         command += ["--shared-fd", str(self._shared_fd), "--life-fd", str(self._life_fd)]
         if self._show_deliveries:
             command.append("--show-deliveries")

@@ -52,6 +52,8 @@ def _told(error: Exception) -> str:
     """A few fixed texts, since they are counted."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return "certificate not trusted"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "no TLS"
     if isinstance(error, aiohttp.ClientConnectorError):
         return "no connection"
     if isinstance(error, TimeoutError):

@@ -1,0 +1,185 @@
+"""`nb-bridge dev`: an embedded server, the ingress and a worker, as one command to try things with.
+
+Owns the start, the end and the surroundings of these; each is the same program as in production.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import click
+
+from bridge.cli import certificate, options, running, surroundings
+from bridge.cli.children import Child
+from bridge.cli.surroundings import Surroundings
+from bridge.embedded import EmbeddedServer
+from bridge.errors import BridgeError, RedisUnavailableError, UsageError
+
+READY_TIMEOUT_S: Final = 30.0
+STOP_TIMEOUT_S: Final = 60.0
+_SERVER_CHECK_S: Final = 0.25
+
+
+@click.command()
+@click.argument("receiver", required=False)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Port the callbacks arrive at, on loopback.  "
+    f"[default: {surroundings.PORT}, {surroundings.TLS_PORT} with --tls]",
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".data"),
+    show_default=True,
+    help="Folder of everything that survives a restart.",
+)
+@click.option(
+    "--reload",
+    is_flag=True,
+    help="Start the worker again when a Python file changes near RECEIVER.",
+)
+@click.option("--tls", is_flag=True, help="Listen with TLS, by a certificate made for this run.")
+def command(receiver: str | None, port: int | None, data: Path, reload: bool, tls: bool) -> int:
+    """Run all of it here: a Redis with its data in --data, the ingress, and a worker with RECEIVER
+    (path/to/file.py:Class, module:Class or a name; else an example that prints what comes).
+
+    NB_BRIDGE_ variables reach the ingress and the worker, except those that say where to listen and
+    which Redis to use. Ctrl-C ends everything.
+    """
+    started_s = time.monotonic()
+    around = Surroundings.choose(
+        options.load(),
+        receiver=receiver,
+        port=port,
+        data=data,
+        certificate=certificate.make(data / "tls") if tls else None,
+    )
+    server = EmbeddedServer(data / "redis", appendfsync="always")
+    try:
+        server.start()
+        dev = Dev(server, around, reload=reload, started_s=started_s)
+        return running.run(dev.run)
+    finally:
+        server.stop()
+
+
+class Dev:
+    """The ingress and the worker beside a running server: all end when one of them does."""
+
+    def __init__(
+        self, server: EmbeddedServer, around: Surroundings, *, reload: bool, started_s: float
+    ) -> None:
+        environ = around.environ(server.url)
+        self._server = server
+        self._around = around
+        self._reload = reload
+        self._started_s = started_s
+        self._ingress = Child("serve", environ=environ, admin_port=around.ingress_admin_port)
+        self._worker = Child(
+            "worker", "--show-deliveries", environ=environ, admin_port=around.worker_admin_port
+        )
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Runs until `stop`. Raises `BridgeError` when a part of it ends by itself."""
+        await self._ingress.start()
+        await self._worker.start()
+        try:
+            await _first_of(
+                stop.wait(),
+                self._greet(),
+                self._fail_with(self._ingress),
+                self._reload_worker() if self._reload else self._fail_with(self._worker),
+                self._fail_with_server(),
+            )
+        finally:
+            # The ingress first, so that the worker can finish what came in.
+            await self._ingress.stop(timeout_s=STOP_TIMEOUT_S)
+            await self._worker.stop(timeout_s=STOP_TIMEOUT_S)
+        return 0
+
+    async def _greet(self) -> NoReturn:
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await asyncio.gather(self._ingress.ready(), self._worker.ready())
+        except TimeoutError:
+            raise BridgeError(f"not ready after {READY_TIMEOUT_S:g} s") from None
+        click.echo(_greeting(self._around, self._server, time.monotonic() - self._started_s))
+        await asyncio.Future()
+        raise AssertionError  # the future above never has a result
+
+    async def _fail_with(self, child: Child) -> NoReturn:
+        code = await child.ended()
+        error = BridgeError(f"{child.name} ended {_told(code)}, so dev ends too")
+        # Wrong settings or no Redis stay what they are; it has said what is wrong itself.
+        error.exit_code = code if code in (2, 3) else 1
+        raise error
+
+    async def _fail_with_server(self) -> NoReturn:
+        while self._server.is_running():  # noqa: ASYNC110 - another process has no events
+            await asyncio.sleep(_SERVER_CHECK_S)
+        raise RedisUnavailableError(
+            f"the embedded server ended, so dev ends too; its log: {self._server.log_file}"
+        )
+
+    async def _reload_worker(self) -> None:
+        try:
+            from watchfiles import PythonFilter, awatch
+        except ImportError as error:
+            raise UsageError("--reload needs: pip install 'nb-command-bridge[reload]'") from error
+        telling = asyncio.create_task(self._tell_end_of_worker())
+        try:
+            async for changes in awatch(self._around.source_folder, watch_filter=PythonFilter()):
+                telling.cancel()
+                click.echo(f"{Path(min(changes)[1]).name} changed: the worker starts again")
+                await self._worker.stop(timeout_s=STOP_TIMEOUT_S)
+                await self._worker.start()
+                telling = asyncio.create_task(self._tell_end_of_worker())
+        finally:
+            telling.cancel()
+
+    async def _tell_end_of_worker(self) -> None:
+        code = await self._worker.ended()
+        click.echo(f"the worker ended {_told(code)}; it starts again when a file changes")
+
+
+async def _first_of(*parts: Coroutine[Any, Any, Any]) -> None:
+    """Runs all until one returns or raises, cancels the rest, raises what it raised."""
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def _told(code: int) -> str:
+    return f"by signal {-code}" if code < 0 else f"with exit code {code}"
+
+
+def _greeting(around: Surroundings, server: EmbeddedServer, took_s: float) -> str:
+    # A new command id in every run: the data survives, and what came before is a duplicate.
+    body = (
+        f'{{"deviceId":"device-1","commandId":"{uuid.uuid4().hex[:12]}",'
+        '"result":{"resultCode":"DELIVERED","resultDetail":"None"}}'
+    )
+    trust = f"--cacert {around.certificate.ca} " if around.certificate else ""
+    return f"""ready in {took_s:.1f} s, Ctrl-C ends it
+  callbacks  {around.callback_url}
+  receiver   {around.receiver}
+  redis      {server.url}, data in {server.data_dir}
+  status     {around.admin_url(around.ingress_admin_port)} (ingress), \
+{around.admin_url(around.worker_admin_port)} (worker)
+try it (a second time it is a duplicate: answered ok, not handled again):
+  curl {trust}-H 'Content-Type: application/json' -d '{body}' {around.callback_url}
+or play the platform: nb-bridge send --url {around.origin}{around.send_options}
+"""

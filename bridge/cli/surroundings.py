@@ -1,0 +1,134 @@
+"""Where `dev` puts things: ports, folders, and the environment of the programs it starts."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final
+
+from bridge import settings
+from bridge.cli.certificate import Certificate
+from bridge.embedded import free_port
+from bridge.errors import UsageError
+from bridge.settings import PREFIX, Settings
+
+EXAMPLE_RECEIVER: Final = "consumers.examples.log:LogReceiver"
+PORT: Final = 8080
+TLS_PORT: Final = 8443
+INGRESS_ADMIN_PORT: Final = 8081
+WORKER_ADMIN_PORT: Final = 8082
+HOST: Final = "127.0.0.1"
+
+# What is nicer while trying things; a variable of the user's own goes before.
+_DEFAULTS: Final = {"LOG_LEVEL": "warning", "DRAIN_DELAY_S": "0"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What `dev` decides for its children; everything listens on loopback."""
+
+    receiver: str
+    callback_path: str
+    port: int
+    ingress_admin_port: int
+    worker_admin_port: int
+    data: Path
+    certificate: Certificate | None
+
+    @classmethod
+    def choose(
+        cls,
+        loaded: Settings,
+        *,
+        receiver: str | None,
+        port: int | None,
+        data: Path,
+        certificate: Certificate | None,
+    ) -> Surroundings:
+        """Decides; `UsageError` where the port is taken. The admin ports give way, that one not:
+        it is what people paste.
+        """
+        chosen = port or (TLS_PORT if certificate else PORT)
+        if not _is_free(chosen):
+            raise UsageError(f"port {chosen} is taken: choose another with --port")
+        return cls(
+            receiver=receiver or loaded.receiver or EXAMPLE_RECEIVER,
+            callback_path=loaded.callback_paths[0],
+            port=chosen,
+            ingress_admin_port=_near(INGRESS_ADMIN_PORT, taken=chosen),
+            worker_admin_port=_near(WORKER_ADMIN_PORT, taken=chosen),
+            data=data.resolve(),
+            certificate=certificate,
+        )
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port of the callback listener."""
+        # The certificate is for both names; people know this one.
+        return (
+            f"https://localhost:{self.port}" if self.certificate else f"http://{HOST}:{self.port}"
+        )
+
+    @property
+    def callback_url(self) -> str:
+        """Where callbacks go."""
+        return self.origin + self.callback_path
+
+    @staticmethod
+    def admin_url(port: int) -> str:
+        """The status page of a child."""
+        return f"http://{HOST}:{port}/status"
+
+    @property
+    def send_options(self) -> str:
+        """What `nb-bridge send` needs besides `--url`."""
+        return f" --ca {self.certificate.ca}" if self.certificate else ""
+
+    @property
+    def source_folder(self) -> Path:
+        """Where a receiver's Python files are: a file's own folder, else where we are."""
+        source = self.receiver.rpartition(":")[0]
+        return Path(source).expanduser().resolve().parent if source.endswith(".py") else Path.cwd()
+
+    def environ(self, redis_url: str) -> Mapping[str, str]:
+        """The environment of both children: the user's settings, then what `dev` decided."""
+        decided = {
+            "REDIS_URL": redis_url,
+            "HOST": HOST,
+            "PORT": str(self.port),
+            "ADMIN_HOST": HOST,
+            "RECEIVER": self.receiver,
+            "SPOOL_DIR": str(self.data / "spool"),
+            "TLS_CERT": str(self.certificate.chain) if self.certificate else "",
+            "TLS_KEY": str(self.certificate.key) if self.certificate else "",
+        }
+        environ = {name: value for name, value in os.environ.items() if _reaches(name, decided)}
+        for name, value in _DEFAULTS.items():
+            environ.setdefault(PREFIX + name, value)
+        return environ | {PREFIX + name: value for name, value in decided.items() if value}
+
+
+def _reaches(variable: str, decided: Mapping[str, str]) -> bool:
+    """Whether a variable is passed on. Unknown ones are not: `dev` has warned of them already."""
+    if not variable.startswith(PREFIX):
+        return True
+    name = variable.removeprefix(PREFIX).removesuffix("_FILE")
+    return name not in decided and name.lower() in {spec.name for spec in fields(settings.Settings)}
+
+
+def _near(port: int, *, taken: int) -> int:
+    return port if port != taken and _is_free(port) else free_port()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do it: what an ended one left in TIME_WAIT does not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,1 @@
+"""Receivers to start from: copy one, rename the class, change the body."""
