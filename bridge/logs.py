@@ -5,9 +5,10 @@ Never logged: payloads, tokens, passwords, URLs with credentials. Device and com
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
-from typing import Final
+from typing import Final, TextIO, cast
 
 import orjson
 import structlog
@@ -16,6 +17,16 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("auto", "console", "json")
 
 Logger = structlog.typing.FilteringBoundLogger
+
+
+class _Stderr(io.TextIOBase):
+    """Whatever `sys.stderr` is at the moment of writing: it may be replaced or closed later."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def configure(*, level: str, format: str) -> None:
@@ -41,11 +52,11 @@ def configure(*, level: str, format: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Stderr())),
         cache_logger_on_first_use=True,
     )
     # Libraries (asyncio, aiohttp) log through the standard library: same place, same shape.
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_Stderr())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
