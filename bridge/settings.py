@@ -483,8 +483,10 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in known or _SERVICE_LINK.match(name[len(PREFIX) :]):
             continue
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        # Compared without the prefix, which would make everything alike.
+        bare = [each.removeprefix(PREFIX) for each in known]
+        nearest = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1)
+        hint = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ""
         warnings.append(f"{name} is no setting{hint}")
     return warnings
 

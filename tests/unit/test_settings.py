@@ -1,0 +1,193 @@
+"""Settings: every problem at once, no secret shown, nothing silently ignored."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from pathlib import Path
+
+import pytest
+
+from bridge import settings
+from bridge.errors import SettingsError
+from bridge.settings import Settings, load, shown, unknown_variables, without_password
+
+
+def test_nothing_set_gives_the_documented_defaults() -> None:
+    loaded = load()
+    assert loaded == Settings()
+    assert loaded.redis_url == "redis://127.0.0.1:6379/0"
+    assert (loaded.namespace, loaded.partitions, loaded.group) == ("nbcmd", 16, "default")
+    assert loaded.callback_paths == ("/v1.0.0/messageReceiver/cmd",)
+
+
+def test_values_are_read_in_their_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "PARTITIONS": " 4 ",
+        "GRACE_S": "2.5",
+        "TOKENS": "one, two",
+        "ALLOWED_NETWORKS": "192.0.2.0/24,2001:db8::/32",
+        "TLS_CERT": "~/cert.pem",
+        "TLS_KEY": "/key.pem",
+        "REDIS_URL": "redis+sentinel://a:26379,b:26379/main/0",
+    }.items():
+        monkeypatch.setenv(f"NB_BRIDGE_{name}", value)
+    loaded = load()
+    assert loaded.partitions == 4
+    assert loaded.grace_s == 2.5
+    assert loaded.tokens == ("one", "two")
+    assert loaded.allowed_networks == (
+        ipaddress.ip_network("192.0.2.0/24"),
+        ipaddress.ip_network("2001:db8::/32"),
+    )
+    assert loaded.tls_cert == Path.home() / "cert.pem"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PARTITIONS", "0"),
+        ("PARTITIONS", "many"),
+        ("PORT", "65536"),
+        ("NAMESPACE", "a b"),
+        ("GROUP", "{x}"),
+        ("REDIS_URL", "http://127.0.0.1"),
+        ("REDIS_URL", "redis://127.0.0.1:notaport"),
+        ("REDIS_URL", "unix://"),
+        ("LATE", "sometimes"),
+        ("LOG_LEVEL", "loud"),
+        ("ALLOWED_NETWORKS", "192.0.2.1/24"),
+        ("CALLBACK_PATHS", "no-slash"),
+        ("CALLBACK_PATHS", "/a?b=c"),
+        ("BASIC_CREDENTIALS", "no-colon"),
+        ("TOKENS", "a,,b"),
+        ("GRACE_S", "nan"),
+        ("BACKOFF_BASE_S", "inf"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_variable(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"NB_BRIDGE_{name}", value)
+    with pytest.raises(SettingsError, match=f"NB_BRIDGE_{name} "):
+        load()
+
+
+def test_all_problems_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {"PORT": "x", "GROUP": "a b", "LATE": "no", "PARTITIONS": "tcp://10.0.0.1:80"}
+    for name, value in wrong.items():
+        monkeypatch.setenv(f"NB_BRIDGE_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert len(caught.value.problems) == len(wrong)
+    for name in wrong:
+        assert f"NB_BRIDGE_{name} " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"TLS_CERT": "/c.pem"}, "TLS_KEY"),
+        ({"TLS_KEY": "/k.pem"}, "TLS_CERT"),
+        ({"TLS_CLIENT_CA": "/ca.pem"}, "TLS_CERT"),
+        ({"BACKOFF_BASE_S": "10", "BACKOFF_MAX_S": "5"}, "BACKOFF_MAX_S"),
+    ],
+)
+def test_contradictions_are_told(
+    values: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(f"NB_BRIDGE_{name}", value)
+    with pytest.raises(SettingsError, match=f"NB_BRIDGE_{told}"):
+        load()
+
+
+def test_what_kubernetes_injects_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NB_BRIDGE_PORT", "tcp://10.0.0.1:8080")
+    with pytest.raises(SettingsError, match="enableServiceLinks"):
+        load()
+
+
+def test_a_secret_may_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tokens").write_text("hush-1,hush-2\n")
+    monkeypatch.setenv("NB_BRIDGE_TOKENS_FILE", str(tmp_path / "tokens"))
+    assert load().tokens == ("hush-1", "hush-2")
+
+
+def test_a_file_that_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NB_BRIDGE_TOKENS_FILE", str(tmp_path / "absent"))
+    with pytest.raises(SettingsError, match="NB_BRIDGE_TOKENS_FILE"):
+        load()
+
+
+@pytest.mark.parametrize("value", ["hush", "hush:hush"])
+@pytest.mark.parametrize("name", ["TOKENS", "BASIC_CREDENTIALS", "SECRET_HEADERS"])
+def test_no_error_and_no_repr_shows_a_secret(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NB_BRIDGE_PORT", "x")
+    monkeypatch.setenv(f"NB_BRIDGE_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert "hush" not in str(caught.value)
+    monkeypatch.delenv("NB_BRIDGE_PORT")
+    if ":" in value or name == "TOKENS":
+        assert "hush" not in repr(load())
+
+
+def test_unknown_variables_are_warned_of_with_the_nearest_name() -> None:
+    environ = {
+        "NB_BRIDGE_REDIS_ULR": "",
+        "NB_BRIDGE_XYZZY": "",
+        "NB_BRIDGE_TOKENS_FILE": "",
+        "NB_BRIDGE_SERVICE_HOST": "",
+        "NB_BRIDGE_PORT_8080_TCP_ADDR": "",
+        "PATH": "",
+    }
+    assert unknown_variables(environ) == [
+        "NB_BRIDGE_REDIS_ULR is no setting; did you mean NB_BRIDGE_REDIS_URL?",
+        "NB_BRIDGE_XYZZY is no setting",
+    ]
+
+
+def test_shown_tells_value_default_and_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "group").write_text("audit")
+    environ = {
+        "NB_BRIDGE_PARTITIONS": "4",
+        "NB_BRIDGE_GROUP_FILE": str(tmp_path / "group"),
+        "NB_BRIDGE_TOKENS": "hush",
+    }
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    rows = {row.name: row for row in shown(load(), environ)}
+    assert rows.keys() == {spec.name for spec in dataclasses.fields(Settings)}
+    partitions, group = rows["partitions"], rows["group"]
+    assert (partitions.value, partitions.default, partitions.source) == (4, 16, "environment")
+    assert (group.value, group.source) == ("audit", "file")
+    assert rows["namespace"].source == "default"
+    assert "hush" not in str(rows["tokens"])
+
+
+@pytest.mark.parametrize(
+    ("url", "safe"),
+    [
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+        ("rediss://user:hush@redis.example:6380/1", "rediss://***@redis.example:6380/1"),
+        ("redis://:hu@sh@a/0", "redis://***@a/0"),
+        ("redis://a/0?password=hush", "redis://a/0"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, safe: str) -> None:
+    assert without_password(url) == safe
+
+
+def test_state_goes_where_systemd_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/nb-bridge:/other")
+    assert load().spool_path == Path("/var/lib/nb-bridge/spool")
+    monkeypatch.delenv("STATE_DIRECTORY")
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert settings.default_state_dir() == Path("/state/nb-bridge")
