@@ -74,6 +74,9 @@ waiting_lanes = _gauge("waiting_lanes", "Devices whose retry waits in the window
 overdue_handlers = _gauge(
     "overdue_handlers", "Sync handlers beyond HANDLER_TIMEOUT_S that still run.", "group"
 )
+parked_entries = _gauge("parked_entries", "Messages in parked lists.", "group")
+parked_devices = _gauge("parked_devices", "Devices whose messages are parked.", "group")
+brake_on = _gauge("brake_on", "1 while nothing succeeds and deliveries are only probed.", "group")
 trimmed = _counter("trimmed_entries", "Entries removed after every group handled them.")
 
 

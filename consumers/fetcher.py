@@ -12,12 +12,13 @@ from typing import Any, Final
 
 from bridge import clock, logs, metrics
 from bridge.backoff import Backoff
-from bridge.contract import ContractError, Entry, Keys, NewerContractError, NotificationId
+from bridge.contract import Keys, NewerContractError
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Link, Refused, Script, command
 from consumers.attempts import NO_ATTEMPT, Attempts
 from consumers.lanes import Lanes
-from consumers.partition import FROM_THE_START, Item, Partition, Unreadable
+from consumers.parking import Parking
+from consumers.partition import FROM_THE_START, Item, LaneState, Partition
 from consumers.settler import Settler
 
 CALL_TIMEOUT_S: Final = 5.0
@@ -38,6 +39,7 @@ class Fetcher:
         keys: Keys,
         lanes: Lanes,
         settler: Settler,
+        parking: Parking,
         owned: Mapping[int, Partition],
         *,
         group: str,
@@ -52,6 +54,7 @@ class Fetcher:
         self._keys = keys
         self._lanes = lanes
         self._settler = settler
+        self._parking = parking
         self._owned = owned
         self._group = group
         self._max_entries = max_entries
@@ -93,11 +96,11 @@ class Fetcher:
         return self._has_room(partition)
 
     def _has_room(self, partition: Partition) -> bool:
-        entries, bytes_ = self._share()
+        entries, bytes_ = self.share()
         # Not for every single place that comes free: a fetch should be worth its round trip.
         return len(partition.items) <= entries * 3 // 4 and partition.window_bytes < bytes_
 
-    def _share(self) -> tuple[int, int]:
+    def share(self) -> tuple[int, int]:
         """Each partition's part of the window: entries, bytes."""
         owned = max(1, len(self._owned))
         return max(8, self._max_entries // owned), max(2**16, self._max_bytes // owned)
@@ -129,7 +132,7 @@ class Fetcher:
 
     def _call(self, partition: Partition) -> Call:
         number = partition.number
-        entries, bytes_ = self._share()
+        entries, bytes_ = self.share()
         keys = (
             self._keys.lease(number, self._group),
             self._keys.stream(number),
@@ -181,18 +184,19 @@ class Fetcher:
         self, partition: Partition, entry_id: bytes, fields: list[bytes], record: Attempts
     ) -> bool:
         """Puts one entry into its lane; False if the partition is not for this program."""
-        unreadable = None
         try:
-            entry = Entry.decode(dict(zip(fields[::2], fields[1::2], strict=False)))
+            item = Item.read(entry_id, fields)
         except NewerContractError:
             self._on_newer(partition)
             return False
-        except ContractError as error:
-            unreadable = Unreadable(str(error), tuple(fields))
-            entry = _stand_in(entry_id)
-        item = Item(entry_id, entry, record, due_s=_due_s(record), unreadable=unreadable)
+        item.attempts, item.due_s = record, _due_s(record)
         partition.admit(item)
-        self._lanes.add(partition, item, rewound=partition in self._rereading)
+        if item.entry.device in partition.parked:
+            self._parking.append(partition, item)
+            return True
+        lane = self._lanes.add(partition, item, rewound=partition in self._rereading)
+        if lane.state is LaneState.WAITING and self._parking.wants(lane, 0):
+            self._parking.park(lane, lane.head.due_s)
         return True
 
     # --- the doorbell
@@ -246,16 +250,3 @@ def _due_s(record: Attempts) -> float:
         return 0.0
     wait_ms = record.due_ms - clock.epoch_ms()
     return clock.boottime_s() + wait_ms / 1000 if wait_ms > 0 else 0.0
-
-
-def _stand_in(entry_id: bytes) -> Entry:
-    """For an entry that cannot be read: a lane of its own, so that it delays no device."""
-    return Entry(
-        id=NotificationId(""),
-        type="",
-        device=f"\0unreadable {entry_id.decode()}",
-        command="",
-        status="",
-        received_at_ms=0,
-        body=b"",
-    )

@@ -31,7 +31,7 @@ class Lanes:
 
     # --- coming in
 
-    def add(self, partition: Partition, item: Item, *, rewound: bool = False) -> None:
+    def add(self, partition: Partition, item: Item, *, rewound: bool = False) -> Lane:
         """Puts an entry at the end of its device's lane; a rewound one where its id belongs."""
         device = item.entry.device
         lane = partition.lanes.get(device)
@@ -39,10 +39,19 @@ class Lanes:
             lane = partition.lanes[device] = Lane(partition, device)
             lane.items.append(item)
             self._open(lane)
-        elif rewound:
-            _insert(lane, item)
         else:
-            lane.items.append(item)
+            if rewound:
+                _insert(lane, item)
+            else:
+                lane.items.append(item)
+            if lane.state is LaneState.WAITING:
+                partition.waiting_items += 1
+        return lane
+
+    def adopt(self, lane: Lane) -> None:
+        """Puts a lane in that was filled elsewhere; the device must not have one."""
+        lane.partition.lanes[lane.device] = lane
+        self._open(lane)
 
     # --- going out
 
@@ -108,6 +117,18 @@ class Lanes:
             lane.head.due_s = due_s
             self._make_ready(lane)
 
+    def take_out(self, lane: Lane) -> None:
+        """Forgets a lane, whatever its state: its device is parked."""
+        if lane.state is LaneState.RUNNING:
+            self._leave(lane)
+            if lane.partition.lost:
+                self._bury(lane)
+                return
+        elif lane.state is LaneState.WAITING:
+            lane.partition.waiting_items -= len(lane.items)
+        lane.state = LaneState.CLOSED
+        lane.partition.lanes.pop(lane.device, None)
+
     # --- losing a partition
 
     def drop(self, partition: Partition) -> None:
@@ -146,14 +167,17 @@ class Lanes:
     def _pop(self, queue: deque[Lane]) -> Lane | None:
         while queue:
             lane = queue.popleft()
-            if lane.partition.is_open:
+            if lane.partition.is_open and lane.state is LaneState.READY:
                 return lane
         return None
 
     def _wake(self, now_s: float) -> None:
         while self._waiting and self._waiting[0][0] <= now_s:
-            lane = heapq.heappop(self._waiting)[2]
-            if not lane.partition.lost:
+            due_s, _, lane = heapq.heappop(self._waiting)
+            if lane.partition.lost or lane.state is not LaneState.WAITING:
+                continue
+            if lane.head.due_s == due_s:
+                lane.partition.waiting_items -= len(lane.items)
                 lane.head.due_s = 0.0
                 self._make_ready(lane)
 
@@ -161,6 +185,7 @@ class Lanes:
         """Ready, or waiting if the head is not due yet."""
         if lane.head.due_s:
             lane.state = LaneState.WAITING
+            lane.partition.waiting_items += len(lane.items)
             heapq.heappush(self._waiting, (lane.head.due_s, next(self._tie), lane))
             return
         lane.state = LaneState.READY

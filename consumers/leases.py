@@ -45,7 +45,7 @@ class LeaseKeeper:
         group: str,
         partitions: int,
         ttl_s: float,
-        on_acquired: Callable[[Partition], None],
+        on_acquired: Callable[[Partition, list[bytes]], None],
         on_lost: Callable[[Partition], None],
         quiesce: Callable[[Partition], Awaitable[None]],
     ) -> None:
@@ -174,20 +174,25 @@ class LeaseKeeper:
                     self._keys.epoch(number, self._group),
                     self._keys.retry(number, self._group),
                     self._keys.stream(number),
+                    self._keys.parked(number, self._group),
                 ),
                 (self._worker, self._group, round(self._ttl_s * 1000)),
             )
             for number in numbers
         ]
         replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
+        suspects = []
         for number, reply in zip(numbers, replies, strict=True):
             if isinstance(reply, Refused):
                 self._log.error("acquire_refused", partition=number, error=reply.text)
             elif reply[0] == 1:
                 self._acquired(number, reply, deadline_s=sent_s + self._ttl_s)
+                if not self.owned[number].trusted:
+                    suspects.append(number)
+        self._log.info("leases_acquired", owned=sorted(self.owned), ended_uncleanly=suspects)
 
     def _acquired(self, number: int, reply: Any, *, deadline_s: float) -> None:
-        _, epoch, clean, delivered = reply
+        _, epoch, clean, delivered, parked = reply
         partition = Partition(
             number,
             worker=self._worker,
@@ -200,10 +205,7 @@ class LeaseKeeper:
         self._shared.hold(number, partition.epoch, deadline_s)
         metrics.lease_changes.labels(self._group, "acquired").inc()
         self._owned_metric.set(len(self.owned))
-        self._log.info(
-            "lease_acquired", partition=number, epoch=partition.epoch, clean=partition.trusted
-        )
-        self._on_acquired(partition)
+        self._on_acquired(partition, parked)
 
     def look_at_deadlines(self, now_s: float) -> None:
         """Gives up the leases whose deadline has passed."""
@@ -236,7 +238,7 @@ class LeaseKeeper:
         except RedisUnavailableError:
             self._log.warning("release_failed", partition=partition.number)
         if self._forget(partition, "released"):
-            self._log.info("lease_released", partition=partition.number, epoch=partition.epoch)
+            self._log.debug("lease_released", partition=partition.number, epoch=partition.epoch)
 
     def _forget(self, partition: Partition, change: str) -> bool:
         """The partition is ours no more; False if that was known already."""

@@ -3,49 +3,74 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
-from bridge.contract import Entry
+from bridge.contract import ContractError, Entry, NewerContractError, NotificationId
 from consumers.attempts import NO_ATTEMPT, Attempts
 
 FROM_THE_START: Final = b"0-0"
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """An entry that does not follow the contract: it goes to the dead letters, as it is."""
-
-    reason: str
-    fields: tuple[bytes, ...]
-
-
 class Item:
     """A fetched entry, until its outcome is recorded."""
 
-    __slots__ = ("attempts", "due_s", "entry", "id", "unreadable")
+    __slots__ = ("attempts", "due_s", "entry", "fields", "id", "unreadable")
 
     def __init__(
         self,
         entry_id: bytes,
         entry: Entry,
+        fields: Sequence[bytes],
         attempts: Attempts = NO_ATTEMPT,
         *,
         due_s: float = 0.0,
-        unreadable: Unreadable | None = None,
+        unreadable: str | None = None,
     ) -> None:
         self.id = entry_id
         self.entry = entry
+        self.fields = fields
+        """Names and values as they are in the stream: what is kept of it wherever it goes."""
         self.attempts = attempts
         self.due_s = due_s
         """When it may run (`clock.boottime_s()`); 0: at once."""
         self.unreadable = unreadable
+        """Why it does not follow the contract; then `entry` is a stand-in."""
+
+    @classmethod
+    def read(cls, entry_id: bytes, fields: Sequence[bytes]) -> Item:
+        """From what Redis holds; `NewerContractError` if it is for a newer program."""
+        try:
+            entry = Entry.decode(dict(zip(fields[::2], fields[1::2], strict=False)))
+        except NewerContractError:
+            raise
+        except ContractError as error:
+            return cls.broken(entry_id, fields, str(error))
+        return cls(entry_id, entry, fields)
+
+    @classmethod
+    def broken(cls, entry_id: bytes, fields: Sequence[bytes], why: str) -> Item:
+        """One that does not follow the contract: it goes to the dead letters, as it is."""
+        return cls(entry_id, _stand_in(entry_id), fields, unreadable=why)
 
     @property
     def size_bytes(self) -> int:
         """What it counts against the window's byte limit."""
         return len(self.entry.body)
+
+
+def _stand_in(entry_id: bytes) -> Entry:
+    """For an entry that cannot be read: a lane of its own, so that it delays no device."""
+    return Entry(
+        id=NotificationId(""),
+        type="",
+        device=f"\0unreadable {entry_id.decode()}",
+        command="",
+        status="",
+        received_at_ms=0,
+        body=b"",
+    )
 
 
 class LaneState(Enum):
@@ -58,14 +83,20 @@ class LaneState(Enum):
 
 
 class Lane:
-    """The queue of one device; only its head runs."""
+    """The queue of one device; only its head runs.
 
-    __slots__ = ("device", "items", "partition", "state")
+    A parked lane holds the first messages of the device's parked list instead of pending entries.
+    """
 
-    def __init__(self, partition: Partition, device: str) -> None:
+    __slots__ = ("device", "is_parked", "items", "partition", "started_s", "state")
+
+    def __init__(self, partition: Partition, device: str, *, is_parked: bool = False) -> None:
         self.partition = partition
         self.device = device
+        self.is_parked = is_parked
         self.items: deque[Item] = deque()
+        self.started_s = 0.0
+        """When its head was last started."""
         self.state = LaneState.READY
 
     @property
@@ -74,12 +105,30 @@ class Lane:
         return self.items[0]
 
 
+class Parked:
+    """A device whose messages are in its parked list in Redis."""
+
+    __slots__ = ("due_s", "lane", "length", "suspect", "unconfirmed")
+
+    def __init__(self, due_s: float, *, suspect: bool = False) -> None:
+        self.due_s = due_s
+        """When its head is due (`clock.boottime_s()`)."""
+        self.lane: Lane | None = None
+        """The lane its first messages were loaded into, if they were."""
+        self.length = 0
+        """Messages in the list, as of the last reply."""
+        self.suspect = suspect
+        """Whether its head may have killed the last owner."""
+        self.unconfirmed = 0
+        """Outcomes and arrivals that Redis does not have yet."""
+
+
 class Partition:
     """One partition under one epoch. A new epoch is a new object; an old one stays `lost`."""
 
     __slots__ = (
         "cursor", "delivered", "epoch", "items", "lanes", "lost", "may_have_more", "number",
-        "releasing", "token", "trusted", "window_bytes",
+        "parked", "releasing", "token", "trusted", "waiting_items", "window_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +148,9 @@ class Partition:
         self.items: dict[bytes, Item] = {}
         """Everything fetched and not settled, by id: what a re-read must not run twice."""
         self.window_bytes = 0
+        self.waiting_items = 0
+        """Items of lanes whose head waits for a retry."""
+        self.parked: dict[str, Parked] = {}
         self.releasing = False
         self.lost = False
 

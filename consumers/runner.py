@@ -8,6 +8,7 @@ lane ends in exactly one outcome.
 from __future__ import annotations
 
 import asyncio
+import random
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,16 +20,20 @@ from bridge import clock, logs, metrics
 from bridge.contract import DeadLetter, EntryId
 from consumers import context
 from consumers.attempts import Attempts, RetryPolicy
+from consumers.brake import RETRY_S, Brake
 from consumers.context import Delivery
 from consumers.handler import Handler
 from consumers.lanes import Lanes
 from consumers.outcome import ABANDONED, HANDLED, Failed, Handled, Outcome, Rejected, of_exception
+from consumers.parking import Parking
 from consumers.partition import Item, Lane, Partition
 from consumers.settler import Settler
 from consumers.shared_state import SharedState
 
 # Deliveries one runner makes before it lets the loop look at its sockets, if no handler waits.
 TURN: Final = 32
+# Runners that go on while nothing succeeds.
+PROBERS: Final = 4
 ERROR_CHARS: Final = 2000
 TRACEBACK_CHARS: Final = 8000
 
@@ -54,18 +59,25 @@ class Runner:
         self,
         lanes: Lanes,
         settler: Settler,
+        parking: Parking,
         shared: SharedState,
         handlers: Mapping[str, Handler],
         plan: Plan,
         *,
+        partitions: Callable[[], int],
         on_expired: Callable[[Partition], None],
         observer: Observer | None = None,
     ) -> None:
         self._lanes = lanes
         self._settler = settler
+        self._parking = parking
+        self._brake = Brake()
+        self._released = asyncio.Event()
+        self._released.set()
         self._shared = shared
         self._handlers = handlers
         self._plan = plan
+        self._partitions = partitions
         self._on_expired = on_expired
         self._observer = observer
         self._tasks: list[asyncio.Task[None]] = []
@@ -78,6 +90,7 @@ class Runner:
         self._threads = ThreadPoolExecutor(plan.concurrency, thread_name_prefix="handler")
         self._log = logs.get("runner")
         group = plan.group
+        self._brake_metric = metrics.brake_on.labels(group)
         self._in_flight = metrics.in_flight.labels(group)
         self._overdue = metrics.overdue_handlers.labels(group)
         self._duration = metrics.handler_duration.labels(group)
@@ -98,6 +111,7 @@ class Runner:
         Async handlers still running then are cancelled; threads cannot be.
         """
         self._closing = True
+        self._released.set()
         self._wake_all()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)
@@ -136,6 +150,8 @@ class Runner:
     async def _run(self, slot: int) -> None:
         turn = 0
         while not self._closing:
+            if self._brake.is_on and not await self._may_probe(slot):
+                continue
             lane = self._lanes.next(clock.boottime_s())
             if lane is None:
                 turn = 0
@@ -146,6 +162,16 @@ class Runner:
             if turn >= TURN:
                 turn = 0
                 await asyncio.sleep(0)
+
+    async def _may_probe(self, slot: int) -> bool:
+        """While the brake is on, a few runners try a delivery now and then; the others wait."""
+        if slot >= PROBERS:
+            await self._released.wait()
+            return False
+        wait_s = self._brake.wait_s(clock.boottime_s(), self._partitions())
+        if wait_s:
+            await asyncio.sleep(wait_s)
+        return not wait_s
 
     async def _wait_for_work(self) -> None:
         future = asyncio.get_running_loop().create_future()
@@ -189,12 +215,11 @@ class Runner:
             self._lanes.put_back(lane)
             return
         if item.unreadable is not None:
-            self._bury(lane, item.attempts.count, "undecodable", item.unreadable.reason)
+            self._bury(lane, item.attempts.count, "undecodable", item.unreadable)
             return
         handler = self._handler_for(item)
         if handler is None:
-            self._settler.handled(partition, item)
-            self._lanes.finished(lane)
+            self._handled(lane)
             return
         attempt = item.attempts.count + 1
         if item.attempts.suspect and not await self._write_suspect(lane, attempt):
@@ -209,7 +234,7 @@ class Runner:
         self._shared.begin(slot, partition.number, partition.epoch, item.id, attempt)
         self._running[slot] = (delivery, partition, handler.is_async)
         self._in_flight.set(len(self._running))
-        started_s = clock.boottime_s()
+        started_s = lane.started_s = clock.boottime_s()
         try:
             outcome = await self._call(handler, delivery)
         finally:
@@ -308,12 +333,13 @@ class Runner:
         self._duration.observe(took_s)
         if isinstance(outcome, Handled):
             told = "handled"
-            self._settler.handled(lane.partition, lane.head)
-            self._lanes.finished(lane)
+            self._succeeded()
+            self._handled(lane)
         elif isinstance(outcome, Failed):
             told = self._failed(lane, delivery.attempt, outcome)
         elif isinstance(outcome, Rejected):
             told = "dead"
+            self._succeeded()  # the handler knew what it did
             self._bury(lane, delivery.attempt, "rejected", error=outcome.error)
         else:
             told = "abandoned"
@@ -322,12 +348,34 @@ class Runner:
         if self._observer is not None:
             self._observer(delivery, told, took_s)
 
+    def _handled(self, lane: Lane) -> None:
+        if lane.is_parked:
+            self._parking.handled(lane)
+        else:
+            self._settler.handled(lane.partition, lane.head)
+        self._lanes.finished(lane)
+
+    def _succeeded(self) -> None:
+        if self._brake.succeeded():
+            self._log.info("brake_off")
+            self._brake_metric.set(0)
+            self._released.set()
+            self.kick()
+
     def _failed(self, lane: Lane, attempt: int, outcome: Failed) -> str:
-        policy = self._plan.policy
-        if policy.is_exhausted(attempt):
+        policy, partition = self._plan.policy, lane.partition
+        if self._brake.failed(partition.number, lane.device, clock.boottime_s()):
+            self._log.error("brake_on", error_type=type(outcome.error).__name__)
+            self._brake_metric.set(1)
+            self._released.clear()
+        if self._brake.is_on:
+            attempt -= 1  # not charged: nothing says that the notification is to blame
+            wait_s = random.uniform(0.5, 1) * RETRY_S
+        elif policy.is_exhausted(attempt):
             self._bury(lane, attempt, "max_attempts", error=outcome.error)
             return "dead"
-        wait_s = policy.wait_s(attempt, outcome.after_s)
+        else:
+            wait_s = policy.wait_s(attempt, outcome.after_s)
         item = lane.head
         item.attempts = Attempts(count=attempt, due_ms=clock.epoch_ms() + round(wait_s * 1000))
         self._log.debug(
@@ -338,9 +386,13 @@ class Runner:
             wait_s=round(wait_s, 3),
             error_type=type(outcome.error).__name__,
         )
-        self._settler.retry(lane.partition, item)
-        self._lanes.wait(lane, clock.boottime_s() + wait_s)
-        self._set_timer()
+        due_s = clock.boottime_s() + wait_s
+        if self._parking.wants(lane, wait_s):
+            self._parking.park(lane, due_s)
+        else:
+            self._settler.retry(partition, item)
+            self._lanes.wait(lane, due_s)
+            self._set_timer()
         return "retry"
 
     def _bury(
@@ -375,7 +427,11 @@ class Runner:
         )
         metrics.dead_lettered.labels(self._plan.group, reason).inc()
         self._lanes.close(lane)
-        if not lane.partition.lost:
+        if lane.partition.lost:
+            return
+        if lane.is_parked:
+            self._parking.dead(lane, letter)
+        else:
             self._settler.dead(lane, letter)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from bridge import logs, metrics
@@ -26,18 +27,22 @@ ENOUGH: Final = 512
 CALL_TIMEOUT_S: Final = 5.0
 DEAD_STREAM_FULL_WAIT_S: Final = 10.0
 
+OnReply = Callable[[Any], None]
+
 SETTLE: Final = Script.load("consumers", "settle")
 
 
 @dataclass(slots=True)
 class Batch:
-    """The outcomes of one partition that wait to be recorded."""
+    """What waits to be recorded for one partition."""
 
     handled: list[bytes] = field(default_factory=list)
     forgotten: list[bytes] = field(default_factory=list)
     retries: dict[bytes, Attempts] = field(default_factory=dict)
     dead: dict[bytes, tuple[Lane, Attempts, list[bytes]]] = field(default_factory=dict)
     written: list[asyncio.Future[bool]] = field(default_factory=list)
+    calls: list[tuple[Call, OnReply]] = field(default_factory=list)
+    """Further fenced calls (parking), made after the outcomes, in their order."""
 
     def arguments(self) -> list[Argument]:
         """The variable part of settle.lua's ARGV."""
@@ -109,10 +114,8 @@ class Settler:
 
     def dead(self, lane: Lane, letter: DeadLetter) -> None:
         """The head of `lane` is given up; the lane stays closed until that is recorded."""
-        item = lane.head
-        own = item.unreadable.fields if item.unreadable else item.entry.encode()
         record = Attempts(count=letter.attempts)
-        self._batch(lane.partition).dead[item.id] = (lane, record, [*own, *letter.encode()])
+        self._batch(lane.partition).dead[lane.head.id] = (lane, record, dead_fields(lane, letter))
 
     async def write_attempt(self, partition: Partition, entry_id: bytes, record: Attempts) -> bool:
         """Waits until `record` is in Redis; False if the partition was lost instead."""
@@ -122,6 +125,10 @@ class Settler:
         batch.written.append(written)
         self._enough.set()
         return await written
+
+    def call(self, partition: Partition, call: Call, on_reply: OnReply) -> None:
+        """Makes a fenced call with the next flush; `on_reply` hears nothing if the lease is lost."""
+        self._batch(partition).calls.append((call, on_reply))
 
     # --- flushing
 
@@ -171,22 +178,32 @@ class Settler:
             self._enough.clear()
         for partition in [each for each in self._in_flight if each.lost]:
             self._in_flight.pop(partition).tell_writers(done=False)
-        if not self._in_flight:
+        sending = [
+            (partition, call, on_reply)
+            for partition, batch in self._in_flight.items()
+            for call, on_reply in self._calls(partition, batch)
+        ]
+        if not sending:
+            self._in_flight = {}
             return
-        calls = [self._call(partition, batch) for partition, batch in self._in_flight.items()]
         try:
-            replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
+            replies = await self._link.run([each[1] for each in sending], timeout_s=CALL_TIMEOUT_S)
         except RedisUnavailableError:
             self._something.set()
             await asyncio.sleep(backoff.next_s())
             return
         backoff.reset()
         sent, self._in_flight = self._in_flight, {}
-        for (partition, batch), reply in zip(sent.items(), replies, strict=True):
-            self._recorded(partition, batch, reply)
+        for (partition, _, on_reply), reply in zip(sending, replies, strict=True):
+            if isinstance(reply, Refused):
+                self._refused(partition, reply)
+            elif not partition.lost:
+                on_reply(reply)
+        for partition, batch in sent.items():
+            batch.tell_writers(done=not partition.lost)
         self._on_room()
 
-    def _call(self, partition: Partition, batch: Batch) -> Call:
+    def _calls(self, partition: Partition, batch: Batch) -> list[tuple[Call, OnReply]]:
         number = partition.number
         keys = (
             self._keys.lease(number, self._group),
@@ -195,19 +212,19 @@ class Settler:
             self._keys.dead(number, self._group),
         )
         fixed = (partition.token, self._lease_ttl_ms, self._group, self._dead_max)
-        return SETTLE.call(keys, [*fixed, *batch.arguments()])
+        outcomes = SETTLE.call(keys, [*fixed, *batch.arguments()])
+        return [(outcomes, partial(self._recorded, partition, batch)), *batch.calls]
 
-    def _recorded(self, partition: Partition, batch: Batch, reply: Any) -> None:
-        if isinstance(reply, Refused):
-            if reply.code == "FENCED":
-                metrics.fenced_writes.labels(self._group).inc()
+    def _refused(self, partition: Partition, reply: Refused) -> None:
+        if reply.code == "FENCED":
+            metrics.fenced_writes.labels(self._group).inc()
+        if not partition.lost:
             self._log.warning("settle_refused", partition=partition.number, error=reply.text)
-            batch.tell_writers(done=False)
             self._on_lost(partition)
-            return
+
+    def _recorded(self, partition: Partition, batch: Batch, held: list[bytes]) -> None:
         for entry_id in batch.handled:
             partition.settled(entry_id)
-        held = set(reply)
         for entry_id, (lane, record, _) in batch.dead.items():
             if entry_id in held:
                 lane.head.attempts = record
@@ -216,4 +233,8 @@ class Settler:
             else:
                 self._lanes.reopen(lane)
                 partition.settled(entry_id)
-        batch.tell_writers(done=True)
+
+
+def dead_fields(lane: Lane, letter: DeadLetter) -> list[bytes]:
+    """What the dead stream gets for the head of `lane`: its own fields, then the reasons."""
+    return [*lane.head.fields, *letter.encode()]

@@ -20,6 +20,7 @@ from consumers.fetcher import Fetcher
 from consumers.handler import ReceiverError, handlers_of
 from consumers.lanes import Lanes
 from consumers.leases import LeaseKeeper
+from consumers.parking import Parking
 from consumers.partition import Partition
 from consumers.runner import Observer, Plan, Runner
 from consumers.settler import Settler
@@ -86,16 +87,30 @@ class Worker:
             group=group,
             partitions=settings.partitions,
             ttl_s=settings.lease_ttl_s,
-            on_acquired=lambda _: self._fetcher.stir(),
+            on_acquired=self._on_acquired,
             on_lost=self._on_lost,
             quiesce=self._quiesce,
+        )
+        self._parking = Parking(
+            self._link("parking"),
+            keys,
+            self._lanes,
+            self._settler,
+            group=group,
+            lease_ttl_s=settings.lease_ttl_s,
+            dead_max_entries=settings.dead_max_entries,
+            max_loaded=2 * settings.concurrency,
+            waiting_share=lambda: self._fetcher.share()[0] // 4,
+            on_loaded=lambda: self._runner.kick(),
         )
         self._runner = Runner(
             self._lanes,
             self._settler,
+            self._parking,
             self._shared,
             handlers_of(self._receiver),
             _plan(settings),
+            partitions=lambda: len(self._leases.owned),
             on_expired=lambda partition: self._leases.lost(partition, why="expired"),
             observer=observer,
         )
@@ -105,6 +120,7 @@ class Worker:
             keys,
             self._lanes,
             self._settler,
+            self._parking,
             self._leases.owned,
             group=group,
             max_entries=settings.window_max_entries,
@@ -142,6 +158,7 @@ class Worker:
                 ("leases", self._leases.run()),
                 ("fetcher", self._fetcher.run()),
                 ("doorbell", self._fetcher.listen()),
+                ("parking", self._parking.run()),
                 ("trimmer", self._trimmer.run()),
             )
         ]
@@ -212,6 +229,8 @@ class Worker:
         group = self._settings.group
         window = metrics.window_entries.labels(group)
         window_bytes = metrics.window_bytes.labels(group)
+        parked = metrics.parked_entries.labels(group)
+        parked_devices = metrics.parked_devices.labels(group)
         lanes, waiting = metrics.lanes.labels(group), metrics.waiting_lanes.labels(group)
         while True:
             now_s = clock.boottime_s()
@@ -222,6 +241,10 @@ class Worker:
             window_bytes.set(sum(each.window_bytes for each in owned))
             lanes.set(sum(len(each.lanes) for each in owned))
             waiting.set(self._lanes.waiting)
+            parked.set(sum(one.length for each in owned for one in each.parked.values()))
+            parked_devices.set(sum(len(each.parked) for each in owned))
+            for each in owned:
+                self._parking.relieve(each, now_s)
             await asyncio.sleep(BEAT_S)
 
     # --- what the actors tell each other
@@ -230,8 +253,13 @@ class Worker:
         self._runner.kick()
         self._fetcher.stir()
 
+    def _on_acquired(self, partition: Partition, parked: list[bytes]) -> None:
+        self._parking.restore(partition, parked)
+        self._fetcher.stir()
+
     def _on_lost(self, partition: Partition) -> None:
         self._lanes.drop(partition)
+        self._parking.drop(partition)
         self._settler.drop(partition)
         self._runner.abandon(partition)
         self._runner.kick()

@@ -4,9 +4,10 @@
 --      2 epoch   string, the highest epoch ever given
 --      3 retry   hash; its field "clean" is the last epoch that ended cleanly
 --      4 stream
+--      5 parked  sorted set of parked devices
 -- ARGV 1 worker  2 group  3 ttl_ms
 --
--- Returns {1, epoch, clean (0 or 1), last-delivered-id} or {0, holder}.
+-- Returns {1, epoch, clean (0 or 1), last-delivered-id, {device, due_ms, …}} or {0, holder}.
 --
 -- Atomic because the epoch must rise by exactly the one who gets the lease. A worker may take its
 -- own lease again (after a reply that was lost); the epoch rises all the same. The group is made
@@ -47,4 +48,5 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[4])) do
     delivered = info['last-delivered-id']
   end
 end
-return {1, epoch, clean and 1 or 0, delivered}
+local parked = redis.call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES')
+return {1, epoch, clean and 1 or 0, delivered, parked}

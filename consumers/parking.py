@@ -1,0 +1,388 @@
+"""Parking: devices whose retry takes long wait in Redis, so that they never fill the window.
+
+A parked device's messages are in a list of its own, oldest first, acknowledged in the stream; later
+arrivals are appended as they are fetched. When its head is due, the first messages are loaded into
+a lane and run like any other; the head stays listed until its outcome is recorded. A device is
+unparked when its list is empty, and from then on its entries take the direct way again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+from typing import Any, Final
+
+from bridge import clock, logs
+from bridge.backoff import Backoff
+from bridge.contract import ContractError, DeadLetter, Keys
+from bridge.errors import RedisUnavailableError
+from bridge.link import Argument, Link, Refused, Script, command
+from consumers import netstrings
+from consumers.attempts import Attempts
+from consumers.lanes import Lanes
+from consumers.partition import Item, Lane, LaneState, Parked, Partition
+from consumers.settler import Settler, dead_fields
+
+CALL_TIMEOUT_S: Final = 5.0
+# A wait worth a round trip to Redis and back; shorter ones stay in the window.
+LONG_WAIT_S: Final = 30.0
+LONG_LANE: Final = 64
+# A head that runs longer may have what waits behind it parked.
+SLOW_S: Final = 1.0
+# Messages loaded of one device at a time: their bodies count against no window.
+LOADED_MESSAGES: Final = 4
+NOT_YET_S: Final = 0.05
+DEAD_STREAM_FULL_WAIT_S: Final = 10.0
+
+PARK: Final = Script.load("consumers", "park")
+UNPARK: Final = Script.load("consumers", "unpark")
+
+
+class Parking:
+    """`run` loads what is due; the other methods never block."""
+
+    def __init__(
+        self,
+        link: Link,
+        keys: Keys,
+        lanes: Lanes,
+        settler: Settler,
+        *,
+        group: str,
+        lease_ttl_s: float,
+        dead_max_entries: int,
+        max_loaded: int,
+        waiting_share: Callable[[], int],
+        on_loaded: Callable[[], None],
+    ) -> None:
+        self._link = link
+        self._keys = keys
+        self._lanes = lanes
+        self._settler = settler
+        self._group = group
+        self._ttl_ms = round(lease_ttl_s * 1000)
+        self._dead_max = dead_max_entries
+        self._max_loaded = max_loaded
+        self._waiting_share = waiting_share
+        self._on_loaded = on_loaded
+        self._due: list[tuple[float, int, Partition, str]] = []
+        self._unmeasured: list[tuple[Partition, str]] = []
+        self._tie = count()
+        self._loaded = 0
+        self._stirred = asyncio.Event()
+        self._log = logs.get("parking")
+
+    # --- what is parked
+
+    def restore(self, partition: Partition, parked: list[bytes]) -> None:
+        """The devices found parked at acquisition: `[device, due_ms, …]`."""
+        now_s, now_ms = clock.boottime_s(), clock.epoch_ms()
+        for raw, due_ms in zip(parked[::2], parked[1::2], strict=True):
+            device = raw.decode()
+            wait_s = max(0.0, (float(due_ms) - now_ms) / 1000)
+            one = Parked(now_s + wait_s, suspect=not partition.trusted)
+            partition.parked[device] = one
+            self._unmeasured.append((partition, device))
+            self._schedule(partition, device, one)
+
+    def wants(self, lane: Lane, wait_s: float) -> bool:
+        """Whether a lane whose head waits `wait_s` should leave the window."""
+        if lane.device in lane.partition.parked:
+            return lane.is_parked
+        return (
+            wait_s > LONG_WAIT_S
+            or len(lane.items) > LONG_LANE
+            or lane.partition.waiting_items + len(lane.items) > self._waiting_share()
+        )
+
+    def park(self, lane: Lane, due_s: float) -> None:
+        """Parks the device of a lane until `due_s`, its messages with it."""
+        if lane.is_parked:
+            self._put_off(lane, due_s)
+            return
+        self._lanes.take_out(lane)
+        if lane.partition.lost:
+            return
+        self._move(lane.partition, lane.device, list(lane.items), due_s)
+
+    def relieve(self, partition: Partition, now_s: float) -> None:
+        """Parks what waits behind slow heads, so that they do not fill the partition's window."""
+        for lane in list(partition.lanes.values()):
+            if (
+                lane.state is LaneState.RUNNING
+                and not lane.is_parked
+                and now_s - lane.started_s > SLOW_S
+                and len(lane.items) > self._waiting_share()
+            ):
+                self._park_tail(lane)
+
+    def append(self, partition: Partition, item: Item) -> None:
+        """An entry of a parked device was fetched: it goes behind the others."""
+        device = item.entry.device
+        self._send(partition, device, [item], "")
+
+    # --- outcomes of parked heads
+
+    def handled(self, lane: Lane) -> None:
+        """The head of a parked lane is done with."""
+        self._unpark(lane, ("handled",), self._confirmed)
+
+    def dead(self, lane: Lane, letter: DeadLetter) -> None:
+        """The head of a parked lane is given up; the lane is closed until that is recorded."""
+        held_until_ms = clock.epoch_ms() + round(DEAD_STREAM_FULL_WAIT_S * 1000)
+        record = Attempts(count=letter.attempts).encode()
+        outcome: list[Argument] = [
+            "dead",
+            record,
+            held_until_ms,
+            self._dead_max,
+            *dead_fields(lane, letter),
+        ]
+        self._unpark(lane, outcome, self._buried)
+
+    # --- loading
+
+    async def run(self) -> None:
+        """Loads due devices until cancelled."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self._measure()
+                due = self._take_due(clock.boottime_s())
+                if due:
+                    await self._load(due)
+                backoff.reset()
+            except RedisUnavailableError:
+                await asyncio.sleep(backoff.next_s())
+            await self._until_due()
+
+    async def _until_due(self) -> None:
+        wait_s = None
+        if self._due and self._loaded < self._max_loaded:
+            wait_s = max(0.001, self._due[0][0] - clock.boottime_s())
+        try:
+            await asyncio.wait_for(self._stirred.wait(), wait_s)
+        except TimeoutError:
+            pass
+        self._stirred.clear()
+
+    def _take_due(self, now_s: float) -> list[tuple[Partition, str, Parked]]:
+        taken: list[tuple[Partition, str, Parked]] = []
+        while self._due and self._due[0][0] <= now_s:
+            if self._loaded + len(taken) >= self._max_loaded:
+                break
+            due_s, _, partition, device = heapq.heappop(self._due)
+            one = partition.parked.get(device)
+            if not partition.is_open or one is None or one.lane is not None or one.due_s != due_s:
+                continue  # lost, unparked, loaded or put off meanwhile
+            if one.unconfirmed or device in partition.lanes:
+                # Redis does not have all of its past yet, or a head still runs before the list.
+                one.due_s = now_s + NOT_YET_S
+                self._schedule(partition, device, one)
+                continue
+            taken.append((partition, device, one))
+        return taken
+
+    async def _load(self, due: list[tuple[Partition, str, Parked]]) -> None:
+        try:
+            lists = await self._link.run(
+                [
+                    command("LRANGE", self._list(partition, device), 0, LOADED_MESSAGES - 1)
+                    for partition, device, _ in due
+                ],
+                timeout_s=CALL_TIMEOUT_S,
+            )
+            heads = [
+                [] if isinstance(reply, Refused) else [_item(raw) for raw in reply]
+                for reply in lists
+            ]
+            records = await self._link.run(
+                [
+                    command(
+                        "HMGET",
+                        self._keys.retry(partition.number, self._group),
+                        *([item.id for item in items] or [b"-"]),
+                    )
+                    for (partition, _, _), items in zip(due, heads, strict=True)
+                ],
+                timeout_s=CALL_TIMEOUT_S,
+            )
+        except RedisUnavailableError:
+            for partition, device, one in due:
+                self._schedule(partition, device, one)
+            raise
+        for (partition, device, one), items, known in zip(due, heads, records, strict=True):
+            if not partition.lost:
+                self._adopt(partition, device, one, items, known)
+        self._on_loaded()
+
+    def _adopt(
+        self, partition: Partition, device: str, one: Parked, items: list[Item], known: Any
+    ) -> None:
+        lane = one.lane = Lane(partition, device, is_parked=True)
+        self._loaded += 1
+        if not items:  # nothing listed: unpark.lua removes the device from the set
+            one.unconfirmed += 1
+            call = self._unpark_call(lane, b"-", ("handled",))
+            self._settler.call(partition, call, partial(self._confirmed, lane))
+            return
+        if not isinstance(known, Refused):
+            for item, raw in zip(items, known, strict=True):
+                item.attempts = Attempts.decode(raw)
+        if one.suspect:
+            items[0].attempts = Attempts(count=items[0].attempts.count, suspect=True)
+            one.suspect = False
+        lane.items.extend(items)
+        self._lanes.adopt(lane)
+
+    async def _measure(self) -> None:
+        """Learns the lengths of lists that another worker filled; for the metrics only."""
+        while self._unmeasured:
+            some, self._unmeasured = self._unmeasured[:500], self._unmeasured[500:]
+            calls = [command("LLEN", self._list(partition, device)) for partition, device in some]
+            replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
+            for (partition, device), reply in zip(some, replies, strict=True):
+                one = partition.parked.get(device)
+                if one is not None and not one.length and isinstance(reply, int):
+                    one.length = reply
+
+    # --- inside
+
+    def _park_tail(self, lane: Lane) -> None:
+        """Parks what waits behind a head that runs; the head stays where it is."""
+        items = list(lane.items)
+        lane.items.clear()
+        lane.items.append(items[0])
+        self._move(lane.partition, lane.device, items[1:], clock.boottime_s())
+
+    def _schedule(self, partition: Partition, device: str, one: Parked) -> None:
+        heapq.heappush(self._due, (one.due_s, next(self._tie), partition, device))
+        self._stirred.set()
+
+    def _list(self, partition: Partition, device: str) -> str:
+        return self._keys.parked_device(partition.number, self._group, device)
+
+    def _move(self, partition: Partition, device: str, items: list[Item], due_s: float) -> None:
+        one = partition.parked[device] = Parked(due_s)
+        self._schedule(partition, device, one)
+        wait_s = due_s - clock.boottime_s()
+        self._send(partition, device, items, clock.epoch_ms() + round(wait_s * 1000))
+
+    def _send(
+        self, partition: Partition, device: str, items: list[Item], due_ms: int | str
+    ) -> None:
+        number = partition.number
+        keys = (
+            self._keys.lease(number, self._group),
+            self._keys.stream(number),
+            self._keys.parked(number, self._group),
+            self._list(partition, device),
+            self._keys.retry(number, self._group),
+        )
+        arguments: list[Argument] = [partition.token, self._ttl_ms, self._group, device, due_ms]
+        for item in items:
+            known = item.attempts.count or item.attempts.suspect
+            record = item.attempts.encode() if known else b""
+            arguments += (item.id, record, netstrings.encode((item.id, *item.fields)))
+        partition.parked[device].unconfirmed += 1
+        on_reply = partial(self._sent, partition, device, [item.id for item in items])
+        self._settler.call(partition, PARK.call(keys, arguments), on_reply)
+
+    def _sent(self, partition: Partition, device: str, ids: list[bytes], length: int) -> None:
+        for entry_id in ids:
+            partition.settled(entry_id)
+        one = partition.parked[device]
+        one.unconfirmed -= 1
+        one.length = length
+        self._look_after(partition, device, one)
+
+    def _put_off(self, lane: Lane, due_s: float) -> None:
+        due_ms = clock.epoch_ms() + round((due_s - clock.boottime_s()) * 1000)
+        record = lane.head.attempts.encode()
+        one = lane.partition.parked[lane.device]
+        self._unpark(lane, ("retry", record, due_ms), self._confirmed)
+        self._lanes.take_out(lane)
+        self._free(one)
+        if not lane.partition.lost:
+            one.due_s = due_s
+            self._schedule(lane.partition, lane.device, one)
+
+    def _unpark(
+        self,
+        lane: Lane,
+        outcome: Sequence[Argument],
+        on_reply: Callable[[Lane, list[int]], None],
+    ) -> None:
+        if lane.partition.lost:
+            return
+        lane.partition.parked[lane.device].unconfirmed += 1
+        call = self._unpark_call(lane, lane.head.id, outcome)
+        self._settler.call(lane.partition, call, partial(on_reply, lane))
+
+    def _unpark_call(self, lane: Lane, entry_id: bytes, outcome: Sequence[Argument]) -> Any:
+        number = lane.partition.number
+        keys = (
+            self._keys.lease(number, self._group),
+            self._keys.parked(number, self._group),
+            self._list(lane.partition, lane.device),
+            self._keys.retry(number, self._group),
+            self._keys.dead(number, self._group),
+        )
+        fixed = (lane.partition.token, self._ttl_ms, lane.device, entry_id)
+        return UNPARK.call(keys, (*fixed, *outcome))
+
+    def _confirmed(self, lane: Lane, reply: list[int]) -> None:
+        one = lane.partition.parked[lane.device]
+        one.unconfirmed -= 1
+        one.length = reply[0]
+        self._look_after(lane.partition, lane.device, one)
+
+    def _buried(self, lane: Lane, reply: list[int]) -> None:
+        one = lane.partition.parked[lane.device]
+        if reply[1]:
+            self._log.error("dead_stream_full", partition=lane.partition.number)
+            self._lanes.take_out(lane)
+            self._free(one)
+            one.due_s = clock.boottime_s() + DEAD_STREAM_FULL_WAIT_S
+            self._schedule(lane.partition, lane.device, one)
+        else:
+            self._lanes.reopen(lane)
+        self._confirmed(lane, reply)
+
+    def _look_after(self, partition: Partition, device: str, one: Parked) -> None:
+        """When all that was loaded is through and recorded: unparks the device, or goes on."""
+        if one.lane is None or one.lane.items or one.unconfirmed:
+            return
+        self._free(one)
+        if one.length:
+            one.due_s = clock.boottime_s()
+            self._schedule(partition, device, one)
+        else:
+            del partition.parked[device]
+
+    def _free(self, one: Parked) -> None:
+        one.lane = None
+        self._loaded -= 1
+        self._stirred.set()
+
+    def drop(self, partition: Partition) -> None:
+        """The partition was lost: what is parked is the next owner's."""
+        for one in partition.parked.values():
+            if one.lane is not None:
+                self._free(one)
+        self._due = [each for each in self._due if each[2] is not partition]
+        heapq.heapify(self._due)
+        self._unmeasured = [each for each in self._unmeasured if each[0] is not partition]
+
+
+def _item(raw: bytes) -> Item:
+    """A message of a parked list; what cannot be read goes to the dead letters as it is."""
+    strings: list[bytes] = []
+    try:
+        strings = netstrings.decode(raw)
+        return Item.read(strings[0], strings[1:])
+    except (ContractError, IndexError) as error:
+        return Item.broken(strings[0] if strings else b"0-0", (b"parked", raw), str(error))
