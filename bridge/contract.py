@@ -102,6 +102,11 @@ class Keys:
         return f"{self.namespace}:groups"
 
     @property
+    def retired(self) -> str:
+        """Set of groups that an operator retired: no worker may register them again unasked."""
+        return f"{self.namespace}:retired"
+
+    @property
     def quarantine(self) -> str:
         """Stream of bodies that are no notification, bounded."""
         return f"{self.namespace}:quarantine"
@@ -143,7 +148,7 @@ class Keys:
         return f"{self._of(partition)}:parked:{group}"
 
     def parked_device(self, partition: int, group: str, device: str) -> str:
-        """List of one parked device's messages, oldest first."""
+        """List of one parked device's messages by entry id; each is netstrings: id, fields, values."""
         return f"{self._of(partition)}:parked:{group}:{device}"
 
     def dead(self, partition: int, group: str) -> str:

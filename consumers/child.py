@@ -28,14 +28,14 @@ ORPHAN_SLACK_S: Final = 10.0
 def main() -> int:
     """Runs one worker; returns the exit code of `bridge.errors`."""
     arguments = _arguments()
+    current = settings.load()
+    logs.configure(level=current.log_level, format=current.log_format)
+    shared = SharedState(arguments.shared_fd, concurrency=current.concurrency)
     try:
-        current = settings.load()
-        logs.configure(level=current.log_level, format=current.log_format)
-        receiver = loading.load(current.receiver)
-        shared = SharedState(arguments.shared_fd, concurrency=current.concurrency)
-        return _run(current, receiver, shared, arguments)
+        return _run(current, loading.load(current.receiver), shared, arguments)
     except BridgeError as error:
         print(f"nb-bridge: {error}", file=sys.stderr)  # noqa: T201 - a command line's error
+        shared.conclude(error.exit_code)
         return error.exit_code
 
 

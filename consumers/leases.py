@@ -22,8 +22,8 @@ from consumers.shared_state import SharedState
 
 CALL_TIMEOUT_S: Final = 5.0
 MAX_TICK_S: Final = 1.0
-# A worker that was silent for this many TTLs has no share any more.
-GONE_AFTER_TTLS: Final = 3
+# A worker that was silent for this many TTLs has no share any more (it may still hold leases).
+GONE_AFTER_TTLS: Final = 1
 # A partition that nobody leased for this many TTLs is anyone's: its share's owner cannot take it.
 ABANDONED_AFTER_TTLS: Final = 2
 
@@ -78,6 +78,8 @@ class LeaseKeeper:
                 wait_s = tick_s
             except RedisUnavailableError:
                 wait_s = max(tick_s, backoff.next_s())
+            except registry.GroupRetiredError:
+                raise
             except BridgeError as error:
                 self._log.error("leases_failed", error=str(error))
                 wait_s = max(tick_s, backoff.next_s())

@@ -20,7 +20,7 @@ from bridge import clock, logs
 from bridge.backoff import Backoff
 from bridge.contract import Keys
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Health, Link, Script, connection_pool
+from bridge.link import Call, Health, Link, Script, command, connection_pool
 from bridge.settings import Settings
 from consumers.attempts import Attempts
 from consumers.shared_state import LOST, Held, SharedState
@@ -28,8 +28,7 @@ from consumers.shared_state import LOST, Held, SharedState
 WATCH_S: Final = 0.1
 SILENT_S: Final = 120.0
 STOP_SLACK_S: Final = 10.0
-# Exit codes that mean "cannot work as set up"; restarting would only repeat the message.
-SETUP_CODES: Final = (2, 3)
+REDIS_AWAY: Final = RedisUnavailableError.exit_code
 
 RENEW: Final = Script.load("consumers", "renew")
 RELEASE: Final = Script.load("consumers", "release")
@@ -80,7 +79,7 @@ class Parent:
 
     async def run(self) -> int:
         """Until stopped, or until a child says that it cannot work as set up."""
-        backoff = Backoff(base_s=0.5, max_s=30)
+        backoff = Backoff(base_s=0.5, max_s=10)
         was_ready = False
         while True:
             started_s = clock.boottime_s()
@@ -88,7 +87,9 @@ class Parent:
             was_ready = was_ready or self._shared.last_beat_s() > 0
             if code != 0:
                 await self._write_down_crash()
-            if self._stopping.is_set() or (code in SETUP_CODES and not was_ready):
+            verdict = self._shared.verdict()
+            # Redis away is a reason not to start; once it ran, it is waited for.
+            if self._stopping.is_set() or (verdict and not (was_ready and verdict == REDIS_AWAY)):
                 await self._link.close()
                 return code if code >= 0 else 1
             if clock.boottime_s() - started_s > SILENT_S:
@@ -192,6 +193,8 @@ class Parent:
             key = Held(running.partition, running.epoch)
             records[key] += (running.entry_id, record.encode())
         calls = [self._release_call(each, records[each]) for each in held]
+        # The dead child's share is free at once, not when its heartbeat is old.
+        calls.append(command("ZREM", self._keys.workers(self._settings.group), self._worker))
         backoff, give_up_s = Backoff(), clock.boottime_s() + self._ttl_s
         while clock.boottime_s() < give_up_s:
             try:

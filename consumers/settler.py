@@ -127,7 +127,7 @@ class Settler:
         return await written
 
     def call(self, partition: Partition, call: Call, on_reply: OnReply) -> None:
-        """Makes a fenced call with the next flush; `on_reply` hears nothing if the lease is lost."""
+        """Makes a fenced call with the next flush; `on_reply` hears nothing once it is lost."""
         self._batch(partition).calls.append((call, on_reply))
 
     # --- flushing

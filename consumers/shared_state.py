@@ -3,7 +3,9 @@
 One writer per field: the child writes what it owns and runs, the parent what it renewed. So no
 lock is needed, and a child that dies at any line leaves something the parent can read.
 
-Layout, little-endian: header (beat f64) · 256 lease rows · one slot per concurrent delivery.
+Layout, native: header (beat f64, verdict i32) · 256 lease rows · one slot per concurrent delivery. A number that
+the other side reads at any time is written through `_u64` or `_f64`, which store it at once;
+`Struct.pack_into` fills with zeros first, and a deadline of 0 would look like a lost lease.
 """
 
 from __future__ import annotations
@@ -18,15 +20,12 @@ from typing import Final, NamedTuple
 
 MAX_PARTITIONS: Final = 256
 
-_BEAT: Final = Struct("<d")
-_CHILD_LEASE: Final = Struct("<Qd")  # epoch, deadline; the child's half of a row
-_PARENT_LEASE: Final = Struct("<Qd")  # renewed epoch, renewed deadline; the parent's half
-_EPOCH: Final = Struct("<Q")
-_SLOT: Final = Struct("<iIQ40s")  # partition (-1: free), attempt, epoch, entry id
+_LEASES: Final = Struct("@QdQd")  # epoch, deadline: the child's half, then the parent's (renewed)
+_SLOT: Final = Struct("@iIQ48s")  # partition (-1: free), attempt, epoch, entry id (≤ 41 bytes)
 
+_VERDICT_AT: Final = 8
 _ROWS_AT: Final = 64
-_ROW_BYTES: Final = _CHILD_LEASE.size + _PARENT_LEASE.size
-_SLOTS_AT: Final = _ROWS_AT + MAX_PARTITIONS * _ROW_BYTES
+_SLOTS_AT: Final = _ROWS_AT + MAX_PARTITIONS * _LEASES.size
 LOST: Final = -1.0
 
 
@@ -53,6 +52,8 @@ class SharedState:
     def __init__(self, fd: int, *, concurrency: int) -> None:
         self.concurrency = concurrency
         self._map = mmap.mmap(fd, _SLOTS_AT + concurrency * _SLOT.size)
+        whole = memoryview(self._map)
+        self._u64, self._f64 = whole.cast("Q"), whole.cast("d")
 
     @staticmethod
     def create(*, concurrency: int) -> int:
@@ -71,53 +72,53 @@ class SharedState:
 
     def close(self) -> None:
         """Unmaps the memory."""
+        self._u64.release()
+        self._f64.release()
         self._map.close()
 
     # --- signs of life
 
     def beat(self, now_s: float) -> None:
         """The child's loop is alive."""
-        _BEAT.pack_into(self._map, 0, now_s)
+        self._f64[0] = now_s
 
     def last_beat_s(self) -> float:
         """When the child's loop was last seen alive; 0 before the first time."""
-        return float(_BEAT.unpack_from(self._map, 0)[0])
+        return self._f64[0]
 
     # --- leases
 
     def hold(self, partition: int, epoch: int, deadline_s: float) -> None:
         """The child acquired a lease that is good until `deadline_s`; the parent renews it."""
-        at = _ROWS_AT + partition * _ROW_BYTES
-        _EPOCH.pack_into(self._map, at, 0)  # never a new epoch beside an old deadline
-        _CHILD_LEASE.pack_into(self._map, at, 0, deadline_s)
-        _EPOCH.pack_into(self._map, at, epoch)
+        self._write(_at(partition), epoch, deadline_s)
 
     def let_go(self, partition: int) -> None:
         """The child holds this lease no more."""
-        _EPOCH.pack_into(self._map, _ROWS_AT + partition * _ROW_BYTES, 0)
+        self._u64[_at(partition)] = 0
 
     def held(self) -> Iterator[Held]:
         """What the child holds, for the parent to renew."""
         for partition in range(MAX_PARTITIONS):
-            (epoch,) = _EPOCH.unpack_from(self._map, _ROWS_AT + partition * _ROW_BYTES)
+            epoch = self._u64[_at(partition)]
             if epoch:
                 yield Held(partition, epoch)
 
     def renewed(self, partition: int, epoch: int, deadline_s: float) -> None:
         """The parent renewed a lease until `deadline_s`, or found it `LOST`."""
-        at = _ROWS_AT + partition * _ROW_BYTES + _CHILD_LEASE.size
-        _EPOCH.pack_into(self._map, at, 0)
-        _PARENT_LEASE.pack_into(self._map, at, 0, deadline_s)
-        _EPOCH.pack_into(self._map, at, epoch)
+        self._write(_at(partition) + 2, epoch, deadline_s)
 
     def deadline_s(self, partition: int, epoch: int) -> float:
         """Until when the lease of this epoch is good, as far as anybody knows; `LOST` if lost."""
-        at = _ROWS_AT + partition * _ROW_BYTES
-        mine, acquired_s = _CHILD_LEASE.unpack_from(self._map, at)
-        theirs, renewed_s = _PARENT_LEASE.unpack_from(self._map, at + _CHILD_LEASE.size)
+        mine, acquired_s, theirs, renewed_s = _LEASES.unpack_from(self._map, 8 * _at(partition))
         if mine != epoch or (theirs == epoch and renewed_s == LOST):
             return LOST
-        return max(acquired_s, renewed_s) if theirs == epoch else float(acquired_s)
+        return float(max(acquired_s, renewed_s) if theirs == epoch else acquired_s)
+
+    def _write(self, at: int, epoch: int, deadline_s: float) -> None:
+        if self._u64[at] != epoch:
+            self._u64[at] = 0  # never a new epoch beside an old deadline
+        self._f64[at + 1] = deadline_s
+        self._u64[at] = epoch
 
     # --- running deliveries
 
@@ -144,3 +145,8 @@ class SharedState:
                     entry_id=entry_id.rstrip(b"\0"),
                     attempt=attempt,
                 )
+
+
+def _at(partition: int) -> int:
+    """Where a partition's row begins, in numbers of 8 bytes."""
+    return (_ROWS_AT + partition * _LEASES.size) // 8

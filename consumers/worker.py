@@ -12,7 +12,7 @@ from typing import Any, Final
 from bridge import clock, link, logs, meta, metrics
 from bridge.admin import AdminListener
 from bridge.contract import Keys
-from bridge.errors import RedisUnavailableError
+from bridge.errors import RedisUnavailableError, UsageError
 from bridge.settings import Settings, without_password
 from consumers import registry
 from consumers.attempts import RetryPolicy
@@ -147,7 +147,8 @@ class Worker:
         """Serves until stopped; returns the process's exit code.
 
         Raises `RedisUnavailableError`, `MetaMismatchError` or `ReceiverError` only before the
-        first delivery: later trouble is lived through.
+        first delivery, `GroupRetiredError` at any time; other trouble is lived through. An actor's
+        failure is a fault of ours: it ends the process, which the parent starts again.
         """
         await self._prepare()
         await self._admin.start()
@@ -169,9 +170,12 @@ class Worker:
         await asyncio.wait([*actors, settling, stopping], return_when=asyncio.FIRST_COMPLETED)
         failed = [task for task in (*actors, settling) if task.done()]
         for task in failed:
-            self._log.error("actor_failed", actor=task.get_name(), exc_info=task.exception())
+            if not isinstance(task.exception(), UsageError):
+                self._log.error("actor_failed", actor=task.get_name(), exc_info=task.exception())
         await self._wind_down(actors, settling)
-        return 1 if failed else 0
+        for task in failed:
+            task.result()
+        return 0
 
     async def _prepare(self) -> None:
         settings = self._settings
