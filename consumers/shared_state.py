@@ -3,9 +3,9 @@
 One writer per field: the child writes what it owns and runs, the parent what it renewed. So no
 lock is needed, and a child that dies at any line leaves something the parent can read.
 
-Layout, native: header (beat f64, verdict i32) · 256 lease rows · one slot per concurrent delivery. A number that
-the other side reads at any time is written through `_u64` or `_f64`, which store it at once;
-`Struct.pack_into` fills with zeros first, and a deadline of 0 would look like a lost lease.
+Layout, native: header (beat f64, verdict u64) · 256 lease rows · one slot per concurrent delivery.
+A number that the other side reads at any time is written through `_u64` or `_f64`, which store it
+at once; `Struct.pack_into` fills with zeros first, and a deadline of 0 would look like a lost lease.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ MAX_PARTITIONS: Final = 256
 _LEASES: Final = Struct("@QdQd")  # epoch, deadline: the child's half, then the parent's (renewed)
 _SLOT: Final = Struct("@iIQ48s")  # partition (-1: free), attempt, epoch, entry id (≤ 41 bytes)
 
-_VERDICT_AT: Final = 8
 _ROWS_AT: Final = 64
 _SLOTS_AT: Final = _ROWS_AT + MAX_PARTITIONS * _LEASES.size
 LOST: Final = -1.0
@@ -85,6 +84,14 @@ class SharedState:
     def last_beat_s(self) -> float:
         """When the child's loop was last seen alive; 0 before the first time."""
         return self._f64[0]
+
+    def conclude(self, code: int) -> None:
+        """The child says that it cannot work as set up, and with which exit code to say so."""
+        self._u64[1] = code
+
+    def verdict(self) -> int:
+        """What `conclude` said; 0 if nothing. An exit code alone may be a handler's doing."""
+        return self._u64[1]
 
     # --- leases
 
