@@ -130,11 +130,14 @@ def connection_pool(url: str, *, name: str) -> ConnectionPool:
 
 
 class Link:
-    """One connection, used by one call of `run` at a time; later callers wait for their turn."""
+    """One connection, used by one call of `run` at a time; later callers wait for their turn.
+
+    Without a `health`, what it meets changes no state and is not logged: for short errands.
+    """
 
     def __init__(self, pool: ConnectionPool, health: Health | None = None) -> None:
         self._pool = pool
-        self._health = health or Health()
+        self._health = health
         self._connection: AbstractConnection | None = None
         self._turn = asyncio.Lock()
         self.generation = 0
@@ -158,9 +161,10 @@ class Link:
             raise self._lost(_told(error)) from error
         except RedisUnavailableError as error:
             self._drop()
-            self._health.failed(error)
+            self._tell(error)
             raise
-        self._health.succeeded()
+        if self._health is not None:
+            self._health.succeeded()
         return replies
 
     async def one(self, call: Call, *, timeout_s: float) -> Any:
@@ -226,8 +230,12 @@ class Link:
     def _lost(self, why: str) -> RedisUnavailableError:
         self._drop()
         error = RedisUnavailableError(f"Redis: {why}")
-        self._health.failed(error)
+        self._tell(error)
         return error
+
+    def _tell(self, error: RedisUnavailableError) -> None:
+        if self._health is not None:
+            self._health.failed(error)
 
 
 _CODE_OF_CLASS: Final = {

@@ -5,7 +5,7 @@ lock is needed, and a child that dies at any line leaves something the parent ca
 
 Layout, native: header (beat f64, verdict u64) · 256 lease rows · one slot per concurrent delivery.
 A number that the other side reads at any time is written through `_u64` or `_f64`, which store it
-at once; `Struct.pack_into` fills with zeros first, and a deadline of 0 would look like a lost lease.
+at once; `Struct.pack_into` fills with zeros first, and a deadline of 0 would look like a loss.
 """
 
 from __future__ import annotations

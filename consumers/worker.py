@@ -178,19 +178,21 @@ class Worker:
         return 0
 
     async def _prepare(self) -> None:
-        settings = self._settings
+        settings, keys = self._settings, self._keys
+        # A link without health: trouble at the start is an error message, not a change of state.
+        first = link.Link(link.connection_pool(settings.redis_url, name="nb-bridge-worker-start"))
         try:
-            await meta.guard(
-                self._control, self._keys, settings.partitions, timeout_s=START_TIMEOUT_S
-            )
+            await meta.guard(first, keys, settings.partitions, timeout_s=START_TIMEOUT_S)
             await registry.register(
-                self._control, self._keys, group=settings.group, partitions=settings.partitions
+                first, keys, group=settings.group, partitions=settings.partitions
             )
         except RedisUnavailableError as error:
             raise RedisUnavailableError(
                 f"{without_password(settings.redis_url)} cannot be used: {error}; "
                 "start it, or set NB_BRIDGE_REDIS_URL"
             ) from error
+        finally:
+            await first.close()
         try:
             await _maybe_await(getattr(self._receiver, "setup", None))
         except Exception as error:
