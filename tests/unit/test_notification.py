@@ -35,7 +35,8 @@ any_text = st.text(max_size=5) | st.sampled_from(
         "\U0001f600" * 257, "\ud800", "a\udfff", "\ud83d\ude00", "\0",
     ]
 )  # fmt: skip
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | any_text
+finite = st.floats(allow_nan=False, allow_infinity=False)
+scalars = st.none() | st.booleans() | st.integers() | finite | any_text
 json_values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
@@ -81,13 +82,14 @@ def test_the_accept_path_says_what_the_schemas_say(document: dict[str, Any]) -> 
 @given(documents)
 def test_what_is_accepted_becomes_the_same_notification_and_dto(document: dict[str, Any]) -> None:
     body = json.dumps(document).encode()
-    try:
-        accepted = accept_command_status(body)
-    except NotANotificationError as error:
-        assert error.reasons
+    if not accepts(document):
+        with pytest.raises(NotANotificationError) as caught:
+            accept_command_status(body)
+        assert caught.value.reasons
         with pytest.raises(ValidationError):
             to_dto(parse_object(body))
         return
+    accepted = accept_command_status(body)
     dto = to_dto(parse_object(body))
     assert (accepted.device, accepted.command) == (dto.getDeviceId(), dto.getCommandId())
     assert accepted.status == dto.getResult().getResultCode()
@@ -140,7 +142,10 @@ def identity(**changes: Any) -> str:
 
 
 def test_spelling_does_not_make_another_notification() -> None:
-    one = b'{"deviceId":"d","commandId":"c","result":{"resultCode":"SENT","resultDetail":{"a":1,"b":2}}}'
+    one = (
+        b'{"deviceId":"d","commandId":"c",'
+        b'"result":{"resultCode":"SENT","resultDetail":{"a":1,"b":2}}}'
+    )
     other = (
         b'\xef\xbb\xbf { "result" : {"resultDetail": {"b":2,"a":1}, "resultCode":"SEN\\u0054"},'
         b' "extra": [1], "commandId":"c", "deviceId":"d"}'
@@ -204,8 +209,9 @@ def test_codes_are_normalised(code: str, status: CommandStatus, rank: int | None
 @pytest.mark.parametrize(
     "body",
     [b"", b" ", b"null", b"[]", b'"x"', b"1", b"{", b"{}{}", b'{"a":NaN}', b'{"a":-Infinity}',
-     b'{"a":"\xff"}', '{"a":"ü"}'.encode("utf-16"), b"{'a':1}", b'{"a":1,}', b'{"a":%s}' % (b"9" * 5000),
-     b'{"a":' + b"[" * 300 + b"]" * 300 + b"}", b'{"a":' * 300 + b"1" + b"}" * 300, b"[" * 100_000],
+     b'{"a":"\xff"}', '{"a":"ü"}'.encode("utf-16"), b"{'a':1}", b'{"a":1,}',
+     b'{"a":%s}' % (b"9" * 5000), b'{"a":' + b"[" * 300 + b"]" * 300 + b"}",
+     b'{"a":' * 300 + b"1" + b"}" * 300, b"[" * 100_000],
 )  # fmt: skip
 def test_what_is_no_json_object_says_why_without_repeating_it(body: bytes) -> None:
     with pytest.raises(NotJsonError) as caught:

@@ -1,0 +1,56 @@
+"""The attempt record, and when to try again."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.attempts import NO_ATTEMPT, Attempts, RetryPolicy
+
+records = st.builds(
+    Attempts, count=st.integers(0, 2**31), due_ms=st.integers(0, 2**53), suspect=st.booleans()
+)
+
+
+@given(records)
+def test_a_record_reads_as_it_was_written(record: Attempts) -> None:
+    assert Attempts.decode(record.encode()) == record
+
+
+@pytest.mark.parametrize("raw", [None, b"", b"x", b"1:x", b":", b"\xff:1", b"1:2:3:4x"[:0]])
+def test_what_cannot_be_read_counts_as_no_attempt(raw: bytes | None) -> None:
+    assert Attempts.decode(raw) == NO_ATTEMPT
+
+
+@given(st.binary(max_size=30))
+def test_reading_never_fails_and_never_counts_below_zero(raw: bytes) -> None:
+    assert Attempts.decode(raw).count >= 0
+
+
+def test_a_short_record_is_enough() -> None:
+    assert Attempts.decode(b"3") == Attempts(count=3)
+    assert Attempts.decode(b"3::s") == Attempts(count=3, suspect=True)
+
+
+POLICY = RetryPolicy(max_attempts=3, backoff_base_s=1, backoff_max_s=5)
+
+
+def test_attempts_are_used_up_at_the_maximum() -> None:
+    assert [POLICY.is_exhausted(n) for n in range(5)] == [False, False, False, True, True]
+
+
+@given(st.integers(1, 10_000))
+def test_a_wait_is_never_longer_than_the_maximum(attempts: int) -> None:
+    assert 0 <= POLICY.wait_s(attempts) <= min(5, 2.0 ** min(attempts - 1, 60))
+
+
+def test_waits_grow() -> None:
+    policy = RetryPolicy(max_attempts=99, backoff_base_s=1, backoff_max_s=1000)
+    assert max(policy.wait_s(1) for _ in range(200)) <= 1
+    assert max(policy.wait_s(8) for _ in range(200)) > 64
+
+
+@given(st.floats(0, 10**6))
+def test_a_handler_that_says_when_is_heard(asked_s: float) -> None:
+    assert POLICY.wait_s(1, asked_s) == asked_s
