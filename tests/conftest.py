@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 import servers
 import waiting
 from bridge.embedded import EmbeddedServer
+from programs import Programs
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,14 @@ def own_server(tmp_path: Path) -> Iterator[EmbeddedServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    """Starts commands of nb-bridge as processes that do not outlive the test."""
+    started = Programs(tmp_path)
+    yield started
+    started.kill_all()
 
 
 wait_until = pytest.fixture(lambda: waiting.wait_until)

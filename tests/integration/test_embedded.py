@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ import redis
 from bridge import link
 from bridge.embedded import EmbeddedServer
 from bridge.errors import RedisUnavailableError, UsageError
+from programs import is_alive
 from servers import Redis
 from waiting import wait_until_sync
 
@@ -107,15 +107,6 @@ def test_the_server_dies_with_a_killed_parent(tmp_path: Path) -> None:
         server_pid = int(parent.stdout.readline())
         parent.send_signal(signal.SIGKILL)
     wait_until_sync(lambda: not is_alive(server_pid), "the server to die")
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # In a container nobody may reap orphans: a zombie is dead.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 async def test_a_link_works_on_fake_and_real_alike(server: Redis) -> None:
