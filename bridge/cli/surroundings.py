@@ -22,8 +22,8 @@ INGRESS_ADMIN_PORT: Final = 8081
 WORKER_ADMIN_PORT: Final = 8082
 HOST: Final = "127.0.0.1"
 
-# What is nicer while trying things; a variable of the user's own goes before. The short lease: after
-# a crash of everything, the new worker need not wait long for what the old one still holds.
+# What is nicer while trying things; a variable of the user's own goes before. The short lease:
+# after a kill of everything, the new worker need not wait long for what the old one still holds.
 _DEFAULTS: Final = {"LOG_LEVEL": "warning", "DRAIN_DELAY_S": "0", "LEASE_TTL_S": "2"}
 
 
