@@ -78,6 +78,11 @@ def notification_digest(
     return _digest(device.encode(), command.encode(), result_code.encode(), canonical_detail)
 
 
+def platform_digest(canonical_body: bytes) -> bytes:
+    """What makes two of the platform's other notifications the same: 16 bytes."""
+    return _digest(canonical_body)
+
+
 # --- keys ---------------------------------------------------------------------------------------
 
 
@@ -131,6 +136,10 @@ class Keys:
         """The current and the previous ledger hash."""
         return f"{self._of(partition)}:ledger:0", f"{self._of(partition)}:ledger:1"
 
+    def platform_ledger(self, partition: int) -> tuple[str, str]:
+        """As `ledger`, for the platform's other notifications: one field per notification."""
+        return f"{self._of(partition)}:ledger:other:0", f"{self._of(partition)}:ledger:other:1"
+
     def lease(self, partition: int, group: str) -> str:
         """String `worker:epoch` with a TTL."""
         return f"{self._of(partition)}:lease:{group}"
@@ -148,7 +157,7 @@ class Keys:
         return f"{self._of(partition)}:parked:{group}"
 
     def parked_device(self, partition: int, group: str, device: str) -> str:
-        """List of one parked device's messages by entry id; each is netstrings: id, fields, values."""
+        """List of a parked device's messages by entry id; each is netstrings: id, fields, values."""
         return f"{self._of(partition)}:parked:{group}:{device}"
 
     def dead(self, partition: int, group: str) -> str:

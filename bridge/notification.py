@@ -19,6 +19,7 @@ from bridge import contract
 
 MAX_IDENTIFIER_CHARS: Final = 256
 MAX_RESULT_CODE_CHARS: Final = 64
+MAX_NOTIFY_TYPE_CHARS: Final = 128
 MAX_JSON_DEPTH: Final = 256
 
 
@@ -283,6 +284,50 @@ def accept_command_status(body: bytes) -> Notification:
         ledger_field=contract.command_digest(device, command),
         body=body,
     )
+
+
+class PlatformNotificationSchema(Schema):
+    """The body of `POST /v1.0.0/messageReceiver`: any object that names its type."""
+
+    class Meta:
+        unknown = INCLUDE
+
+    notifyType = _text(MAX_NOTIFY_TYPE_CHARS)
+
+
+_PLATFORM_SCHEMA: Final = PlatformNotificationSchema()
+
+
+def accept_platform_notification(body: bytes) -> Notification:
+    """Validates the body of one of the platform's other notifications.
+
+    `device` is the body's deviceId, else its gatewayId, else its type: what it is ordered by. It
+    names no command, so it has no rank and is never late. Raises as `accept_command_status` does.
+    """
+    document = parse_object(body)
+    errors = _PLATFORM_SCHEMA.validate(document)
+    if errors:
+        raise NotANotificationError(sorted(_flatten(errors)))
+    type_ = document["notifyType"]
+    digest = contract.platform_digest(contract.canonical_json(document))
+    return Notification(
+        id=contract.NotificationId(digest.hex()),
+        type=type_,
+        device=_ordered_by(document, type_),
+        command="",
+        status="",
+        rank=None,
+        ledger_field=digest,
+        body=body,
+    )
+
+
+def _ordered_by(document: Mapping[str, Any], type_: str) -> str:
+    for name in ("deviceId", "gatewayId"):
+        value = document.get(name)
+        if _is_text(value, _DEVICE_MAX):
+            return str(value)
+    return type_
 
 
 def reasons_against(document: Mapping[str, Any]) -> list[str]:

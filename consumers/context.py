@@ -6,6 +6,7 @@ Both are context-local: each delivery sees its own, in threads and in tasks the 
 from __future__ import annotations
 
 import json
+import sys
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -39,8 +40,32 @@ class Delivery:
 
 
 _current: ContextVar[Delivery] = ContextVar("nb_bridge_delivery")
-enter: Final = _current.set
-leave: Final = _current.reset
+
+
+class Current:
+    """`with Current(delivery):` makes it the one that `request` and `delivery` tell of.
+
+    If the receiver's code imported Flask, `flask.request` tells of it too.
+    """
+
+    __slots__ = ("_delivery", "_flask", "_token")
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+        self._flask: Any = None
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._delivery)
+        if "flask" in sys.modules:
+            from consumers.flask_request import request_context
+
+            self._flask = request_context(self._delivery.entry)
+            self._flask.push()
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
+        if self._flask is not None:
+            self._flask.pop()
 
 
 def _delivery() -> Delivery:

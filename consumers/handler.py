@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bridge.contract import COMMAND_STATUS_TYPE
 from bridge.errors import UsageError
 from bridge.notification import to_dto
-from consumers.context import Delivery
-from consumers.receiver import METHOD_OF_TYPE, PushMessageReceiver
+from consumers.context import Current, Delivery
+from consumers.receiver import METHOD_OF_TYPE, OTHER_METHOD, PushMessageReceiver
 
 
 class ReceiverError(UsageError):
@@ -28,17 +29,22 @@ class Handler:
 
     def arguments(self, delivery: Delivery) -> tuple[Any, ...]:
         """What the method is called with for `delivery`."""
+        if not self.wants_notification:
+            return ()
         # Not `delivery.json`: a handler may change what it finds there.
-        return (to_dto(json.loads(delivery.entry.body)),) if self.wants_notification else ()
+        document = json.loads(delivery.entry.body)
+        is_command_status = delivery.entry.type == COMMAND_STATUS_TYPE
+        return (to_dto(document) if is_command_status else document,)
 
     async def call(self, delivery: Delivery) -> None:
         """Runs an async method; for sync ones see `call_sync`."""
-        result: Awaitable[Any] = self.method(*self.arguments(delivery))
-        await result
+        with Current(delivery):
+            await self.method(*self.arguments(delivery))
 
     def call_sync(self, delivery: Delivery) -> None:
         """Runs a sync method in the calling thread."""
-        result = self.method(*self.arguments(delivery))
+        with Current(delivery):
+            result = self.method(*self.arguments(delivery))
         if inspect.isawaitable(result):
             # `def handle(self): return self.other()` with an async `other`: it would never run.
             if inspect.iscoroutine(result):
@@ -49,23 +55,37 @@ class Handler:
             )
 
 
-def handlers_of(receiver: object) -> dict[str, Handler]:
-    """The handlers of a receiver by notification type; `ReceiverError` if it has none.
+class Handlers:
+    """The handlers of one receiver, by notification type."""
 
-    A method counts as a handler when the receiver's class overrides `PushMessageReceiver`'s.
-    """
-    name = type(receiver).__name__
-    found = {}
-    for type_, method_name in METHOD_OF_TYPE.items():
-        method = getattr(receiver, method_name, None)
-        inherited = getattr(PushMessageReceiver, method_name)
-        if method is None or getattr(method, "__func__", None) is inherited:
-            continue
-        found[type_] = _handler(f"{name}.{method_name}", method)
-    if not found:
-        wanted = ", ".join(METHOD_OF_TYPE.values())
-        raise ReceiverError(f"receiver {name} has no handler: define {wanted}")
-    return found
+    def __init__(self, receiver: object) -> None:
+        """`ReceiverError` if the receiver has no handler, or one that cannot be called.
+
+        A method counts as a handler when the receiver's class overrides `PushMessageReceiver`'s,
+        or has it without being a subclass: a class copied from the SDK is none of ours.
+        """
+        self._of_type = {
+            type_: handler
+            for type_, method in METHOD_OF_TYPE.items()
+            if (handler := _overridden(receiver, method)) is not None
+        }
+        self._other = _overridden(receiver, OTHER_METHOD)
+        if not self._of_type and self._other is None:
+            raise ReceiverError(
+                f"receiver {type(receiver).__name__} has no handler: define "
+                "handleNBCommandStateChanged, or another of PushMessageReceiver's methods"
+            )
+
+    def get(self, type_: str) -> Handler | None:
+        """The handler of a type; `None` if the receiver does not want it."""
+        return self._of_type.get(type_, self._other)
+
+
+def _overridden(receiver: object, name: str) -> Handler | None:
+    method = getattr(receiver, name, None)
+    if method is None or getattr(method, "__func__", None) is getattr(PushMessageReceiver, name):
+        return None
+    return _handler(f"{type(receiver).__name__}.{name}", method)
 
 
 def _handler(name: str, method: Any) -> Handler:

@@ -58,14 +58,11 @@ class Lanes:
     def next(self, now_s: float) -> Lane | None:
         """The next lane whose head may start now; it is running from here on."""
         self._wake(now_s)
-        if self._suspects:
-            # Nothing else starts until the suspects are through, each alone.
-            if self.running:
-                return None
-            lane = self._pop(self._suspects)
-            self._alone = lane is not None
-        else:
-            lane = None if self._alone else self._pop(self._ready)
+        queue = self._suspects if _has_next(self._suspects) else self._ready
+        if self._alone or (queue is self._suspects and self.running):
+            return None  # nothing else starts until the suspects are through, each alone
+        lane = queue.popleft() if _has_next(queue) else None
+        self._alone = lane is not None and queue is self._suspects
         if lane is not None:
             lane.state = LaneState.RUNNING
             self.running += 1
@@ -74,8 +71,10 @@ class Lanes:
     def put_back(self, lane: Lane) -> None:
         """The lane was taken by `next`, but its head was not started."""
         self._leave(lane)
-        if not lane.partition.lost:
-            self._make_ready(lane, first=True)
+        if lane.partition.lost:
+            self._bury(lane)
+            return
+        self._make_ready(lane, first=True)
 
     # --- after a delivery
 
@@ -164,13 +163,6 @@ class Lanes:
 
     # --- inside
 
-    def _pop(self, queue: deque[Lane]) -> Lane | None:
-        while queue:
-            lane = queue.popleft()
-            if lane.partition.is_open and lane.state is LaneState.READY:
-                return lane
-        return None
-
     def _wake(self, now_s: float) -> None:
         while self._waiting and self._waiting[0][0] <= now_s:
             due_s, _, lane = heapq.heappop(self._waiting)
@@ -221,6 +213,13 @@ class Lanes:
             successor = self._behind_orphans.pop(key, None)
             if successor is not None:
                 self._make_ready(successor)
+
+
+def _has_next(queue: deque[Lane]) -> bool:
+    """Whether a lane can start; forgets those before it that were lost or taken out meanwhile."""
+    while queue and not (queue[0].partition.is_open and queue[0].state is LaneState.READY):
+        queue.popleft()
+    return bool(queue)
 
 
 def _insert(lane: Lane, item: Item) -> None:

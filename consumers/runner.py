@@ -10,19 +10,17 @@ from __future__ import annotations
 import asyncio
 import random
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Final
 
 from bridge import clock, logs, metrics
 from bridge.contract import DeadLetter, EntryId
-from consumers import context
 from consumers.attempts import Attempts, RetryPolicy
 from consumers.brake import RETRY_S, Brake
 from consumers.context import Delivery
-from consumers.handler import Handler
+from consumers.handler import Handler, Handlers
 from consumers.lanes import Lanes
 from consumers.outcome import ABANDONED, HANDLED, Failed, Handled, Outcome, Rejected, of_exception
 from consumers.parking import Parking
@@ -61,7 +59,7 @@ class Runner:
         settler: Settler,
         parking: Parking,
         shared: SharedState,
-        handlers: Mapping[str, Handler],
+        handlers: Handlers,
         plan: Plan,
         *,
         partitions: Callable[[], int],
@@ -292,7 +290,6 @@ class Runner:
         return ABANDONED if delivery.lost else HANDLED
 
     async def _call_async(self, handler: Handler, delivery: Delivery) -> None:
-        token = context.enter(delivery)
         try:
             async with asyncio.timeout(self._plan.timeout_s) as limit:
                 await handler.call(delivery)
@@ -300,16 +297,12 @@ class Runner:
             if limit.expired():
                 raise HandlerTimeoutError(self._plan.timeout_s) from error
             raise
-        finally:
-            context.leave(token)
 
     async def _call_sync(self, handler: Handler, delivery: Delivery) -> None:
         loop = asyncio.get_running_loop()
-        scope = copy_context()
-        scope.run(context.enter, delivery)
         overdue = loop.call_later(self._plan.timeout_s, self._tell_overdue, delivery)
         try:
-            await loop.run_in_executor(self._threads, scope.run, handler.call_sync, delivery)
+            await loop.run_in_executor(self._threads, handler.call_sync, delivery)
         finally:
             overdue.cancel()
             if delivery in self._late_threads:

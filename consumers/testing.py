@@ -20,15 +20,19 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.contract import Entry
-from bridge.notification import accept_command_status
-from consumers import context
+from bridge.notification import (
+    NotANotificationError,
+    Notification,
+    accept_command_status,
+    accept_platform_notification,
+    parse_object,
+)
 from consumers.context import Delivery
-from consumers.handler import Handler, handlers_of
+from consumers.handler import Handler, Handlers
 from consumers.outcome import Failed, Rejected, of_exception
 
 Body = bytes | str | Mapping[str, Any]
@@ -36,12 +40,13 @@ Body = bytes | str | Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What became of a delivery: `handled`, `retry` or `dead`, as the worker would count it.
+    """What became of a delivery, as the worker would count it.
 
+    `ignored`: the receiver has no handler for the type.
     `error` is what the handler raised; `after_s` what its `Retry` asked for.
     """
 
-    outcome: Literal["handled", "retry", "dead"]
+    outcome: Literal["handled", "retry", "dead", "ignored"]
     error: BaseException | None = None
     after_s: float | None = None
 
@@ -64,13 +69,15 @@ def deliver(
     would load. An async handler runs in an event loop of its own.
     """
     entry = _entry(body, late=late, replayed=replayed)
-    handler = handlers_of(receiver)[entry.type]
+    handler = Handlers(receiver).get(entry.type)
+    if handler is None:
+        return Result(outcome="ignored")
     delivery = Delivery(entry, attempt=attempt, group=group, partition=0, epoch=1)
     try:
         if handler.is_async:
             asyncio.run(_call_async(handler, delivery, timeout_s))
         else:
-            _call_sync(handler, delivery)
+            handler.call_sync(delivery)
     except (Exception, SystemExit) as error:
         return _result(of_exception(error), attempt, max_attempts)
     return Result(outcome="handled")
@@ -80,7 +87,7 @@ def _entry(body: Body, *, late: bool, replayed: bool) -> Entry:
     if isinstance(body, Mapping):
         body = json.dumps(body)
     raw = body.encode() if isinstance(body, str) else body
-    notification = accept_command_status(raw)
+    notification = _accept(raw)
     return Entry(
         id=notification.id,
         type=notification.type,
@@ -94,16 +101,18 @@ def _entry(body: Body, *, late: bool, replayed: bool) -> Entry:
     )
 
 
+def _accept(raw: bytes) -> Notification:
+    try:
+        return accept_command_status(raw)
+    except NotANotificationError:
+        if "notifyType" not in parse_object(raw):
+            raise
+        return accept_platform_notification(raw)
+
+
 async def _call_async(handler: Handler, delivery: Delivery, timeout_s: float) -> None:
-    context.enter(delivery)
     async with asyncio.timeout(timeout_s):
         await handler.call(delivery)
-
-
-def _call_sync(handler: Handler, delivery: Delivery) -> None:
-    scope = copy_context()
-    scope.run(context.enter, delivery)
-    scope.run(handler.call_sync, delivery)
 
 
 def _result(outcome: Failed | Rejected, attempt: int, max_attempts: int) -> Result:

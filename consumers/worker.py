@@ -17,7 +17,7 @@ from bridge.settings import Settings, without_password
 from consumers import registry
 from consumers.attempts import RetryPolicy
 from consumers.fetcher import Fetcher
-from consumers.handler import ReceiverError, handlers_of
+from consumers.handler import Handlers, ReceiverError
 from consumers.lanes import Lanes
 from consumers.leases import LeaseKeeper
 from consumers.parking import Parking
@@ -108,7 +108,7 @@ class Worker:
             self._settler,
             self._parking,
             self._shared,
-            handlers_of(self._receiver),
+            Handlers(self._receiver),
             _plan(settings),
             partitions=lambda: len(self._leases.owned),
             on_expired=lambda partition: self._leases.lost(partition, why="expired"),
