@@ -1,0 +1,238 @@
+"""Which delivery may start next: order per device, suspects alone, nothing left behind."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from consumers.attempts import Attempts
+from consumers.lanes import Lanes
+from consumers.partition import Item, Lane, Partition
+from entries import item, partition
+
+
+def fill(lanes: Lanes, where: Partition, *names: str) -> list[Item]:
+    """Entries named `device` or `device!` (a suspect), in this order."""
+    made = []
+    for name in names:
+        attempts = Attempts(suspect=name.endswith("!"))
+        one = item(name.rstrip("!"), attempts=attempts)
+        lanes.add(where, one)
+        made.append(one)
+    return made
+
+
+def start(lanes: Lanes, now_s: float = 0.0) -> Lane:
+    lane = lanes.next(now_s)
+    assert lane is not None
+    return lane
+
+
+def devices(lanes: Lanes, now_s: float = 0.0) -> list[str]:
+    """The devices of everything that can start, started."""
+    found = []
+    while (lane := lanes.next(now_s)) is not None:
+        found.append(lane.device)
+    return found
+
+
+# --- order
+
+
+def test_a_device_runs_one_entry_at_a_time_in_order() -> None:
+    lanes, where = Lanes(), partition()
+    first, second = fill(lanes, where, "a", "a")
+    lane = start(lanes)
+    assert lane.head is first
+    assert lanes.next(0) is None
+    lanes.finished(lane)
+    assert start(lanes).head is second
+
+
+def test_devices_run_beside_each_other_and_take_turns() -> None:
+    lanes, where = Lanes(), partition()
+    fill(lanes, where, "a", "a", "b", "b")
+    a, b = start(lanes), start(lanes)
+    assert (a.device, b.device) == ("a", "b")
+    lanes.finished(a)
+    lanes.finished(b)
+    assert devices(lanes) == ["a", "b"]
+
+
+def test_a_device_that_is_through_leaves_nothing_behind() -> None:
+    lanes, where = Lanes(), partition()
+    fill(lanes, where, "a")
+    lanes.finished(start(lanes))
+    assert where.lanes == {}
+    assert lanes.running == 0
+
+
+def test_the_next_entry_waits_for_the_retry_of_the_one_before() -> None:
+    lanes, where = Lanes(), partition()
+    first, _ = fill(lanes, where, "a", "a")
+    lanes.wait(start(lanes), 10.0)
+    assert lanes.next_due_s() == 10.0
+    assert lanes.next(9.9) is None
+    assert start(lanes, 10.0).head is first
+
+
+def test_waiting_delays_no_other_device() -> None:
+    lanes, where = Lanes(), partition()
+    fill(lanes, where, "a", "b")
+    lanes.wait(start(lanes), 10.0)
+    assert devices(lanes) == ["b"]
+
+
+def test_the_retry_that_is_due_first_starts_first() -> None:
+    lanes, where = Lanes(), partition()
+    fill(lanes, where, "a", "b")
+    a, b = start(lanes), start(lanes)
+    lanes.wait(a, 20.0)
+    lanes.wait(b, 10.0)
+    assert devices(lanes, 10.0) == ["b"]
+    assert devices(lanes, 20.0) == ["a"]
+
+
+def test_an_entry_fetched_before_it_is_due_waits() -> None:
+    lanes, where = Lanes(), partition()
+    lanes.add(where, item("a", due_s=5.0))
+    assert lanes.next(4.9) is None
+    assert start(lanes, 5.0).device == "a"
+
+
+def test_a_closed_device_goes_on_when_its_head_is_recorded() -> None:
+    lanes, where = Lanes(), partition()
+    _, second = fill(lanes, where, "a", "a")
+    lane = start(lanes)
+    lanes.close(lane)
+    assert lanes.next(0) is None
+    lanes.reopen(lane)
+    assert start(lanes).head is second
+
+
+def test_a_closed_device_whose_head_could_not_be_recorded_tries_it_again() -> None:
+    lanes, where = Lanes(), partition()
+    first, _ = fill(lanes, where, "a", "a")
+    lane = start(lanes)
+    lanes.close(lane)
+    lanes.reopen_waiting(lane, 3.0)
+    assert lanes.next(2.9) is None
+    assert start(lanes, 3.0).head is first
+
+
+def test_a_rewound_entry_goes_where_its_id_belongs_but_never_before_what_runs() -> None:
+    lanes, where = Lanes(), partition()
+    older, old, new, newer = (item("a") for _ in range(4))
+    lanes.add(where, old)
+    lanes.add(where, newer)
+    lanes.add(where, new, rewound=True)
+    lane = start(lanes)
+    lanes.add(where, older, rewound=True)
+    assert list(lane.items) == [old, older, new, newer]
+
+
+def test_entries_are_rewound_before_a_head_that_does_not_run() -> None:
+    lanes, where = Lanes(), partition()
+    older, newer = item("a"), item("a")
+    lanes.add(where, newer)
+    lanes.add(where, older, rewound=True)
+    assert start(lanes).head is older
+
+
+# --- suspects
+
+
+def test_a_suspect_starts_only_when_nothing_runs_and_nothing_starts_beside_it() -> None:
+    lanes, where = Lanes(), partition()
+    fill(lanes, where, "a")
+    a = start(lanes)
+    fill(lanes, where, "s!", "b")
+    assert lanes.next(0) is None
+    lanes.finished(a)
+    suspect = start(lanes)
+    assert suspect.device == "s"
+    assert lanes.next(0) is None
+    lanes.finished(suspect)
+    assert devices(lanes) == ["b"]
+
+
+def test_suspects_run_one_after_the_other() -> None:
+    lanes, where = Lanes(), partition()
+    fill(lanes, where, "s!", "t!", "a")
+    for device in ("s", "t"):
+        lane = start(lanes)
+        assert lane.device == device
+        assert lanes.next(0) is None
+        lanes.finished(lane)
+    assert devices(lanes) == ["a"]
+
+
+def test_suspects_of_a_lost_partition_hold_nobody_up() -> None:
+    lanes, lost, mine = Lanes(), partition(0), partition(1)
+    fill(lanes, lost, "s!")
+    fill(lanes, mine, "a")
+    lost.lost = True
+    lanes.drop(lost)
+    assert start(lanes).device == "a"
+
+
+# --- partitions that come and go
+
+
+def test_nothing_of_a_partition_that_is_given_back_starts() -> None:
+    lanes, where = Lanes(), partition()
+    fill(lanes, where, "a")
+    where.releasing = True
+    assert lanes.next(0) is None
+
+
+def test_waiting_devices_of_a_lost_partition_are_forgotten() -> None:
+    lanes, lost, mine = Lanes(), partition(0), partition(1)
+    fill(lanes, lost, "a")
+    fill(lanes, mine, "b")
+    a, b = start(lanes), start(lanes)
+    lanes.wait(a, 1.0)
+    lanes.wait(b, 2.0)
+    lost.lost = True
+    lanes.drop(lost)
+    assert lanes.next_due_s() == 2.0
+    assert devices(lanes, 9.0) == ["b"]
+
+
+ENDINGS = {
+    "handled": lambda lanes, lane: lanes.finished(lane),
+    "to be tried again": lambda lanes, lane: lanes.wait(lane, 5.0),
+    "given up": lambda lanes, lane: lanes.close(lane),
+    "parked": lambda lanes, lane: lanes.take_out(lane),
+    "not started at all": lambda lanes, lane: lanes.put_back(lane),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_device_stays_closed_under_the_next_epoch_until_its_old_delivery_ends(
+    ending: str,
+) -> None:
+    lanes, old, new = Lanes(), partition(0, epoch=1), partition(0, epoch=2)
+    fill(lanes, old, "a")
+    running = start(lanes)
+    old.lost = True
+    lanes.drop(old)
+    fill(lanes, new, "a", "b")
+    assert devices(lanes) == ["b"]
+    ENDINGS[ending](lanes, running)
+    assert devices(lanes) == ["a"]
+
+
+def test_a_device_lost_twice_waits_for_its_old_delivery_still() -> None:
+    lanes = Lanes()
+    epochs = [partition(0, epoch=n) for n in (1, 2, 3)]
+    fill(lanes, epochs[0], "a")
+    running = start(lanes)
+    for old, new in pairwise(epochs):
+        old.lost = True
+        lanes.drop(old)
+        fill(lanes, new, "a")
+    assert lanes.next(0) is None
+    lanes.finished(running)
+    assert start(lanes).partition is epochs[2]
