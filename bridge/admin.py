@@ -6,7 +6,6 @@ so that all four work while Redis is away.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -47,7 +46,7 @@ class AdminListener:
             "/status": lambda: _page(orjson.dumps(status(), default=str), _JSON),
         }
         self._http: HttpServer | None = None
-        self._server: asyncio.Server | None = None
+        self._listener: listener.Listener | None = None
         self.url = ""
         """`http://host:port`, once started."""
 
@@ -56,17 +55,16 @@ class AdminListener:
         self._http = HttpServer(
             self._answer, head_timeout_s=HEAD_TIMEOUT_S, max_connections=MAX_CONNECTIONS
         )
-        self._server = await listener.listen(
-            self._http, self._host, self._port, setting="NB_BRIDGE_ADMIN_PORT"
-        )
-        self.url = f"http://{listener.address_of(self._server)}"
+        sockets = listener.bind(self._host, self._port, setting="NB_BRIDGE_ADMIN_PORT")
+        self._listener = listener.Listener(self._http, sockets)
+        await self._listener.serve()
+        self.url = f"http://{self._listener.address}"
 
     async def stop(self) -> None:
         """Stops listening and closes its connections; may be called twice."""
-        server, self._server = self._server, None
-        if server is None or self._http is None:
+        if self._listener is None or self._http is None:
             return
-        server.close()
+        self._listener.close()
         await self._http.shutdown(timeout=1)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -7,148 +7,275 @@ handlers; the command line does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+import os
+import socket
+import uuid
+from collections.abc import Coroutine
 from typing import Any, Final
 
-from aiohttp import web
-
-from bridge import listener, logs, metrics
+from bridge import __version__, listener, logs, metrics
+from bridge.access import AccessControl
 from bridge.admin import AdminListener
 from bridge.callback import CallbackHandler
 from bridge.clock import epoch_ms
 from bridge.contract import Keys
+from bridge.drainer import Drainer
 from bridge.http_server import HttpServer
-from bridge.intake import Intake
+from bridge.intake import Intake, Path
 from bridge.link import Health, Link, connection_pool
+from bridge.monitor import Monitor, SilentHealth
 from bridge.publisher import Publisher
 from bridge.settings import Settings
+from bridge.spool import Spool
+from bridge.tls import TlsFiles
+from bridge.tls_reloader import TlsReloader
 
 DEFAULT_PORT: Final = 8080
 DEFAULT_TLS_PORT: Final = 8443
 DEFAULT_ADMIN_PORT: Final = 8081
+ADOPT_INTERVAL_S: Final = 60.0
 
 
 class Ingress:
-    """One ingress process: `await start()`, then `await stop()`, which may be called twice."""
+    """One ingress process: `await start()`, then `await stop()`, which may be called twice.
+
+    To be made where the event loop runs.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._log = logs.get("ingress")
-        self._is_stopping = False
-        self._started_at_ms = 0
-        self._server: asyncio.Server | None = None
+        self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._clock = asyncio.get_running_loop().time
+        self._keys = Keys(namespace=settings.namespace)
+        self._tls = None
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            self._tls = TlsFiles(
+                cert=settings.tls_cert, key=settings.tls_key, client_ca=settings.tls_client_ca
+            )
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_started = self._is_stopping = False
+        self._started_at_ms = 0
+        self._make_keeping()
+        self._make_http()
         self.callback_url = ""
         """Where callbacks go, once started."""
         self.admin_url = ""
         """`http://host:port` of the admin listener, once started."""
 
-    async def start(self) -> None:
-        """Listens and answers; `UsageError` if it cannot. Redis may be away."""
+    # --- parts
+
+    def _make_keeping(self) -> None:
+        """Everything behind `Intake.submit`."""
         settings = self._settings
-        self._clock = asyncio.get_running_loop().time
+        pool = connection_pool(settings.redis_url, name="nb-bridge-ingress")
         self._health = Health()
-        self._link = Link(
-            connection_pool(settings.redis_url, name="nb-bridge-ingress"), self._health
-        )
-        self._intake = Intake(
-            self._make_publisher(), timeout_s=settings.publish_timeout_s, clock=self._clock
-        )
-        self._handler = self._make_handler()
-        self._http = HttpServer(
-            self._handler,
-            head_timeout_s=settings.body_timeout_s,
-            max_connections=settings.max_connections,
-            gauge=metrics.connections,
-        )
-        self._admin = self._make_admin()
-        await self._admin.start()
-        try:
-            await self._listen()
-        except BaseException:
-            await self._admin.stop()
-            raise
-        self._tasks = [asyncio.create_task(self._intake.run(), name="intake")]
-        self._started_at_ms = epoch_ms()
-        self.admin_url = self._admin.url
-        self._log.info("ingress_listening", url=self.callback_url, admin_url=self.admin_url)
-
-    async def stop(self) -> None:
-        """Unready at once, answering for the drain delay, then finishing what runs."""
-        if self._is_stopping or self._server is None:
-            return
-        self._is_stopping = True
-        self._handler.is_closing = True  # callers come back on a new connection, to who stays
-        settings = self._settings
-        self._log.info("ingress_stopping")
-        await asyncio.sleep(min(settings.drain_delay_s, settings.grace_s / 2))
-        self._server.close()
-        await self._http.shutdown(timeout=settings.grace_s / 4)
-        await self._intake.drained()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._link.close()
-        await self._admin.stop()
-        self._log.info("ingress_stopped")
-
-    def _make_publisher(self) -> Publisher:
-        settings = self._settings
-        return Publisher(
+        self._link = Link(pool, self._health)
+        self._monitor_link = Link(pool, SilentHealth())
+        publisher = Publisher(
             self._link,
-            Keys(namespace=settings.namespace),
+            self._keys,
             partitions=settings.partitions,
             dedupe_window_s=settings.dedupe_window_s,
             ledger_max_records=settings.ledger_max_records,
             quarantine_max_entries=settings.quarantine_max_entries,
         )
+        self._spool = Spool(settings.spool_path, max_bytes=settings.spool_max_bytes)
+        timeout_s = settings.publish_timeout_s
+        self._intake = Intake(publisher, self._spool, timeout_s=timeout_s, clock=self._clock)
+        self._drainer = Drainer(
+            self._intake,
+            self._spool,
+            publisher,
+            publish_timeout_s=timeout_s,
+            clock=self._clock,
+        )
+        self._monitor = Monitor(
+            self._monitor_link,
+            self._keys,
+            partitions=settings.partitions,
+            max_backlog=settings.max_backlog,
+            name=self._name,
+            press=self._drainer.press,
+            heartbeat=self._heartbeat,
+        )
 
-    def _make_handler(self) -> CallbackHandler:
+    def _make_http(self) -> None:
         settings = self._settings
-        return CallbackHandler(
+        self._access = AccessControl(
+            tokens=settings.tokens,
+            basic_credentials=settings.basic_credentials,
+            secret_headers=settings.secret_headers,
+            allowed_networks=settings.allowed_networks,
+            trusted_proxies=settings.trusted_proxies,
+            enforce=settings.auth_mode == "enforce",
+            clock=self._clock,
+        )
+        self._handler = CallbackHandler(
             self._intake.submit,
             paths=settings.callback_paths,
-            check_access=_let_in,
+            check_access=self._access.check,
             max_body_bytes=settings.max_body_bytes,
             body_timeout_s=settings.body_timeout_s,
             on_invalid=settings.on_invalid,
             quarantine_max_body_bytes=settings.quarantine_max_body_bytes,
             clock=self._clock,
         )
-
-    def _make_admin(self) -> AdminListener:
-        settings = self._settings
-        port = DEFAULT_ADMIN_PORT if settings.admin_port is None else settings.admin_port
-        return AdminListener(
-            settings.admin_host, port, ready=self._unready, live=self._dead, status=self._status
+        self._http = HttpServer(
+            self._handler,
+            head_timeout_s=settings.body_timeout_s,
+            max_connections=settings.max_connections,
+            gauge=metrics.connections,
+        )
+        port = settings.admin_port
+        self._admin = AdminListener(
+            settings.admin_host,
+            DEFAULT_ADMIN_PORT if port is None else port,
+            ready=self._not_ready,
+            live=self._not_live,
+            status=self._status,
         )
 
-    async def _listen(self) -> None:
+    # --- start and stop
+
+    async def start(self) -> None:
+        """Listens and answers; `UsageError` if it cannot. Redis may be away."""
         settings = self._settings
-        port = DEFAULT_PORT if settings.port is None else settings.port
-        self._server = await listener.listen(
-            self._http, settings.host, port, setting="NB_BRIDGE_PORT"
+        context = None if self._tls is None else self._tls.context()
+        port = settings.port
+        if port is None:
+            port = DEFAULT_PORT if self._tls is None else DEFAULT_TLS_PORT
+        sockets = listener.inherited() or listener.bind(
+            settings.host, port, setting="NB_BRIDGE_PORT"
         )
-        address = listener.address_of(self._server)
-        self.callback_url = f"http://{address}{settings.callback_paths[0]}"
+        self._listener = listener.Listener(self._http, sockets)
+        try:
+            await self._admin.start()
+            await self._spool.open()
+        except BaseException:
+            self._listener.close()
+            await self._admin.stop()
+            await self._spool.close()
+            raise
+        self._run("spool", self._spool.run())
+        self._drain_task = self._run("drainer", self._drainer.run())
+        self._run("monitor", self._monitor.run())
+        self._run("adoption", self._adopt_forever())
+        if self._tls is not None:
+            reloader = TlsReloader(self._tls, self._listener.serve)
+            self._run("tls", reloader.run())
+        await self._listener.serve(context)
+        self._started_at_ms = epoch_ms()
+        self._is_started = True
+        self._tell_listening()
 
-    def _unready(self) -> Sequence[str]:
-        stopping = ["stopping"] if self._is_stopping else []
-        return stopping + self._intake.unready_reasons()
+    async def stop(self) -> None:
+        """Unready at once, answering for the drain delay, then finishing what runs.
 
-    def _dead(self) -> Sequence[str]:
+        Takes `GRACE_S` at most. What the spool then holds is left to the next process.
+        """
+        if self._is_stopping or not self._is_started:
+            return
+        self._is_stopping = True
+        deadline_s = self._clock() + self._settings.grace_s
+        self._handler.is_closing = True  # callers come back on a new connection, to who stays
+        self._log.info("ingress_stopping")
+        await asyncio.sleep(min(self._settings.drain_delay_s, self._settings.grace_s / 2))
+        self._listener.close()
+        await self._http.finish(timeout_s=(deadline_s - self._clock()) / 2)
+        await self._finish_spool((deadline_s - self._clock()) / 2)
+        await self._monitor.forget()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._spool.close()
+        await self._link.close()
+        await self._monitor_link.close()
+        await self._admin.stop()
+        self._log.info("ingress_stopped", left_in_spool=self._spool.outstanding)
+
+    async def _finish_spool(self, timeout_s: float) -> None:
+        """Lets the drainer go on for as long as Redis takes what it brings."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._drainer.finish()
+        self._drain_task.cancel()  # what was on its way to Redis goes to the spool
+        await asyncio.gather(self._drain_task, return_exceptions=True)
+        self._intake.spill()
+        with contextlib.suppress(TimeoutError):  # the disk does not answer: `close` tells
+            async with asyncio.timeout(max(timeout_s, 1)):
+                await self._spool.settled()
+
+    async def _adopt_forever(self) -> None:
+        while True:
+            await asyncio.sleep(ADOPT_INTERVAL_S)
+            if await self._spool.adopt():
+                self._intake.close("a dead process left its spool")
+
+    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("task_died", task=task.get_name(), exc_info=error)
+
+    def _tell_listening(self) -> None:
+        scheme = "http" if self._tls is None else "https"
+        self.callback_url = f"{scheme}://{self._listener.address}{self._settings.callback_paths[0]}"
+        self.admin_url = self._admin.url
+        self._log.info("ingress_listening", url=self.callback_url, admin_url=self.admin_url)
+        if self._access.is_open and self._settings.tls_client_ca is None:
+            self._log.warning(
+                "endpoint_open",
+                advice="anybody who reaches the port may call: set NB_BRIDGE_TOKENS, "
+                "NB_BRIDGE_ALLOWED_NETWORKS or NB_BRIDGE_TLS_CLIENT_CA",
+            )
+
+    # --- what the admin pages tell
+
+    def _not_ready(self) -> list[str]:
+        reasons = ["stopping"] if self._is_stopping else []
+        if not self._is_started:
+            reasons.append("starting")
+        if self._drainer.mismatch is not None:
+            reasons.append(self._drainer.mismatch)
+        if self._intake.path is not Path.DIRECT and self._spool.trouble is not None:
+            reasons.append(f"Redis cannot take callbacks, and {self._spool.trouble}")
+        return reasons
+
+    def _not_live(self) -> list[str]:
         return [f"{task.get_name()} has ended" for task in self._tasks if task.done()]
+
+    def _heartbeat(self) -> dict[str, Any]:
+        return {
+            "url": self.callback_url,
+            "version": __version__,
+            "started_at_ms": self._started_at_ms,
+            "path": self._intake.path.value,
+            "spool_entries": self._spool.outstanding,
+        }
 
     def _status(self) -> dict[str, Any]:
         return {
             "schema": 1,
             "role": "ingress",
+            "name": self._name,
             "url": self.callback_url,
+            "version": __version__,
             "started_at_ms": self._started_at_ms,
-            "unready": list(self._unready()),
-            "redis": {"up": self._health.is_up},
+            "not_ready": self._not_ready(),
+            "path": self._intake.path.value,
+            "pressure": self._drainer.pressure,
+            "redis": {"up": self._health.is_up, "seen_at_ms": self._monitor.seen_at_ms},
+            "spool": self._spool.status(),
+            "backlog": {
+                group: {"entries": it.entries, "oldest_at_ms": it.oldest_ms}
+                for group, it in self._monitor.backlogs.items()
+            },
+            "consecutive_failures": self._handler.failures_in_a_row,
+            "connections": self._http.open_connections,
         }
-
-
-def _let_in(request: web.BaseRequest) -> None:
-    """The access check of an open endpoint."""

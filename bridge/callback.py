@@ -16,7 +16,7 @@ from aiohttp import web
 from bridge import logs, metrics
 from bridge.answer import PreparedAnswer, plain
 from bridge.clock import Clock, epoch_ms
-from bridge.intake import UnableError
+from bridge.errors import UnableError
 from bridge.notification import NotANotificationError, NotJsonError, accept_command_status
 from bridge.problem import Problem, unavailable
 from bridge.publisher import Arrival, Outcome, Record
@@ -55,8 +55,9 @@ class CallbackHandler:
         self._answers = {text: PreparedAnswer(text) for text in ("ok", "quarantined")}
         self._ok_counters = {o: metrics.callbacks.labels(o.value, "200") for o in Outcome}
         self._log = logs.get("callback")
-        self._failures_in_a_row = 0
-        metrics.consecutive_failures.set_function(lambda: self._failures_in_a_row)
+        self.failures_in_a_row = 0
+        """Answers other than 200 since the last 200; the platform block-lists at ten."""
+        metrics.consecutive_failures.set_function(lambda: self.failures_in_a_row)
         self._last_ms = 0
         metrics.last_callback.set_function(lambda: self._last_ms / 1000)
         self.is_closing = False
@@ -75,7 +76,7 @@ class CallbackHandler:
         except Exception:  # a defect of ours: the platform must still get an answer
             self._log.exception("callback_failed")
             return self._refuse(request, unavailable("an internal error"))
-        self._failures_in_a_row = 0
+        self.failures_in_a_row = 0
         self._ok_counters[outcome].inc()
         metrics.callback_duration.observe(self._clock() - arrived_s)
         text = "quarantined" if outcome is Outcome.QUARANTINED else "ok"
@@ -84,7 +85,7 @@ class CallbackHandler:
         return self._answers[text]
 
     def _refuse(self, request: web.BaseRequest, problem: Problem) -> web.Response:
-        self._failures_in_a_row += 1
+        self.failures_in_a_row += 1
         metrics.callbacks.labels(problem.outcome, str(problem.status.value)).inc()
         response = problem.response()
         if self.is_closing:

@@ -4,7 +4,8 @@
     ├── UsageError                   wrong use or settings: exit 2
     │   ├── SettingsError            one or more settings are wrong, all of them listed
     │   └── MetaMismatchError        the namespace was made for another contract
-    └── RedisUnavailableError        Redis cannot be reached, or cannot serve now: exit 3
+    ├── RedisUnavailableError        Redis cannot be reached, or cannot serve now: exit 3
+    └── UnableError                  neither Redis nor the spool can keep a record now: 503
 
 Driver errors are translated where the driver is called (`bridge.link`); nothing else catches them.
 """
@@ -42,3 +43,7 @@ class RedisUnavailableError(BridgeError):
     """Redis gave no answer in time, no connection, or an answer that it cannot serve now."""
 
     exit_code = 3
+
+
+class UnableError(BridgeError):
+    """The promise of a 200 cannot be made now; the text may be shown to the caller."""

@@ -22,6 +22,7 @@ from bridge.problem import Problem
 KEEPALIVE_S: Final = 3630.0  # an hour and a bit: longer than proxies and the platform keep one
 MAX_LINE_BYTES: Final = 8190
 MAX_HEADERS: Final = 64
+_FINISH_POLL_S: Final = 0.02
 LINGER_S: Final = 2.0  # for reading on after an early answer, so that the client can receive it
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -144,6 +145,21 @@ class HttpServer(web.Server):
     def lost(self) -> None:
         """A connection has ended."""
         self._count(-1)
+
+    @property
+    def open_connections(self) -> int:
+        """How many there are now."""
+        return self._open
+
+    async def finish(self, *, timeout_s: float) -> None:
+        """Closes connections as they become idle, and whatever is left after `timeout_s`."""
+        deadline_s = self._loop.time() + timeout_s
+        while self.connections and self._loop.time() < deadline_s:
+            for connection in self.connections:
+                if isinstance(connection, Connection) and connection.is_idle:
+                    connection.force_close()
+            await asyncio.sleep(_FINISH_POLL_S)
+        await self.shutdown(timeout=1)
 
     def _count(self, change: int) -> None:
         self._open += change

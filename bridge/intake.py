@@ -1,82 +1,131 @@
-"""Group commit: records wait in memory, one flush in flight takes all that wait.
+"""The intake: where a record waits until it is kept, and by which path it goes.
 
-Owns the queue between the HTTP handlers and Redis, and the deadline of each record. A future per
-record, no task and no timer: one task flushes for everybody.
+Owns the queue between the HTTP handlers and Redis, the deadline of each record, and the state of
+the direct path. Group commit: one flush in flight takes all that wait; a future per record, no
+task and no timer. Must not probe Redis or drain the spool: `bridge.drainer` does, and says when.
+
+    HOLDING ──drained──▶ DIRECT ──no answer, refusal, pressure, adoption──▶ SPOOLING
+       ▲                                                                       │
+       └───────────────── the drainer has nearly caught up ────────────────────┘
+       (and back to SPOOLING when a record's deadline passes first)
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final, NamedTuple
 
-from bridge import logs
+from bridge import logs, metrics
 from bridge.clock import Clock
-from bridge.errors import MetaMismatchError, RedisUnavailableError
+from bridge.errors import RedisUnavailableError, UnableError
 from bridge.link import Refused
 from bridge.publisher import Outcome, Publisher, Record
+from bridge.spool import Done, Spool
 
 MAX_BATCH_RECORDS: Final = 512
 MAX_BATCH_BYTES: Final = 2**20
 MAX_WAITING_BYTES: Final = 32 * 2**20
 
 
-class UnableError(Exception):
-    """Nothing can keep the record now; its text may be shown to the caller."""
+class Path(StrEnum):
+    """Where new records go."""
+
+    DIRECT = "direct"
+    SPOOLING = "spooling"
+    HOLDING = "holding"  # they wait in memory for the last ones of the spool to be published
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     record: Record
-    arrived_s: float
-    done: asyncio.Future[Outcome]
+    deadline_s: float
+    done: Done
 
 
 class Intake:
     """Takes records from the HTTP handlers and tells each when its promise can be made."""
 
-    def __init__(self, publisher: Publisher, *, timeout_s: float, clock: Clock) -> None:
+    def __init__(
+        self, publisher: Publisher, spool: Spool, *, timeout_s: float, clock: Clock
+    ) -> None:
         self._publisher = publisher
+        self._spool = spool
         self._timeout_s = timeout_s
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._wake = asyncio.Event()
-        self._is_claimed = False
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._mismatch: str | None = None
+        self._closing: str | None = None
+        self._spill_timer: asyncio.TimerHandle | None = None
         self._log = logs.get("intake")
+        self.path = Path.HOLDING
 
-    def submit(self, record: Record, arrived_s: float) -> asyncio.Future[Outcome]:
-        """A future of what became of the record; `UnableError` now or from the future."""
+    def submit(self, record: Record, arrived_s: float) -> Done:
+        """A future of what became of the record, or of `UnableError`.
+
+        `arrived_s` is when its request arrived, by the intake's clock: its deadline counts from
+        there.
+        """
+        loop = asyncio.get_running_loop()
+        done: Done = loop.create_future()
+        if self.path is Path.SPOOLING:
+            self._spool.append(record, done)
+            return done
         size = record.size_bytes
         if self._waiting_bytes + size > MAX_WAITING_BYTES:
-            raise UnableError("too many callbacks are waiting")
-        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(record, arrived_s, done))
+            done.set_exception(UnableError("too many callbacks are waiting"))
+            return done
+        self._waiting.append(_Waiting(record, arrived_s + self._timeout_s, done))
         self._waiting_bytes += size
         self._wake.set()
-        self._idle.clear()
+        if self.path is Path.HOLDING and self._spill_timer is None:
+            self._spill_timer = loop.call_at(arrived_s + self._timeout_s, self._overdue)
         return done
 
-    def unready_reasons(self) -> list[str]:
-        """Why no promise could be made now; empty if it could."""
-        return [] if self._mismatch is None else [self._mismatch]
+    # --- for the drainer
 
-    async def run(self) -> None:
-        """Flushes until cancelled."""
-        while True:
-            if not self._waiting:
-                self._idle.set()
-                self._wake.clear()
-                await self._wake.wait()
-            await self._flush(self._take())
+    def hold(self) -> None:
+        """New records wait in memory from now on, each until its deadline at most."""
+        if self.path is Path.SPOOLING:
+            self.path = Path.HOLDING
 
-    async def drained(self) -> None:
-        """Returns when nothing waits any more."""
-        await self._idle.wait()
+    def spill(self) -> None:
+        """What waits goes to the spool, in its order, and so does what comes."""
+        self._stop_spill_timer()
+        self.path = Path.SPOOLING
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            self._spool.append(waiting.record, waiting.done)
+        self._waiting_bytes = 0
+
+    def close(self, why: str) -> None:
+        """Has `serve` end: the next records go to the spool."""
+        self._closing = why
+        self._wake.set()
+
+    async def serve(self) -> None:
+        """Opens the direct path and flushes what waits until the path has to be closed.
+
+        To be called when the spool is empty and nothing is on its way to it.
+        """
+        self._stop_spill_timer()
+        self._closing = None
+        self.path = Path.DIRECT
+        self._changed("opened")
+        try:
+            while self._closing is None:
+                if self._waiting:
+                    await self._flush(self._take())
+                else:
+                    self._wake.clear()
+                    await self._wake.wait()
+        finally:
+            self.spill()
+            self._changed("closed", self._closing or "stopping")
+
+    # --- the flush
 
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
@@ -89,39 +138,55 @@ class Intake:
         return batch
 
     async def _flush(self, batch: list[_Waiting]) -> None:
-        left_s = batch[0].arrived_s + self._timeout_s - self._clock()
-        try:
-            if not self._is_claimed:
-                await self._publisher.probe(timeout_s=max(left_s, 0.001))
-                self._is_claimed = True
-                self._mismatch = None
-                left_s = batch[0].arrived_s + self._timeout_s - self._clock()
-            results = await self._publisher.publish(
-                [waiting.record for waiting in batch], timeout_s=max(left_s, 0.001)
-            )
-        except RedisUnavailableError:
-            self._is_claimed = False
-            self._fail(batch, "Redis cannot take the notification now")
-        except MetaMismatchError as error:
-            if self._mismatch is None:
-                self._log.error("meta_mismatch", error=str(error))
-            self._mismatch = str(error)
-            self._fail(batch, "the namespace in Redis belongs to another program")
-        else:
-            for waiting, result in zip(batch, results, strict=True):
-                self._settle(waiting, result)
-
-    def _settle(self, waiting: _Waiting, result: Outcome | Refused) -> None:
-        if waiting.done.done():  # its request was cancelled
+        left_s = batch[0].deadline_s - self._clock()
+        if left_s <= 0:
+            self._divert(batch, "Redis is slower than PUBLISH_TIMEOUT_S")
             return
-        if isinstance(result, Refused):
-            self._log.error("publish_refused", error=result.text)
-            waiting.done.set_exception(UnableError("Redis refused the notification"))
+        try:
+            results = await self._publisher.publish(
+                [waiting.record for waiting in batch], timeout_s=left_s
+            )
+        except RedisUnavailableError as error:
+            self._divert(batch, str(error))
+        except asyncio.CancelledError:
+            self._divert(batch, "stopping")
+            raise
         else:
-            waiting.done.set_result(result)
+            self._settle(batch, results)
 
-    @staticmethod
-    def _fail(batch: list[_Waiting], why: str) -> None:
+    def _settle(self, batch: list[_Waiting], results: Sequence[Outcome | Refused]) -> None:
+        refused: list[_Waiting] = []
+        why = ""
+        for waiting, result in zip(batch, results, strict=True):
+            if isinstance(result, Refused):
+                refused.append(waiting)
+                why = result.text
+            elif not waiting.done.done():  # else its request was cancelled
+                waiting.done.set_result(result)
+        if refused:
+            self._divert(refused, f"Redis refused a batch: {why}")
+
+    def _divert(self, batch: list[_Waiting], why: str) -> None:
+        """To the spool, before anything that came later."""
+        self._closing = why
+        self.path = Path.SPOOLING
         for waiting in batch:
-            if not waiting.done.done():
-                waiting.done.set_exception(UnableError(why))
+            self._spool.append(waiting.record, waiting.done)
+
+    def _overdue(self) -> None:
+        self._spill_timer = None
+        if self.path is Path.HOLDING:
+            self.spill()
+
+    def _stop_spill_timer(self) -> None:
+        if self._spill_timer is not None:
+            self._spill_timer.cancel()
+            self._spill_timer = None
+
+    def _changed(self, change: str, why: str | None = None) -> None:
+        metrics.direct_path.set(self.path is Path.DIRECT)
+        metrics.direct_path_changes.labels(change).inc()
+        if why is None:
+            self._log.info("direct_path_opened")
+        else:
+            self._log.warning("direct_path_closed", reason=why)

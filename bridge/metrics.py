@@ -54,6 +54,37 @@ batch_size = _histogram(
 )
 quarantined = _counter("quarantined", "Bodies put into quarantine.", "reason")
 quarantine_dropped = _counter("quarantine_dropped", "Oldest bodies dropped from quarantine.")
+access_refused = _counter(
+    "access_refused", "Callers that were refused, or would have been (mode log).", "reason", "mode"
+)
+tls_reloads = _counter("tls_reloads", "Certificates read again, by result.", "result")
+direct_path = _gauge(
+    "direct_path_open", "1 while callbacks go straight to Redis, 0 while they are spooled."
+)
+direct_path_changes = _counter("direct_path_changes", "Openings and closings.", "change")
+spool_entries = _gauge("spool_entries", "Records on disk that Redis does not have yet.")
+spool_bytes = _gauge("spool_bytes", "Size of this process's spool files, logs included.")
+spool_max_bytes = _gauge("spool_max_bytes", "Size at which callbacks get 503.")
+spool_oldest = _gauge(
+    "spool_oldest_timestamp_seconds", "When the oldest record on disk arrived; 0 without any."
+)
+spool_able = _gauge("spool_able", "1 while the spool takes records, 0 while it is full or broken.")
+spool_aside = _gauge("spool_set_aside", "Rows set aside because they cannot be published.")
+spool_damaged = _counter("spool_damaged_files", "Spool files put away as damaged.")
+spool_adopted = _counter("spool_adopted_files", "Spool files taken over from dead processes.")
+spool_commit_duration = _histogram(
+    "spool_commit_duration_seconds", "Time a commit to the spool took, disk sync included.", _FAST
+)
+spool_drained = _counter("spool_drained", "Records brought from the spool to Redis.")
+backlog = _gauge(
+    "backlog_entries", "Entries of a partition a group has not handled.", "group", "partition"
+)
+oldest_unhandled = _gauge(
+    "oldest_unhandled_timestamp_seconds",
+    "When the oldest entry a group has not handled was published; 0 without any.",
+    "group",
+)
+redis_memory_used = _gauge("redis_memory_used_ratio", "Of maxmemory; 0 without a limit.")
 connections = _gauge("connections", "Open connections of the public listener.")
 connections_refused = _counter("connections_refused", "Connections closed at MAX_CONNECTIONS.")
 slow_heads = _counter("slow_heads", "Connections closed because a request head took too long.")

@@ -21,12 +21,13 @@ _TURN_CAUSES: Final = {ord("a"): "age", ord("f"): "full"}
 
 
 class Outcome(StrEnum):
-    """What became of a record that Redis took."""
+    """What became of a record that is kept."""
 
     PUBLISHED = "published"
     LATE = "late"
     DUPLICATE = "duplicate"
     QUARANTINED = "quarantined"
+    SPOOLED = "spooled"
 
 
 _OUTCOMES: Final = {

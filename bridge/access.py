@@ -1,0 +1,180 @@
+"""Who may call: credentials, source networks and trusted proxies, checked before anything is read.
+
+A caller needs to come from an allowed network, if any is set, and to show one valid credential of
+any kind, if any is set. (Client certificates are checked by TLS, before there is a request.) Says
+nothing of what was wrong beyond 401 and 403, and logs callers it refused at most now and then:
+whoever may not call must not be able to fill the log.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from http import HTTPStatus
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final, Literal
+
+from aiohttp import web
+
+from bridge import logs, metrics
+from bridge.clock import Clock
+from bridge.problem import Problem
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+Refusal = Literal["credentials", "network"]
+
+_LOG_EVERY_S: Final = 10.0
+_REMEMBERED_SOURCES: Final = 1024
+
+
+class AccessControl:
+    """Lets a request in, or raises the `Problem` that refuses it.
+
+    With `enforce` off every request is let in, and the refusals there would have been are counted
+    and logged: for trying new credentials without being block-listed.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokens: Sequence[str] = (),
+        basic_credentials: Sequence[str] = (),
+        secret_headers: Sequence[str] = (),
+        allowed_networks: Sequence[Network] = (),
+        trusted_proxies: Sequence[Network] = (),
+        enforce: bool = True,
+        clock: Clock,
+    ) -> None:
+        self._tokens = [_digest(token) for token in tokens]
+        self._basic = [_digest(pair) for pair in basic_credentials]
+        self._headers: dict[str, list[bytes]] = {}
+        for pair in secret_headers:
+            name, _, value = pair.partition(":")
+            self._headers.setdefault(name.strip(), []).append(_digest(value.strip()))
+        self._allowed = tuple(allowed_networks)
+        self._proxies = tuple(trusted_proxies)
+        self._enforce = enforce
+        self._clock = clock
+        self._is_source_allowed = lru_cache(_REMEMBERED_SOURCES)(self._look_up_source)
+        self._unlogged: dict[Refusal, int] = {"credentials": 0, "network": 0}
+        self._log_at_s: dict[Refusal, float] = {"credentials": 0.0, "network": 0.0}
+        self._log = logs.get("access")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody who can reach the port may call."""
+        return not (self._tokens or self._basic or self._headers or self._allowed)
+
+    def check(self, request: web.BaseRequest) -> None:
+        """Returns if the request may pass; raises `Problem` 403 or 401."""
+        if self._allowed:
+            forwarded = tuple(request.headers.getall("X-Forwarded-For", ()))
+            if not self._is_source_allowed(request.remote, forwarded):
+                self._refuse("network", request.remote)
+        if (self._tokens or self._basic or self._headers) and not self._has_credential(request):
+            self._refuse("credentials", request.remote)
+
+    def _refuse(self, reason: Refusal, remote: str | None) -> None:
+        metrics.access_refused.labels(reason, "enforce" if self._enforce else "log").inc()
+        self._unlogged[reason] += 1
+        if self._clock() >= self._log_at_s[reason]:
+            self._log_at_s[reason] = self._clock() + _LOG_EVERY_S
+            count, self._unlogged[reason] = self._unlogged[reason], 0
+            self._log.warning(
+                "access_refused" if self._enforce else "access_would_be_refused",
+                reason=reason,
+                remote=remote,
+                count=count,
+            )
+        if not self._enforce:
+            return
+        if reason == "network":
+            raise Problem(HTTPStatus.FORBIDDEN, "forbidden", "the source address is not allowed")
+        raise Problem(
+            HTTPStatus.UNAUTHORIZED,
+            "unauthorized",
+            "credentials are missing or wrong",
+            headers={"WWW-Authenticate": self._challenge()},
+        )
+
+    def _challenge(self) -> str:  # RFC 9110, 11.6.1: a 401 names at least one scheme
+        schemes = [("Bearer", self._tokens), ("Basic", self._basic), ("Header", self._headers)]
+        return ", ".join(f'{name} realm="nb-bridge"' for name, used in schemes if used)
+
+    # --- credentials
+
+    def _has_credential(self, request: web.BaseRequest) -> bool:
+        scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+        scheme = scheme.lower()
+        if scheme == "bearer" and _is_among(value.strip(), self._tokens):
+            return True
+        if scheme == "basic" and _is_among(_decoded(value), self._basic):
+            return True
+        return any(
+            _is_among(presented, digests)
+            for name, digests in self._headers.items()
+            for presented in request.headers.getall(name, ())
+        )
+
+    # --- source
+
+    def _look_up_source(self, remote: str | None, forwarded: tuple[str, ...]) -> bool:
+        source = self._source(remote, forwarded)
+        return source is not None and _is_in(source, self._allowed)
+
+    def _source(self, remote: str | None, forwarded: tuple[str, ...]) -> Address | None:
+        """The address of the caller: the last one that is not a proxy of ours.
+
+        Every proxy appends who called it, so only what stands right of the first address we do not
+        trust was written by us; anything further left may be invented by the caller.
+        """
+        source = _address(remote or "")
+        hops = [hop for line in forwarded for hop in line.split(",")]
+        while source is not None and hops and _is_in(source, self._proxies):
+            source = _address(hops.pop())
+        return source
+
+
+def _is_in(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address.version == it.version and address in it for it in networks)
+
+
+def _address(text: str) -> Address | None:
+    """An address as written by proxies: with or without port, IPv6 perhaps in brackets."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def _digest(secret: str) -> bytes:
+    return blake2b(secret.encode("utf-8", "surrogateescape"), digest_size=32).digest()
+
+
+def _is_among(presented: str, digests: Sequence[bytes]) -> bool:
+    """Compares digests of one length, and all of them: the time tells nothing of the secrets."""
+    found = False
+    digest = _digest(presented)
+    for valid in digests:
+        found |= hmac.compare_digest(digest, valid)
+    return found
+
+
+def _decoded(value: str) -> str:
+    try:
+        return base64.b64decode(value.strip(), validate=True).decode()
+    except (binascii.Error, ValueError):
+        return ""

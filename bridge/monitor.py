@@ -1,0 +1,216 @@
+"""Watching Redis from the ingress: backlog per group, memory, and the heartbeat of this process.
+
+Owns the backlog metrics, which so can be seen and scaled on when every worker is dead, and the
+judgement that Redis has to be spared. Uses a connection of its own; must not publish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from bridge import logs, metrics
+from bridge.clock import epoch_ms
+from bridge.contract import Keys, entry_order
+from bridge.errors import RedisUnavailableError
+from bridge.link import Call, Health, Link, Refused, command
+
+INTERVAL_S: Final = 2.0
+TIMEOUT_S: Final = 5.0
+MEMORY_HIGH: Final = 0.95  # of maxmemory: beyond, Redis is spared…
+MEMORY_LOW: Final = 0.90  # …until it is below this again
+BACKLOG_LOW: Final = 0.9  # of MAX_BACKLOG, likewise
+_FORGET_MS: Final = 3600 * 1000
+_FORGET_EVERY: Final = 100  # looks
+
+
+class SilentHealth(Health):
+    """For a link whose troubles are no news: the publisher's link tells them."""
+
+    def succeeded(self) -> None:
+        """Says nothing."""
+
+    def failed(self, error: RedisUnavailableError) -> None:
+        """Says nothing."""
+
+
+@dataclass(slots=True, kw_only=True)
+class GroupBacklog:
+    """What one group has not handled."""
+
+    by_partition: dict[int, int] = field(default_factory=dict)
+    oldest_ms: int | None = None
+
+    @property
+    def entries(self) -> int:
+        """Over all partitions."""
+        return sum(self.by_partition.values())
+
+
+class Monitor:
+    """Looks at Redis every `INTERVAL_S`, and calls `press` when it has to be spared, or not."""
+
+    def __init__(
+        self,
+        link: Link,
+        keys: Keys,
+        *,
+        partitions: int,
+        max_backlog: int,
+        name: str,
+        press: Callable[[str | None], None],
+        heartbeat: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self._link = link
+        self._keys = keys
+        self._partitions = partitions
+        self._max_backlog = max_backlog
+        self._name = name
+        self._press = press
+        self._heartbeat = heartbeat
+        self._pressure: str | None = None
+        self._looks = 0
+        self._log = logs.get("monitor")
+        self.backlogs: dict[str, GroupBacklog] = {}
+        """As last seen."""
+        self.seen_at_ms: int | None = None
+
+    async def run(self) -> None:
+        """Looks until cancelled; a Redis that is away is looked at again."""
+        while True:
+            try:
+                await self.look()
+            except RedisUnavailableError:
+                pass  # the publisher's link has told
+            await asyncio.sleep(INTERVAL_S)
+
+    async def look(self) -> None:
+        """One look, with everything that follows from it; `RedisUnavailableError`."""
+        calls = [command("SMEMBERS", self._keys.groups), command("INFO", "memory")]
+        for partition in range(self._partitions):
+            stream = self._keys.stream(partition)
+            calls += [command("XLEN", stream), command("XINFO", "GROUPS", stream)]
+        registered, memory, *streams = await self._link.run(calls, timeout_s=TIMEOUT_S)
+        backlogs, positions = _backlogs(registered, streams)
+        await self._find_oldest(backlogs, positions)
+        self._show(backlogs)
+        self.seen_at_ms = epoch_ms()
+        self._judge(_memory_ratio(memory))
+        await self._tell()
+
+    async def forget(self) -> None:
+        """Takes this process off the list of ingresses, at its end."""
+        try:
+            await self._link.one(command("HDEL", self._keys.ingresses, self._name), timeout_s=1)
+        except RedisUnavailableError:
+            pass  # the others forget it in an hour
+
+    async def _find_oldest(
+        self, backlogs: Mapping[str, GroupBacklog], positions: Mapping[tuple[str, int], bytes]
+    ) -> None:
+        """Fills in `oldest_ms`: the oldest pending entry, else the first one not delivered."""
+        calls: list[Call] = []
+        groups: list[str] = []
+        for (group, partition), last_delivered in positions.items():
+            stream = self._keys.stream(partition)
+            calls.append(command("XPENDING", stream, group))
+            calls.append(command("XRANGE", stream, b"(" + last_delivered, "+", "COUNT", 1))
+            groups += [group, group]
+        if not calls:
+            return
+        replies = await self._link.run(calls, timeout_s=TIMEOUT_S)
+        for group, reply in zip(groups, replies, strict=True):
+            if isinstance(reply, Refused) or not reply or not reply[0]:
+                continue
+            # XPENDING: count, lowest id, highest id, consumers; XRANGE: id and fields per entry.
+            first_id = reply[1] if isinstance(reply[0], int) else reply[0][0]
+            ms, _ = entry_order(first_id)
+            backlog = backlogs[group]
+            backlog.oldest_ms = min(ms, backlog.oldest_ms or ms)
+
+    def _show(self, backlogs: dict[str, GroupBacklog]) -> None:
+        for group in self.backlogs.keys() - backlogs.keys():  # retired by an operator
+            for partition in self.backlogs[group].by_partition:
+                metrics.backlog.remove(group, str(partition))
+            metrics.oldest_unhandled.remove(group)
+        for group, backlog in backlogs.items():
+            for partition, entries in backlog.by_partition.items():
+                metrics.backlog.labels(group, str(partition)).set(entries)
+            metrics.oldest_unhandled.labels(group).set((backlog.oldest_ms or 0) / 1000)
+        self.backlogs = backlogs
+
+    def _judge(self, memory_ratio: float) -> None:
+        metrics.redis_memory_used.set(memory_ratio)
+        is_pressed = self._pressure is not None
+        why: str | None = None
+        if memory_ratio >= (MEMORY_LOW if is_pressed else MEMORY_HIGH):
+            why = "Redis is near its maxmemory"
+        limit = self._max_backlog * (BACKLOG_LOW if is_pressed else 1)
+        for group, backlog in self.backlogs.items():
+            if backlog.entries >= limit:
+                why = f"group {group} is further behind than MAX_BACKLOG"
+        if (why is None) != (self._pressure is None):
+            if why is None:
+                self._log.info("redis_spared_no_longer")
+            else:
+                self._log.warning("redis_spared", reason=why)
+        self._pressure = why
+        self._press(why)
+
+    async def _tell(self) -> None:
+        now_ms = epoch_ms()
+        key = self._keys.ingresses
+        beat = orjson.dumps({**self._heartbeat(), "at_ms": now_ms})
+        await self._link.one(command("HSET", key, self._name, beat), timeout_s=TIMEOUT_S)
+        self._looks += 1
+        if self._looks % _FORGET_EVERY == 1:
+            found = await self._link.one(command("HGETALL", key), timeout_s=TIMEOUT_S)
+            names = [n for n, raw in zip(found[::2], found[1::2], strict=True) if _is_old(raw)]
+            if names:
+                await self._link.one(command("HDEL", key, *names), timeout_s=TIMEOUT_S)
+
+
+def _backlogs(
+    registered: Any, streams: list[Any]
+) -> tuple[dict[str, GroupBacklog], dict[tuple[str, int], bytes]]:
+    """Backlog per group, and the last id delivered per group and partition where there is some.
+
+    Where Redis cannot tell the lag (it is null after deletions, and unknown before 7.0) the whole
+    stream counts: an upper bound, for what every group has handled is trimmed.
+    """
+    names = [] if isinstance(registered, Refused) else [name.decode() for name in registered]
+    backlogs = {name: GroupBacklog() for name in names}
+    positions: dict[tuple[str, int], bytes] = {}
+    for partition, (length, infos) in enumerate(zip(streams[::2], streams[1::2], strict=True)):
+        if isinstance(length, Refused):
+            continue
+        for name in names:  # a group that is not on the stream yet has all of it before it
+            backlogs[name].by_partition[partition] = length
+        for info in [] if isinstance(infos, Refused) else infos:
+            group = dict(zip(info[::2], info[1::2], strict=True))
+            name, lag = group[b"name"].decode(), group.get(b"lag")
+            pending = group[b"pending"]
+            behind = pending + lag if lag is not None else length
+            backlogs.setdefault(name, GroupBacklog()).by_partition[partition] = behind
+            if behind:
+                positions[name, partition] = group[b"last-delivered-id"]
+    return backlogs, positions
+
+
+def _memory_ratio(info: Any) -> float:
+    if isinstance(info, Refused):
+        return 0.0
+    lines = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
+    limit = int(lines.get(b"maxmemory", 0))
+    return int(lines.get(b"used_memory", 0)) / limit if limit else 0.0
+
+
+def _is_old(raw: bytes) -> bool:
+    try:
+        return int(orjson.loads(raw)["at_ms"]) < epoch_ms() - _FORGET_MS
+    except (ValueError, KeyError, TypeError):
+        return True

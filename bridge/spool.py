@@ -1,0 +1,284 @@
+"""The spool: records on disk while Redis cannot take them, oldest first.
+
+Owns the group commit: one transaction takes all records that wait, and the removal of what was
+published beside it, so that draining costs no syncs of its own. Must not decide when to spool or
+to drain; `bridge.intake` and `bridge.drainer` do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bridge import logs, metrics
+from bridge.errors import UnableError, UsageError
+from bridge.one_thread import OneThread
+from bridge.publisher import Outcome, Record
+from bridge.spool_file import is_full
+from bridge.spool_files import Chunk, Source, SpoolFiles
+from bridge.spool_row import Row
+
+SYNC_LIMIT_S: Final = 5.0  # a disk slower than this is broken
+MAX_QUEUED_BYTES: Final = 32 * 2**20
+_MAX_ROWS_A_COMMIT: Final = 2000
+_RETRY_S: Final = 1.0
+
+Done = asyncio.Future[Outcome]
+
+
+class Spool:
+    """The disk queue of one ingress process."""
+
+    def __init__(self, folder: Path, *, max_bytes: int, sync_limit_s: float = SYNC_LIMIT_S) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._sync_limit_s = sync_limit_s
+        self._files = SpoolFiles(folder, max_bytes=max_bytes)
+        self._own_thread: OneThread | None = None
+        self._queued: list[tuple[Record, Done]] = []
+        self._queued_bytes = 0
+        self._in_flight = 0
+        self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._is_stuck = False
+        self._log = logs.get("spool")
+        self.trouble: str | None = None
+        """Why records could not be taken the last time; `None` if they could."""
+        metrics.spool_max_bytes.set(max_bytes)
+        metrics.spool_able.set(1)
+
+    async def open(self) -> None:
+        """Makes this process's file and adopts those of dead ones.
+
+        `UsageError` where the folder cannot be used at all. A disk that is full or fails now is no
+        reason not to start: then the spool is in trouble until a commit succeeds.
+        """
+        self._own_thread = OneThread("spool")
+        try:
+            await self._thread.call(self._files.open_own)
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            raise UsageError(
+                f"the spool folder {self._folder} cannot be used ({error.strerror}): "
+                "set NB_BRIDGE_SPOOL_DIR to a folder on a local disk that this user may write to"
+            ) from error
+        except (OSError, sqlite3.Error) as error:
+            self._in_trouble(_told(error))
+        await self.adopt()
+
+    @property
+    def _thread(self) -> OneThread:
+        assert self._own_thread is not None, "not opened"
+        return self._own_thread
+
+    # --- for the intake
+
+    def append(self, record: Record, done: Done) -> None:
+        """Queues a record; `done` is `SPOOLED` once it is on the disk, or fails with `UnableError`.
+
+        Records get their places in the order of the calls.
+        """
+        if self._is_stuck:
+            _fail(done, "the disk does not answer")
+        elif self._queued_bytes + record.size_bytes > MAX_QUEUED_BYTES:
+            _fail(done, "too many callbacks are waiting for the disk")
+        else:
+            self._queued.append((record, done))
+            self._queued_bytes += record.size_bytes
+            self._settled.clear()
+            self._wake.set()
+
+    @property
+    def outstanding(self) -> int:
+        """Records that are not published: on the disk, or on their way to it."""
+        on_disk = sum(source.outstanding for source in self._files.sources())
+        return on_disk + len(self._queued) + self._in_flight
+
+    # --- for the drainer
+
+    async def read(self, *, max_rows: int, max_bytes: int) -> Chunk | None:
+        """The oldest rows that are not confirmed, without those still on their way to the disk.
+
+        `None` if there are none; `sqlite3.Error` where the disk fails.
+        """
+        chunk = await self._thread.call(
+            lambda: self._files.read(max_rows=max_rows, max_bytes=max_bytes)
+        )
+        if chunk is not None and not chunk.rows:  # fewer on the disk than we counted
+            chunk.source.outstanding = 0
+            self._wake.set()
+            return None
+        return chunk
+
+    def confirm(self, source: Source, row_id: int, count: int) -> None:
+        """Redis has the next `count` rows of `source`, the last of them `row_id`.
+
+        They leave the disk with the next commit. If that never comes they are published again,
+        and recognised.
+        """
+        source.confirmed_id = row_id
+        source.outstanding = max(0, source.outstanding - count)
+        metrics.spool_drained.inc(count)
+        self._wake.set()
+
+    async def set_aside(self, row: Row, reason: str) -> None:
+        """Keeps a row that cannot be published out of the way; confirm it afterwards."""
+        await self._thread.call(self._files.set_aside, row, reason)
+        self._log.error("row_set_aside", reason=reason, received_at_ms=row.received_at_ms)
+
+    async def settled(self) -> None:
+        """Returns when no record is on its way to the disk any more."""
+        await self._settled.wait()
+
+    async def adopt(self) -> int:
+        """Takes over the files of dead processes; returns how many records that brought."""
+        try:
+            found = await self._thread.call(self._files.adopt_dead)
+        except OSError as error:
+            self._log.error("spool_folder_unreadable", error=str(error))
+            return 0
+        for source in found:
+            metrics.spool_adopted.inc()
+            self._log.info("spool_adopted", file=source.file.path.name, entries=source.outstanding)
+        self._wake.set()
+        self._show()
+        return sum(source.outstanding for source in found)
+
+    # --- for whoever watches
+
+    def status(self) -> dict[str, Any]:
+        """For /status."""
+        sources = self._files.sources()
+        return {
+            "entries": self.outstanding,
+            "bytes": sum(source.size_bytes for source in sources),
+            "max_bytes": self._max_bytes,
+            "oldest_received_at_ms": self._oldest_ms(),
+            "set_aside": sum(source.file.aside for source in sources),
+            "adopted_files": len(self._files.adopted),
+            "trouble": self.trouble,
+            "folder": str(self._folder),
+        }
+
+    # --- the group commit
+
+    async def run(self) -> None:
+        """Commits until cancelled."""
+        while True:
+            if not self._queued:
+                self._settled.set()
+                self._wake.clear()
+                await self._clean()
+                self._show()
+                await self._wake.wait()
+            batch = self._queued[:_MAX_ROWS_A_COMMIT]
+            del self._queued[:_MAX_ROWS_A_COMMIT]
+            self._queued_bytes -= sum(record.size_bytes for record, _ in batch)
+            self._in_flight = len(batch)
+            if batch:
+                await self._commit(batch)
+            self._in_flight = 0
+
+    async def _commit(self, batch: Sequence[tuple[Record, Done]]) -> None:
+        began_s = time.perf_counter()
+        writing = self._thread.call(self._files.append, [record for record, _ in batch])
+        await asyncio.wait({writing}, timeout=self._sync_limit_s)
+        if not writing.done():
+            await self._stuck(batch, writing)
+        metrics.spool_commit_duration.observe(time.perf_counter() - began_s)
+        try:
+            accepted = writing.result()
+        except (OSError, sqlite3.Error) as error:
+            self._in_trouble(_told(error))
+            accepted = 0
+        else:
+            assert self._files.own is not None
+            self._files.own.outstanding += accepted
+            if accepted == len(batch):
+                self._recovered()
+            else:
+                self._in_trouble("the spool is full")
+        for _, done in batch[:accepted]:
+            if not done.done():
+                done.set_result(Outcome.SPOOLED)
+        for _, done in batch[accepted:]:
+            _fail(done, self.trouble or "the spool failed")
+
+    async def _stuck(
+        self, batch: Sequence[tuple[Record, Done]], writing: asyncio.Future[int]
+    ) -> None:
+        """Answers for a disk that does not, and waits for it to come back."""
+        self._is_stuck = True
+        self._in_trouble(f"the disk did not answer within {self._sync_limit_s:g} s")
+        for _, done in (*batch, *self._queued):
+            _fail(done, "the disk does not answer")
+        self._queued.clear()
+        self._queued_bytes = 0
+        await asyncio.wait({writing})
+        self._is_stuck = False
+
+    async def _clean(self) -> None:
+        """Removes what Redis has from the disk, when nothing more urgent waits."""
+        try:
+            await self._thread.call(self._files.clean)
+        except (OSError, sqlite3.Error) as error:
+            self._log.warning("spool_not_cleaned", error=str(error))
+            asyncio.get_running_loop().call_later(_RETRY_S, self._wake.set)
+
+    async def close(self) -> None:
+        """Closes the files, after `run` was cancelled; one with nothing in it is removed.
+
+        Gives up on a disk that does not answer.
+        """
+        if self._own_thread is None:
+            return
+        try:
+            async with asyncio.timeout(self._sync_limit_s):
+                await self._thread.call(self._files.close)
+        except TimeoutError:
+            self._log.error("spool_not_closed", error="the disk does not answer")
+        except (OSError, sqlite3.Error) as error:
+            self._log.error("spool_not_closed", error=str(error))
+        finally:
+            self._thread.close()
+            self._own_thread = None
+
+    # --- telling
+
+    def _in_trouble(self, why: str) -> None:
+        if self.trouble is None:
+            self._log.error("spool_in_trouble", error=why)
+        self.trouble = why
+        metrics.spool_able.set(0)
+
+    def _recovered(self) -> None:
+        if self.trouble is not None:
+            self._log.info("spool_recovered")
+        self.trouble = None
+        metrics.spool_able.set(1)
+
+    def _oldest_ms(self) -> int | None:
+        stamps = [it.oldest_ms for it in self._files.sources() if it.oldest_ms is not None]
+        return min(stamps, default=None)
+
+    def _show(self) -> None:
+        status = self.status()
+        metrics.spool_entries.set(status["entries"])
+        metrics.spool_bytes.set(status["bytes"])
+        metrics.spool_aside.set(status["set_aside"])
+        metrics.spool_oldest.set((status["oldest_received_at_ms"] or 0) / 1000)
+
+
+def _fail(done: Done, why: str) -> None:
+    if not done.done():
+        done.set_exception(UnableError(why))
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, sqlite3.Error) and is_full(error):
+        return "the disk is full"
+    return f"the disk failed: {error}"

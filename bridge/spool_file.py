@@ -1,0 +1,209 @@
+"""One spool file: an SQLite database of rows in the order they came.
+
+Owns the SQL and the size bound. Blocks, and belongs to the one thread that opened it. Must not
+decide what happens when the disk fails: every `sqlite3.Error` goes to the caller.
+
+A commit is durable when it returns (WAL with synchronous=FULL syncs the log at each commit:
+https://www.sqlite.org/pragma.html#pragma_synchronous). Never on a network file system: WAL needs
+memory shared between the processes that use the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from bridge.spool_row import Row
+
+SCHEMA_VERSION: Final = 1
+PAGE_BYTES: Final = 4096
+_ROW_OVERHEAD_BYTES: Final = 64
+_MAX_WAL_PAGES: Final = 1000  # SQLite's own default
+_WORTH_SHRINKING_PAGES: Final = 64
+_DAMAGED: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+_FULL: Final = sqlite3.SQLITE_FULL
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS rows (
+    id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, received_at_ms INTEGER NOT NULL,
+    extra TEXT, body BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS aside (
+    id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, received_at_ms INTEGER NOT NULL,
+    extra TEXT, body BLOB NOT NULL, reason TEXT NOT NULL
+);
+"""
+
+
+class NewerSpoolError(Exception):
+    """A file of a newer version of this program: not damaged, only not ours to read."""
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether `error` says that the file itself is broken, rather than the disk below it."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _DAMAGED  # the low byte is the primary code
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether `error` says that there is no room, on the disk or within the file's bound."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == _FULL
+
+
+class SpoolFile:
+    """Rows on disk, oldest first, and beside them those set aside."""
+
+    def __init__(self, path: Path, *, max_bytes: int) -> None:
+        """Opens or creates `path`; `sqlite3.Error`, or `NewerSpoolError`."""
+        self.path = path
+        self._max_bytes = max_bytes
+        wal_pages = max(8, min(_MAX_WAL_PAGES, max_bytes // 8 // PAGE_BYTES))
+        self._max_pages = max(16, max_bytes // PAGE_BYTES - wal_pages)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=5, check_same_thread=False)
+        try:
+            self._prepare(wal_pages)
+            self.entries: int = self._one("SELECT count(*) FROM rows")
+            self.aside: int = self._one("SELECT count(*) FROM aside")
+            self._next_id: int = self._one("SELECT coalesce(max(id), 0) + 1 FROM rows")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, wal_pages: int) -> None:
+        if self._one("PRAGMA user_version") > SCHEMA_VERSION:
+            raise NewerSpoolError(f"{self.path.name} was written by a newer version")
+        for pragma in (
+            f"page_size={PAGE_BYTES}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            f"wal_autocheckpoint={wal_pages}",
+            f"journal_size_limit={wal_pages * PAGE_BYTES}",
+            # The last line of defence; `write` looks before.
+            f"max_page_count={self._max_pages + 16}",
+        ):
+            self._db.execute(f"PRAGMA {pragma}")
+        with self._transaction():
+            for statement in _SCHEMA.split(";"):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing would be lost with the file."""
+        return self.entries == 0 and self.aside == 0
+
+    def size_bytes(self) -> int:
+        """What it takes on the disk, log included."""
+        total = 0
+        for suffix in ("", "-wal"):
+            with contextlib.suppress(OSError):
+                total += os.stat(f"{self.path}{suffix}").st_size
+        return total
+
+    def oldest_received_at_ms(self) -> int | None:
+        """When the first row arrived; `None` without rows."""
+        found = self._db.execute("SELECT received_at_ms FROM rows ORDER BY id LIMIT 1").fetchone()
+        return None if found is None else int(found[0])
+
+    def reserve_ids(self, count: int) -> int:
+        """The first of `count` ids nobody else gets; they rise for as long as the file is open."""
+        first = self._next_id
+        self._next_id += count
+        return first
+
+    def write(self, rows: Sequence[Row], *, confirmed_id: int = 0) -> int:
+        """Removes rows up to `confirmed_id`, then appends as many of `rows` as fit, durably.
+
+        Returns how many fitted: the first ones, for later ones must not overtake.
+        """
+        with self._transaction():
+            removed = self._db.execute("DELETE FROM rows WHERE id <= ?", (confirmed_id,)).rowcount
+            fitting = rows[: self._fitting(rows)]
+            self._db.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", fitting)
+        self.entries += len(fitting) - removed
+        return len(fitting)
+
+    def read(self, *, after_id: int, max_rows: int, max_bytes: int) -> list[Row]:
+        """The oldest rows behind `after_id`, at least one if there is any."""
+        found: list[Row] = []
+        size = 0
+        query = (
+            "SELECT id, kind, received_at_ms, extra, body FROM rows"
+            " WHERE id > ? ORDER BY id LIMIT ?"
+        )
+        cursor = self._db.execute(query, (after_id, max_rows))
+        try:
+            for raw in cursor:
+                row = Row._make(raw)
+                size += len(row.body)
+                if found and size > max_bytes:
+                    break
+                found.append(row)
+        finally:
+            cursor.close()  # an open one would keep the log from being written back
+        return found
+
+    def set_aside(self, row: Row, reason: str) -> None:
+        """Keeps a row where it is in nobody's way; the caller removes it from where it was."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO aside (kind, received_at_ms, extra, body, reason)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (*row[1:], reason),
+            )
+        self.aside += 1
+
+    def move_aside_to(self, other: SpoolFile) -> None:
+        """Moves all rows set aside to `other`; done twice if interrupted, never lost."""
+        while self.aside:
+            query = "SELECT id, kind, received_at_ms, extra, body, reason FROM aside LIMIT 1"
+            *raw, reason = self._db.execute(query).fetchone()
+            row = Row._make(raw)
+            other.set_aside(row, reason)
+            self._db.execute("DELETE FROM aside WHERE id = ?", (row.id,))
+            self.aside -= 1
+
+    def shrink(self) -> None:
+        """Gives the room of removed rows back to the disk, once there are none left."""
+        if self.entries or self._one("PRAGMA freelist_count") < _WORTH_SHRINKING_PAGES:
+            return
+        self._db.execute("VACUUM")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Closes the file; SQLite removes its log if all of it was written back."""
+        self._db.close()
+
+    def _fitting(self, rows: Sequence[Row]) -> int:
+        if not rows:
+            return 0
+        used = self._one("PRAGMA page_count") - self._one("PRAGMA freelist_count")
+        room_bytes = (self._max_pages - used) * PAGE_BYTES
+        for place, row in enumerate(rows):
+            size = len(row.body) + len(row.extra or "") + _ROW_OVERHEAD_BYTES
+            if size > PAGE_BYTES // 4:  # long rows take pages of their own
+                size += PAGE_BYTES
+            room_bytes -= size
+            if room_bytes < 0:
+                return place
+        return len(rows)
+
+    def _one(self, query: str) -> int:
+        return int(self._db.execute(query).fetchone()[0])
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # SQLite ends it by itself after some errors
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+            raise

@@ -1,0 +1,108 @@
+"""The folder of spool files: which are ours, which are a dead process's, and which are damaged.
+
+Every file `X.db` has a lock file `X.lock` beside it that its process keeps flocked: the kernel
+gives the lock up when the process ends, however it ends. Not the database itself is locked, for
+closing that anywhere in the process would drop SQLite's own locks on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+_DATABASE, _LOCK = ".db", ".lock"
+
+
+class FileLock:
+    """A flocked lock file; `take` it, and `release` it."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @property
+    def database(self) -> Path:
+        """The spool file this lock guards."""
+        return self.path.with_suffix(_DATABASE)
+
+    @classmethod
+    def take(cls, path: Path) -> FileLock | None:
+        """Creates the lock file if need be and locks it; `None` if another process has it."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last owner may have removed it between our open and our lock.
+            is_there = os.fstat(descriptor).st_ino == os.stat(path).st_ino
+        except (BlockingIOError, FileNotFoundError):
+            is_there = False
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if not is_there:
+            os.close(descriptor)
+            return None
+        return cls(path, descriptor)
+
+    def release(self, *, remove: bool) -> None:
+        """Unlocks; with `remove` the database, its log and the lock file go as well."""
+        if remove:
+            for suffix in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{self.database}{suffix}")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+        os.close(self._descriptor)
+
+
+def new_lock(folder: Path) -> FileLock:
+    """A lock on a name nobody has used; makes the folder. `OSError` where that cannot be."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    while True:
+        lock = FileLock.take(folder / f"spool-{uuid.uuid4().hex[:12]}{_LOCK}")
+        if lock is not None:
+            sync(folder)
+            return lock
+
+
+def dead_locks(folder: Path) -> Iterator[FileLock]:
+    """Locks of the files whose processes have ended, oldest file first; each is now ours."""
+    names = {path.with_suffix(_LOCK) for path in folder.glob(f"spool-*{_DATABASE}")}
+    names |= set(folder.glob(f"spool-*{_LOCK}"))
+    for path in sorted(names, key=_age):
+        lock = FileLock.take(path)
+        if lock is None:
+            continue
+        if lock.database.exists():
+            yield lock
+        else:  # its process ended before it made a file, or after it removed it
+            lock.release(remove=True)
+
+
+def put_away(lock: FileLock) -> Path:
+    """Renames a damaged file so that nobody opens it again; returns its new name."""
+    away = lock.database.with_suffix(".damaged")
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(f"{lock.database}{suffix}", f"{away}{suffix}")
+    lock.release(remove=True)
+    return away
+
+
+def sync(folder: Path) -> None:
+    """Makes names created in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _age(lock_path: Path) -> float:
+    for path in (lock_path.with_suffix(_DATABASE), lock_path):
+        with contextlib.suppress(OSError):
+            return path.stat().st_mtime
+    return 0.0

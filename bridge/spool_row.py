@@ -1,0 +1,77 @@
+"""A record as a row of the spool: what is stored is what arrived, and is validated again.
+
+So a row needs no format of its own that could age: the body decides what it is, whichever version
+of the program reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final, NamedTuple
+
+from bridge.notification import accept_command_status
+from bridge.publisher import Arrival, Record
+from bridge.quarantine import QuarantinedBody, Reason
+
+COMMAND_STATUS: Final = 0
+QUARANTINE: Final = 1
+
+
+class Row(NamedTuple):
+    """One row. `extra` is the traceparent of a notification, JSON for a quarantined body."""
+
+    id: int
+    kind: int
+    received_at_ms: int
+    extra: str | None
+    body: bytes
+
+
+class UnreadableRowError(ValueError):
+    """A row that is no record; its text says why."""
+
+
+def to_row(id: int, record: Record) -> Row:
+    """The row that keeps `record`."""
+    if isinstance(record, Arrival):
+        return Row(
+            id,
+            COMMAND_STATUS,
+            record.received_at_ms,
+            record.traceparent,
+            record.notification.body,
+        )
+    extra = {
+        "path": record.path,
+        "reason": record.reason,
+        "details": record.details,
+        "length_bytes": record.length_bytes,
+        "sha256": record.sha256,
+    }
+    return Row(id, QUARANTINE, record.received_at_ms, json.dumps(extra), record.body)
+
+
+def to_record(row: Row) -> Record:
+    """The record `row` keeps; `UnreadableRowError` where it keeps none."""
+    try:
+        if row.kind == COMMAND_STATUS:
+            return Arrival(accept_command_status(row.body), row.received_at_ms, row.extra)
+        if row.kind == QUARANTINE:
+            return _quarantined(row)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnreadableRowError(str(error)) from error
+    raise UnreadableRowError(f"rows of kind {row.kind} are not known to this version")
+
+
+def _quarantined(row: Row) -> QuarantinedBody:
+    extra = json.loads(row.extra or "")
+    reason: Reason = "not_json" if extra["reason"] == "not_json" else "not_a_notification"
+    return QuarantinedBody(
+        received_at_ms=row.received_at_ms,
+        path=extra["path"],
+        reason=reason,
+        details=extra["details"],
+        length_bytes=int(extra["length_bytes"]),
+        sha256=extra["sha256"],
+        body=row.body,
+    )

@@ -1,0 +1,58 @@
+"""Reading the certificate again when its files have changed."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from bridge import logs, metrics
+from bridge.errors import UsageError
+from bridge.tls import TlsFiles
+
+INTERVAL_S: Final = 2.0
+
+
+class TlsReloader:
+    """Looks at the files every `INTERVAL_S`, and has new connections served with new ones.
+
+    Files that cannot be used, such as a certificate whose key is not there yet, change nothing:
+    the old ones go on, and are told about once.
+    """
+
+    def __init__(
+        self,
+        files: TlsFiles,
+        serve: Callable[[ssl.SSLContext], Awaitable[None]],
+        *,
+        interval_s: float = INTERVAL_S,
+    ) -> None:
+        self._files = files
+        self._serve = serve
+        self._interval_s = interval_s
+        self._seen = self._state()
+        self._log = logs.get("tls")
+
+    async def run(self) -> None:
+        """Watches until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval_s)
+            state = self._state()
+            if state == self._seen:
+                continue
+            self._seen = state
+            try:
+                await self._serve(self._files.context())
+            except (UsageError, OSError) as error:
+                metrics.tls_reloads.labels("failed").inc()
+                self._log.error("tls_reload_failed", error=str(error))
+            else:
+                metrics.tls_reloads.labels("done").inc()
+                self._log.info("tls_reloaded")
+
+    def _state(self) -> tuple[object, ...] | None:
+        try:
+            return self._files.state()
+        except OSError:
+            return None

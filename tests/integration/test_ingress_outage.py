@@ -1,0 +1,218 @@
+"""Redis in trouble: every callback is answered 200, nothing is lost, the order is kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+import servers
+import streams
+from bridge.app import Ingress
+from bridge.embedded import EmbeddedServer
+from ingresses import get_json, running, settings_for
+from proxy import Proxy
+from sending import Platform
+from waiting import wait_until
+
+pytestmark = pytest.mark.real
+
+ANSWER_S = 2.0
+"""Generous, for a busy machine: without the deadline an answer would take as long as the outage."""
+
+
+@pytest.fixture
+async def redis(own_server: EmbeddedServer) -> AsyncIterator[servers.Redis]:
+    it = servers.real_redis(own_server)
+    yield it
+    await it.aclose()
+
+
+async def status(ingress: Ingress) -> Any:
+    async with aiohttp.ClientSession() as session:
+        return await get_json(session, ingress.admin_url + "/status")
+
+
+async def is_on(ingress: Ingress, path: str) -> bool:
+    return bool((await status(ingress))["path"] == path)
+
+
+async def is_direct(ingress: Ingress) -> bool:
+    now = await status(ingress)
+    return bool(now["path"] == "direct" and now["spool"]["entries"] == 0)
+
+
+@asynccontextmanager
+async def under_load(
+    tmp_path: Path, redis: servers.Redis, *, through: Proxy | None = None, **settings: Any
+) -> AsyncIterator[tuple[Ingress, Platform]]:
+    """An ingress on its direct path with callbacks coming; checks that it gets back there."""
+    url = redis.url if through is None else through.url
+    async with running(settings_for(tmp_path, url, redis.namespace, **settings)) as ingress:
+        await wait_until(lambda: is_direct(ingress), "the direct path")
+        async with Platform(ingress.callback_url) as platform:
+            await wait_until(lambda: platform.count > 50, "traffic")
+            yield ingress, platform
+            await wait_until(lambda: is_direct(ingress), "the direct path again")
+            seen = platform.count
+            await wait_until(lambda: platform.count > seen + 50, "traffic on the direct path")
+    assert set(platform.answers) == {200}
+    assert platform.slowest_s < ANSWER_S
+
+
+async def traffic(platform: Platform, count: int = 100) -> None:
+    seen = platform.count
+    await wait_until(lambda: platform.count >= seen + count, "traffic")
+
+
+async def check_all_kept(redis: servers.Redis, platform: Platform) -> None:
+    assert await streams.reported(redis.client, redis.keys) == dict(platform.promised)
+
+
+async def test_killed_and_started_again(
+    tmp_path: Path, own_server: EmbeddedServer, redis: servers.Redis
+) -> None:
+    async with under_load(tmp_path, redis) as (ingress, platform):
+        own_server.kill()
+        await traffic(platform)
+        assert (await status(ingress))["spool"]["entries"] > 50
+        own_server.start()
+    await check_all_kept(redis, platform)
+
+
+async def test_frozen(tmp_path: Path, own_server: EmbeddedServer, redis: servers.Redis) -> None:
+    async with under_load(tmp_path, redis) as (ingress, platform):
+        servers.freeze(own_server)
+        await traffic(platform)
+        assert await is_on(ingress, "spooling")
+        servers.thaw(own_server)
+    await check_all_kept(redis, platform)
+
+
+async def test_down_at_the_start(
+    tmp_path: Path, own_server: EmbeddedServer, redis: servers.Redis
+) -> None:
+    own_server.kill()
+    settings = settings_for(tmp_path, redis.url, redis.namespace)
+    async with running(settings) as ingress, Platform(ingress.callback_url) as platform:
+        await traffic(platform)
+        assert await is_on(ingress, "spooling")
+        own_server.start()
+        await wait_until(lambda: is_direct(ingress), "the direct path")
+        await traffic(platform)
+    assert set(platform.answers) == {200}
+    await check_all_kept(redis, platform)
+
+
+async def test_a_read_only_replica(
+    tmp_path: Path, own_server: EmbeddedServer, redis: servers.Redis
+) -> None:
+    async with under_load(tmp_path, redis) as (ingress, platform):
+        await redis.client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        await traffic(platform)
+        assert await is_on(ingress, "spooling")
+        await redis.client.execute_command("REPLICAOF", "NO", "ONE")
+    await check_all_kept(redis, platform)
+
+
+async def test_out_of_memory(
+    tmp_path: Path, own_server: EmbeddedServer, redis: servers.Redis
+) -> None:
+    async with under_load(tmp_path, redis) as (ingress, platform):
+        await redis.client.config_set("maxmemory", 1)
+        await traffic(platform)
+        assert await is_on(ingress, "spooling")
+        await redis.client.config_set("maxmemory", 0)
+    await check_all_kept(redis, platform)
+
+
+async def test_writes_refused_after_a_failed_save(
+    tmp_path: Path, own_server: EmbeddedServer, redis: servers.Redis
+) -> None:
+    async with under_load(tmp_path, redis) as (ingress, platform):
+        # MISCONF: snapshots are configured and the last one failed, for its folder is gone.
+        own_folder = own_server.data_dir
+        await redis.client.config_set("save", "3600 100000000")
+        (own_folder / "dump.rdb").mkdir()
+        await redis.client.execute_command("BGSAVE")
+        await wait_until(lambda: has_failed_saving(redis), "the snapshot to fail")
+        await wait_until(lambda: is_on(ingress, "spooling"), "spooling")
+        await traffic(platform)
+        await redis.client.config_set("stop-writes-on-bgsave-error", "no")
+    await redis.client.config_set("save", "")  # else the server tries again before it ends
+    await check_all_kept(redis, platform)
+
+
+async def has_failed_saving(redis: servers.Redis) -> bool:
+    info = await redis.client.info("persistence")
+    return bool(info["rdb_last_bgsave_status"] == "err")
+
+
+async def test_paused_clients(
+    tmp_path: Path, own_server: EmbeddedServer, redis: servers.Redis
+) -> None:
+    async with under_load(tmp_path, redis) as (ingress, platform):
+        await redis.client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+        await traffic(platform)
+        assert await is_on(ingress, "spooling")
+        await redis.client.execute_command("CLIENT", "UNPAUSE")
+    await check_all_kept(redis, platform)
+
+
+async def test_scripts_flushed(
+    tmp_path: Path, own_server: EmbeddedServer, redis: servers.Redis
+) -> None:
+    async with under_load(tmp_path, redis) as (ingress, platform):
+        await redis.client.script_flush()
+        await traffic(platform)
+        assert await is_on(ingress, "direct")
+    await check_all_kept(redis, platform)
+
+
+async def test_restarted_empty(
+    tmp_path: Path, own_server: EmbeddedServer, redis: servers.Redis
+) -> None:
+    async with under_load(tmp_path, redis) as (ingress, platform):
+        own_server.kill()
+        for file in (own_server.data_dir / "appendonlydir").iterdir():
+            file.unlink()
+        await traffic(platform)
+        own_server.start()
+        await wait_until(lambda: is_direct(ingress), "the direct path")
+        await traffic(platform)
+    # What Redis lost with its disk is lost; what was promised while it was away is not.
+    assert await redis.client.exists(redis.keys.meta)
+    for device, kept in (await streams.reported(redis.client, redis.keys)).items():
+        promised = platform.promised[device]
+        assert kept == promised[len(promised) - len(kept) :]
+
+
+async def test_slow_replies(
+    tmp_path: Path, own_server: EmbeddedServer, redis: servers.Redis
+) -> None:
+    assert own_server.port is not None
+    async with Proxy(own_server.port).running() as proxy:
+        async with under_load(tmp_path, redis, through=proxy) as (ingress, platform):
+            proxy.reply_delay_s = 0.24
+            await traffic(platform, 400)
+            assert (await status(ingress))["path"] != "direct"
+            proxy.reply_delay_s = 0.0
+        await check_all_kept(redis, platform)
+
+
+async def test_connections_cut_before_the_answer_to_a_batch(
+    tmp_path: Path, own_server: EmbeddedServer, redis: servers.Redis
+) -> None:
+    assert own_server.port is not None
+    async with Proxy(own_server.port).running() as proxy:
+        async with under_load(tmp_path, redis, through=proxy) as (_, platform):
+            for _ in range(5):
+                proxy.cut_replies = 3
+                await wait_until(lambda: proxy.cut_replies == 0, "the cuts")
+                await traffic(platform)
+        # Redis had published those batches: published once more, they would be seen here twice.
+        await check_all_kept(redis, platform)
