@@ -25,6 +25,7 @@ from bridge.link import Refused
 from bridge.publisher import Outcome, Publisher, Record
 from bridge.spool import Done, Spool
 
+STOPPING: Final = "stopping"
 MAX_BATCH_RECORDS: Final = 512
 MAX_BATCH_BYTES: Final = 2**20
 MAX_WAITING_BYTES: Final = 32 * 2**20
@@ -123,7 +124,7 @@ class Intake:
                     await self._wake.wait()
         finally:
             self.spill()
-            self._changed("closed", self._closing or "stopping")
+            self._changed("closed", self._closing or STOPPING)
 
     # --- the flush
 
@@ -149,7 +150,7 @@ class Intake:
         except RedisUnavailableError as error:
             self._divert(batch, str(error))
         except asyncio.CancelledError:
-            self._divert(batch, "stopping")
+            self._divert(batch, STOPPING)
             raise
         else:
             self._settle(batch, results)
@@ -188,5 +189,7 @@ class Intake:
         metrics.direct_path_changes.labels(change).inc()
         if why is None:
             self._log.info("direct_path_opened")
+        elif why == STOPPING:
+            self._log.info("direct_path_closed", reason=why)
         else:
             self._log.warning("direct_path_closed", reason=why)

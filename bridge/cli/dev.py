@@ -6,6 +6,10 @@ Owns the start, the end and the surroundings of these; each is the same program 
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
+import shutil
+import sys
 import time
 import uuid
 from collections.abc import Coroutine
@@ -14,7 +18,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from bridge.cli import certificate, options, running, surroundings
+from bridge.cli import PROGRAM, certificate, options, running, surroundings
 from bridge.cli.children import Child
 from bridge.cli.surroundings import Surroundings
 from bridge.embedded import EmbeddedServer
@@ -181,5 +185,17 @@ def _greeting(around: Surroundings, server: EmbeddedServer, took_s: float) -> st
 {around.admin_url(around.worker_admin_port)} (worker)
 try it (a second time it is a duplicate: answered ok, not handled again):
   curl {trust}-H 'Content-Type: application/json' -d '{body}' {around.callback_url}
-or play the platform: nb-bridge send --url {around.origin}{around.send_options}
+or play the platform:
+  {_program()} send --url {around.origin}{around.send_options}
 """
+
+
+def _program() -> str:
+    """How people who started us can call us again: by name, if that is on their PATH."""
+    if shutil.which(PROGRAM):
+        return PROGRAM
+    called = sys.argv[0]
+    words = (
+        [sys.executable, "-m", "bridge"] if called.endswith(".py") else [os.path.relpath(called)]
+    )
+    return shlex.join(words)

@@ -24,7 +24,13 @@ HOST: Final = "127.0.0.1"
 
 # What is nicer while trying things; a variable of the user's own goes before. The short lease:
 # after a kill of everything, the new worker need not wait long for what the old one still holds.
-_DEFAULTS: Final = {"LOG_LEVEL": "warning", "DRAIN_DELAY_S": "0", "LEASE_TTL_S": "2"}
+# The network: nobody else can reach the port anyway, and so nothing warns that it is open.
+_DEFAULTS: Final = {
+    "LOG_LEVEL": "warning",
+    "DRAIN_DELAY_S": "0",
+    "LEASE_TTL_S": "2",
+    "ALLOWED_NETWORKS": "127.0.0.0/8",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

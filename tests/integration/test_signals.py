@@ -1,0 +1,81 @@
+"""What signals do to the programs: a clean end, an end at once, no end by a repeated SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+import recording
+from bridge.embedded import free_port
+from programs import Program, Programs
+from servers import Redis
+from waiting import wait_until_sync
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(autouse=True)
+def _environ(real_redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "NB_BRIDGE_REDIS_URL": real_redis.url,
+        "NB_BRIDGE_NAMESPACE": real_redis.namespace,
+        "NB_BRIDGE_SPOOL_DIR": str(tmp_path / "spool"),
+        recording.FOLDER_VARIABLE: str(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def readiness(port: int) -> int:
+    """The status of /readyz; 0 while nobody listens."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def start(programs: Programs, command: str, **environ: str) -> tuple[Program, int]:
+    """A ready program and its admin port."""
+    port = free_port()
+    more = {
+        "serve": ("--host", "127.0.0.1", "--port", "0"),
+        "worker": ("--receiver", recording.RECEIVER),
+    }[command]
+    program = programs.start(command, *more, "--admin-port", str(port), environ=environ)
+    wait_until_sync(lambda: readiness(port) == 200, f"{command} to be ready")
+    return program, port
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly(programs: Programs, command: str, number: signal.Signals) -> None:
+    program, _ = start(programs, command)
+    program.signal(number)
+    assert program.ends() == 0
+    assert "Traceback" not in program.errors
+
+
+def test_the_ingress_is_unready_while_it_drains_and_a_second_sigterm_changes_nothing(
+    programs: Programs,
+) -> None:
+    program, port = start(programs, "serve", NB_BRIDGE_DRAIN_DELAY_S="2")
+    program.signal(signal.SIGTERM)
+    wait_until_sync(lambda: readiness(port) == 503, "it to be unready")
+    program.signal(signal.SIGTERM)
+    assert program.ends() == 0
+
+
+def test_a_second_interrupt_ends_the_ingress_at_once(programs: Programs) -> None:
+    program, port = start(
+        programs, "serve", NB_BRIDGE_DRAIN_DELAY_S="600", NB_BRIDGE_GRACE_S="1200"
+    )
+    program.signal(signal.SIGINT)
+    wait_until_sync(lambda: readiness(port) == 503, "it to be unready")
+    program.signal(signal.SIGINT)
+    assert program.ends() == 130
