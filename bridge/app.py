@@ -19,12 +19,13 @@ from bridge.access import AccessControl
 from bridge.admin import AdminListener
 from bridge.callback import CallbackHandler
 from bridge.clock import epoch_ms
+from bridge.connect import open_link
 from bridge.contract import Keys
 from bridge.drainer import Drainer
 from bridge.http_server import HttpServer
 from bridge.intake import Intake, Path
-from bridge.link import Health, Link, connection_pool
-from bridge.monitor import Monitor, SilentHealth
+from bridge.link import Health
+from bridge.monitor import Monitor
 from bridge.publisher import Publisher
 from bridge.settings import Settings
 from bridge.spool import Spool
@@ -69,10 +70,11 @@ class Ingress:
     def _make_keeping(self) -> None:
         """Everything behind `Intake.submit`."""
         settings = self._settings
-        pool = connection_pool(settings.redis_url, name="nb-bridge-ingress")
         self._health = Health()
-        self._link = Link(pool, self._health)
-        self._monitor_link = Link(pool, SilentHealth())
+        self._link = open_link(
+            settings.redis_url, name="nb-bridge-ingress", health=self._health
+        )
+        self._monitor_link = open_link(settings.redis_url, name="nb-bridge-ingress-monitor")
         publisher = Publisher(
             self._link,
             self._keys,

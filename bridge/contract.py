@@ -157,7 +157,7 @@ class Keys:
         return f"{self._of(partition)}:parked:{group}"
 
     def parked_device(self, partition: int, group: str, device: str) -> str:
-        """List of a parked device's messages by entry id; each is netstrings: id, fields, values."""
+        """List of a parked device's messages by id; each is netstrings: id, fields, values."""
         return f"{self._of(partition)}:parked:{group}:{device}"
 
     def dead(self, partition: int, group: str) -> str:

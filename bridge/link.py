@@ -19,8 +19,6 @@ import hiredis
 import redis.exceptions
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from bridge import logs, metrics
 from bridge.errors import RedisUnavailableError
@@ -32,11 +30,15 @@ CONNECT_TIMEOUT_S: Final = 2.0
 _STATE_CODES: Final = frozenset(
     (
         "LOADING", "READONLY", "MISCONF", "OOM", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN",
-        "TRYAGAIN", "BUSY", "UNKILLABLE", "NOAUTH", "WRONGPASS", "NOPERM",
+        "BUSY", "UNKILLABLE", "NOAUTH", "WRONGPASS", "NOPERM",
     )
 )  # fmt: skip
 
+_MOVING_CODES: Final = frozenset(("ASK", "MOVED", "TRYAGAIN"))
+
 Argument = str | bytes | int | float
+_KEYLESS: Final = frozenset(("PING", "INFO", "SCRIPT", "CONFIG", "CLUSTER", "TIME", "DBSIZE"))
+_FIRST_KEY: Final = {"EVALSHA": 3, "XGROUP": 2, "XINFO": 2, "MEMORY": 2}
 # hiredis annotates it for tuples of one; it takes any number.
 _pack: Final = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
 
@@ -69,6 +71,18 @@ class Call:
     args: tuple[Argument, ...] = field(repr=False)
     script: Script | None = None
 
+    @property
+    def key(self) -> bytes | None:
+        """Its first key, which says where in a cluster it belongs; `None` for those without."""
+        name = self.args[0]
+        if name in _KEYLESS:
+            return None
+        at = _FIRST_KEY.get(str(name), 1)
+        if name == "XREAD":
+            at = self.args.index("STREAMS") + 1
+        key = self.args[at]
+        return key if isinstance(key, bytes) else str(key).encode()
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -80,6 +94,11 @@ class Refused:
     def code(self) -> str:
         """The first word, in capitals by convention: `NOGROUP`, `WRONGTYPE`, `FENCED`…"""
         return self.text.partition(" ")[0]
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same call will do once a cluster has finished moving a slot."""
+        return self.code in _MOVING_CODES
 
 
 def command(*args: Argument) -> Call:
@@ -109,24 +128,6 @@ class Health:
             self._log.warning("redis_lost", error=str(error))
             self.is_up = False
             metrics.redis_up.set(0)
-
-
-def connection_pool(url: str, *, name: str) -> ConnectionPool:
-    """Where a link's connections come from; nothing is connected yet.
-
-    The driver's own time-outs and retries are off: a hidden retry repeats an XADD, and a socket
-    time-out cuts blocking reads.
-    """
-    return ConnectionPool.from_url(
-        url,
-        protocol=2,
-        socket_timeout=None,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_keepalive=True,
-        health_check_interval=0,
-        retry=Retry(NoBackoff(), 0),
-        client_name=name,
-    )
 
 
 class Link:
@@ -160,7 +161,6 @@ class Link:
         except (redis.exceptions.RedisError, OSError) as error:
             raise self._lost(_told(error)) from error
         except RedisUnavailableError as error:
-            self._drop()
             self._tell(error)
             raise
         if self._health is not None:
@@ -228,7 +228,6 @@ class Link:
         connection._reader = connection._writer = None
 
     def _lost(self, why: str) -> RedisUnavailableError:
-        self._drop()
         error = RedisUnavailableError(f"Redis: {why}")
         self._tell(error)
         return error
@@ -239,6 +238,8 @@ class Link:
 
 
 _CODE_OF_CLASS: Final = {
+    redis.exceptions.MovedError: "MOVED",
+    redis.exceptions.AskError: "ASK",
     redis.exceptions.ReadOnlyError: "READONLY",
     redis.exceptions.OutOfMemoryError: "OOM",
     redis.exceptions.NoScriptError: "NOSCRIPT",
@@ -252,8 +253,8 @@ _CODE_OF_CLASS: Final = {
 def _told(error: BaseException) -> str:
     text = str(error) or type(error).__name__
     for class_, code in _CODE_OF_CLASS.items():
-        if isinstance(error, class_) and not text.startswith(code):
-            return f"{code} {text}"
+        if isinstance(error, class_):
+            return text if text.startswith(code) else f"{code} {text}"
     return text
 
 

@@ -17,7 +17,7 @@ from bridge import logs, metrics
 from bridge.clock import epoch_ms
 from bridge.contract import Keys, entry_order
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Health, Link, Refused, command
+from bridge.link import Call, Link, Refused, command
 
 INTERVAL_S: Final = 2.0
 TIMEOUT_S: Final = 5.0
@@ -26,16 +26,6 @@ MEMORY_LOW: Final = 0.90  # …until it is below this again
 BACKLOG_LOW: Final = 0.9  # of MAX_BACKLOG, likewise
 _FORGET_MS: Final = 3600 * 1000
 _FORGET_EVERY: Final = 100  # looks
-
-
-class SilentHealth(Health):
-    """For a link whose troubles are no news: the publisher's link tells them."""
-
-    def succeeded(self) -> None:
-        """Says nothing."""
-
-    def failed(self, error: RedisUnavailableError) -> None:
-        """Says nothing."""
 
 
 @dataclass(slots=True, kw_only=True)

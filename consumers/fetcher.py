@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bridge import clock, logs, metrics
@@ -29,13 +30,25 @@ CONSUMER: Final = "worker"
 FETCH: Final = Script.load("consumers", "fetch")
 
 
+@dataclass(frozen=True, slots=True)
+class Doorbell:
+    """A link of its own for blocking reads, and the partitions it listens for.
+
+    `lull` is set when there is nothing left to fetch: time to listen.
+    """
+
+    link: Link
+    partitions: frozenset[int]
+    lull: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class Fetcher:
-    """`run` fetches; `listen` is the doorbell, on a connection of its own."""
+    """`run` fetches; `listen` is the doorbell."""
 
     def __init__(
         self,
         link: Link,
-        doorbell: Link,
+        doorbells: list[Doorbell],
         keys: Keys,
         lanes: Lanes,
         settler: Settler,
@@ -50,7 +63,7 @@ class Fetcher:
         on_newer: Callable[[Partition], None],
     ) -> None:
         self._link = link
-        self._doorbell = doorbell
+        self._doorbells = doorbells
         self._keys = keys
         self._lanes = lanes
         self._settler = settler
@@ -63,7 +76,6 @@ class Fetcher:
         self._on_lost = on_lost
         self._on_newer = on_newer
         self._stirred = asyncio.Event()
-        self._listen = asyncio.Event()
         self._generation = link.generation
         self._rereading: set[Partition] = set()
         self._log = logs.get("fetcher")
@@ -80,7 +92,8 @@ class Fetcher:
         while True:
             hungry = [each for each in self._owned.values() if self._is_hungry(each)]
             if not hungry:
-                self._listen.set()
+                for bell in self._doorbells:
+                    bell.lull.set()
                 await self._stirred.wait()
                 self._stirred.clear()
                 continue
@@ -203,15 +216,24 @@ class Fetcher:
 
     async def listen(self) -> None:
         """Waits for new entries of partitions that have none left to fetch, until cancelled."""
+        async with asyncio.TaskGroup() as bells:
+            for bell in self._doorbells:
+                bells.create_task(self._listen_at(bell))
+
+    async def _listen_at(self, bell: Doorbell) -> None:
         backoff = Backoff()
         while True:
-            quiet = [each for each in self._owned.values() if self._is_quiet(each)]
+            quiet = [
+                each
+                for each in self._owned.values()
+                if each.number in bell.partitions and self._is_quiet(each)
+            ]
             if not quiet:
-                await self._listen.wait()
-                self._listen.clear()
+                await bell.lull.wait()
+                bell.lull.clear()
                 continue
             try:
-                await self._ring(quiet)
+                await self._ring(bell.link, quiet)
                 backoff.reset()
             except RedisUnavailableError:
                 await asyncio.sleep(backoff.next_s())
@@ -225,10 +247,10 @@ class Fetcher:
             and self._has_room(partition)
         )
 
-    async def _ring(self, partitions: list[Partition]) -> None:
+    async def _ring(self, link: Link, partitions: list[Partition]) -> None:
         by_key = {self._keys.stream(each.number).encode(): each for each in partitions}
         ids = [each.delivered for each in partitions]
-        reply = await self._doorbell.one(
+        reply = await link.one(
             command("XREAD", "COUNT", 1, "BLOCK", DOORBELL_MS, "STREAMS", *by_key, *ids),
             timeout_s=DOORBELL_MS / 1000 + CALL_TIMEOUT_S,
         )

@@ -18,9 +18,10 @@ from typing import Any, Final
 
 from bridge import clock, logs
 from bridge.backoff import Backoff
+from bridge.connect import open_link
 from bridge.contract import Keys
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Health, Link, Script, command, connection_pool
+from bridge.link import Call, Health, Script, command
 from bridge.settings import Settings
 from consumers.attempts import Attempts
 from consumers.shared_state import LOST, Held, SharedState
@@ -55,7 +56,7 @@ class Parent:
         self._show_deliveries = show_deliveries
         self._keys = Keys(namespace=settings.namespace)
         self._ttl_s = settings.lease_ttl_s
-        self._link = Link(connection_pool(settings.redis_url, name="nb-bridge-parent"), Health())
+        self._link = open_link(settings.redis_url, name="nb-bridge-parent", health=Health())
         self._shared_fd = SharedState.create(concurrency=settings.concurrency)
         self._shared = SharedState(self._shared_fd, concurrency=settings.concurrency)
         # The child reads the other end: it ends when we do, whatever we die of.

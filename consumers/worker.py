@@ -9,14 +9,16 @@ import asyncio
 import inspect
 from typing import Any, Final
 
-from bridge import clock, link, logs, meta, metrics
+from bridge import clock, logs, meta, metrics
 from bridge.admin import AdminListener
+from bridge.connect import is_cluster, open_link
 from bridge.contract import Keys
 from bridge.errors import RedisUnavailableError, UsageError
+from bridge.link import Health, Link
 from bridge.settings import Settings, without_password
 from consumers import registry
 from consumers.attempts import RetryPolicy
-from consumers.fetcher import Fetcher
+from consumers.fetcher import Doorbell, Fetcher
 from consumers.handler import Handlers, ReceiverError
 from consumers.lanes import Lanes
 from consumers.leases import LeaseKeeper
@@ -53,8 +55,8 @@ class Worker:
         self._stopping = asyncio.Event()
         self._log = logs.get("worker").bind(worker=worker, group=settings.group)
         self._worker = worker
-        self._health = link.Health()
-        self._links: list[link.Link] = []
+        self._health = Health()
+        self._links: list[Link] = []
         self._compose(observer)
         self._admin = AdminListener(
             settings.admin_host,
@@ -116,7 +118,7 @@ class Worker:
         )
         self._fetcher = Fetcher(
             self._link("fetch"),
-            self._link("doorbell"),
+            self._doorbells(),
             keys,
             self._lanes,
             self._settler,
@@ -131,9 +133,17 @@ class Worker:
         )
         self._trimmer = Trimmer(self._link("trim"), keys, self._leases.owned)
 
-    def _link(self, name: str) -> link.Link:
-        pool = link.connection_pool(self._settings.redis_url, name=f"nb-bridge-worker-{name}")
-        made = link.Link(pool, self._health)
+    def _doorbells(self) -> list[Doorbell]:
+        """One for all partitions; one for each in a cluster, where a read cannot cross slots."""
+        numbers = range(self._settings.partitions)
+        if not is_cluster(self._settings.redis_url):
+            return [Doorbell(self._link("doorbell"), frozenset(numbers))]
+        return [Doorbell(self._link(f"doorbell-{n}"), frozenset((n,))) for n in numbers]
+
+    def _link(self, name: str) -> Link:
+        made = open_link(
+            self._settings.redis_url, name=f"nb-bridge-worker-{name}", health=self._health
+        )
         self._links.append(made)
         return made
 
@@ -180,7 +190,7 @@ class Worker:
     async def _prepare(self) -> None:
         settings, keys = self._settings, self._keys
         # A link without health: trouble at the start is an error message, not a change of state.
-        first = link.Link(link.connection_pool(settings.redis_url, name="nb-bridge-worker-start"))
+        first = open_link(settings.redis_url, name="nb-bridge-worker-start")
         try:
             await meta.guard(first, keys, settings.partitions, timeout_s=START_TIMEOUT_S)
             await registry.register(

@@ -11,9 +11,10 @@ import fakeredis
 import redis.asyncio
 from redis.asyncio import ConnectionPool
 
+from bridge.connect import connection_pool
 from bridge.contract import Keys
 from bridge.embedded import EmbeddedServer
-from bridge.link import Link, connection_pool
+from bridge.link import Link
 
 
 def freeze(server: EmbeddedServer) -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 # What the workers may take from the ingress's package: leaves that know nothing of HTTP or of who
 # uses them. `cli` and `embedded` are the command line's; the rest is the ingress's own.
 SHARED_LEAVES = {
-    "admin", "backoff", "clock", "contract", "errors", "link", "logs", "meta", "metrics",
+    "admin", "backoff", "clock", "cluster", "connect", "contract", "errors", "link", "logs", "meta", "metrics",
     "notification", "settings",
 }  # fmt: skip
 COMPOSITION_ROOTS = {
