@@ -18,6 +18,7 @@ class LogReceiver(PushMessageReceiver):
         late = ", late: a later status came before" if delivery.late else ""
         print(
             f"device {callback['deviceId']}: command {callback['commandId']} "
-            f"is {result['resultCode']}, detail {result.get('resultDetail')!r}{late}",
+            f"is {result['resultCode']}, detail {result.get('resultDetail')!r}{late}\n",
+            end="",  # text and line end in one write: sync handlers run in several threads
             flush=True,
         )

@@ -81,7 +81,7 @@ def test_every_documented_and_seen_callback_reaches_the_receiver(programs: Progr
         "import json\n"
         "from consumers import PushMessageReceiver, delivery, request\n"
         "class Receiver(PushMessageReceiver):\n"
-        "    def handleNBCommandStateChanged(self):\n"
+        "    async def handleNBCommandStateChanged(self):\n"
         "        print('GOT', delivery.notification_id, json.dumps(request.json), flush=True)\n"
     )
     dev = start(programs, "receiver.py:Receiver")
