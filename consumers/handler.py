@@ -44,7 +44,11 @@ class Handler:
     def call_sync(self, delivery: Delivery) -> None:
         """Runs a sync method in the calling thread."""
         with Current(delivery):
-            result = self.method(*self.arguments(delivery))
+            try:
+                result = self.method(*self.arguments(delivery))
+            except (StopIteration, GeneratorExit) as error:
+                # Futures and coroutines cannot carry these: whoever waits would wait for ever.
+                raise RuntimeError(f"the handler raised {type(error).__name__}") from error
         if inspect.isawaitable(result):
             # `def handle(self): return self.other()` with an async `other`: it would never run.
             if inspect.iscoroutine(result):

@@ -57,7 +57,7 @@ class Lanes:
 
     def next(self, now_s: float) -> Lane | None:
         """The next lane whose head may start now; it is running from here on."""
-        self._wake(now_s)
+        self.wake(now_s)
         queue = self._suspects if _has_next(self._suspects) else self._ready
         if self._alone or (queue is self._suspects and self.running):
             return None  # nothing else starts until the suspects are through, each alone
@@ -67,6 +67,17 @@ class Lanes:
             lane.state = LaneState.RUNNING
             self.running += 1
         return lane
+
+    def wake(self, now_s: float) -> None:
+        """Makes the lanes ready whose retry is due."""
+        while self._waiting and self._waiting[0][0] <= now_s:
+            due_s, _, lane = heapq.heappop(self._waiting)
+            if lane.partition.lost or lane.state is not LaneState.WAITING:
+                continue
+            if lane.head.due_s == due_s:
+                lane.partition.waiting_items -= len(lane.items)
+                lane.head.due_s = 0.0
+                self._make_ready(lane)
 
     def put_back(self, lane: Lane) -> None:
         """The lane was taken by `next`, but its head was not started."""
@@ -162,16 +173,6 @@ class Lanes:
         return sum(lane.state is LaneState.RUNNING for lane in partition.lanes.values())
 
     # --- inside
-
-    def _wake(self, now_s: float) -> None:
-        while self._waiting and self._waiting[0][0] <= now_s:
-            due_s, _, lane = heapq.heappop(self._waiting)
-            if lane.partition.lost or lane.state is not LaneState.WAITING:
-                continue
-            if lane.head.due_s == due_s:
-                lane.partition.waiting_items -= len(lane.items)
-                lane.head.due_s = 0.0
-                self._make_ready(lane)
 
     def _make_ready(self, lane: Lane, *, first: bool = False) -> None:
         """Ready, or waiting if the head is not due yet."""

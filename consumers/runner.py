@@ -113,13 +113,14 @@ class Runner:
         self._wake_all()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)
+        threads = [delivery for delivery, _, is_async in self._running.values() if not is_async]
         for delivery, _, _ in self._running.values():
             delivery.lost = True
         for task in self._tasks:
             task.cancel()
         _, stuck = await asyncio.wait(self._tasks, timeout=1) if self._tasks else (set(), set())
         self._threads.shutdown(wait=False, cancel_futures=True)
-        return not stuck
+        return not (stuck or threads)
 
     def kick(self) -> None:
         """Something may be ready: wakes as many idle runners as could have work."""
@@ -188,15 +189,12 @@ class Runner:
         if self._timer is not None:
             self._timer.cancel()
         wait_s = max(0.0, due_s - clock.boottime_s())
-        self._timer = asyncio.get_running_loop().call_later(wait_s, self._wake_one)
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._wake_due)
 
-    def _wake_one(self) -> None:
+    def _wake_due(self) -> None:
         self._timer = None
-        while self._idle:
-            future = self._idle.pop()
-            if not future.done():
-                future.set_result(None)
-                return
+        self._lanes.wake(clock.boottime_s())
+        self.kick()
 
     def _wake_all(self) -> None:
         for future in self._idle:
@@ -208,9 +206,7 @@ class Runner:
 
     async def _deliver(self, slot: int, lane: Lane) -> None:
         partition, item = lane.partition, lane.head
-        if clock.boottime_s() >= self._shared.deadline_s(partition.number, partition.epoch):
-            self._on_expired(partition)
-            self._lanes.put_back(lane)
+        if not self._may_start(lane):
             return
         if item.unreadable is not None:
             self._bury(lane, item.attempts.count, "undecodable", item.unreadable)
@@ -241,6 +237,16 @@ class Runner:
             self._in_flight.set(len(self._running))
         self._apply(lane, delivery, outcome, clock.boottime_s() - started_s)
 
+    def _may_start(self, lane: Lane) -> bool:
+        """Whether the lease is good, as far as can be seen; if not, the lane is put back."""
+        partition = lane.partition
+        if clock.boottime_s() >= self._shared.deadline_s(partition.number, partition.epoch):
+            self._on_expired(partition)
+        if partition.is_open:
+            return True
+        self._lanes.put_back(lane)
+        return False
+
     def _handler_for(self, item: Item) -> Handler | None:
         entry = item.entry
         if entry.for_group is not None and entry.for_group != self._plan.group:
@@ -263,31 +269,26 @@ class Runner:
             self._bury(lane, attempt - 1, "max_attempts", "the worker died while it ran")
             return False
         record = Attempts(count=attempt, suspect=True)
-        if await self._settler.write_attempt(lane.partition, item.id, record):
-            return True
-        self._lanes.put_back(lane)
-        return False
+        await self._settler.write_attempt(lane.partition, item.id, record)
+        return self._may_start(lane)  # it may have been lost meanwhile
 
     async def _call(self, handler: Handler, delivery: Delivery) -> Outcome:
         task = asyncio.current_task()
         assert task is not None
+        outcome: Outcome = HANDLED
         try:
             if handler.is_async:
                 await self._call_async(handler, delivery)
             else:
                 await self._call_sync(handler, delivery)
-        except asyncio.CancelledError as error:
-            if not delivery.lost:
-                # Not ours: something the handler awaited was cancelled.
-                return Failed(error=error) if not task.cancelling() else _reraise(error)
-            while task.cancelling():
-                task.uncancel()
-            return ABANDONED
-        except (Exception, SystemExit) as error:
-            return of_exception(error)
-        while task.cancelling():  # the handler swallowed our cancellation and returned
+        except BaseException as error:  # KeyboardInterrupt too, and what a handler invents
+            ending = task.cancelling() and not delivery.lost
+            if ending and isinstance(error, asyncio.CancelledError):
+                raise  # any other cancellation is of something that the handler awaited
+            outcome = of_exception(error)
+        while task.cancelling():  # abandoned, whatever the handler made of its cancellation
             task.uncancel()
-        return ABANDONED if delivery.lost else HANDLED
+        return ABANDONED if delivery.lost else outcome
 
     async def _call_async(self, handler: Handler, delivery: Delivery) -> None:
         try:
@@ -402,7 +403,7 @@ class Runner:
             reason=reason,
             attempts=attempts,
             error_type=type(error).__name__ if error else "",
-            error=(str(error) if error else text)[:ERROR_CHARS],
+            error=(_text(error) if error else text)[:ERROR_CHARS],
             traceback=_traceback(error) if error else "",
             dead_at_ms=clock.epoch_ms(),
             entry_id=EntryId(item.id),
@@ -435,10 +436,13 @@ class HandlerTimeoutError(Exception):
         super().__init__(f"the handler took longer than {timeout_s:g} s")
 
 
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a handler's own class may fail at this too
+        return ""
+
+
 def _traceback(error: BaseException) -> str:
     lines = "".join(traceback.format_exception(error))
     return lines[-TRACEBACK_CHARS:]
-
-
-def _reraise(error: BaseException) -> Outcome:
-    raise error

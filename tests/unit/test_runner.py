@@ -1,0 +1,626 @@
+"""Delivering: whatever a handler does, its device ends in one outcome and others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from bridge import clock
+from bridge.contract import DeadLetter
+from consumers import Reject, Retry, delivery, request
+from consumers.attempts import Attempts, RetryPolicy
+from consumers.handler import Handlers
+from consumers.lanes import Lanes
+from consumers.partition import Item, Lane, Partition
+from consumers.runner import Plan, Runner
+from consumers.shared_state import SharedState
+from entries import item, partition
+
+WaitUntil = Callable[..., Awaitable[Any]]
+CONCURRENCY = 4
+
+
+class Recorder:
+    """Stands where the settler does, and remembers what it is told."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        self.lanes = lanes
+        self.handled_ids: list[bytes] = []
+        self.retries: list[tuple[bytes, int]] = []
+        self.letters: list[DeadLetter] = []
+        self.written: list[tuple[bytes, Attempts]] = []
+        self.on_write: Callable[[], bool] = lambda: True
+        self.on_room: Callable[[], None] = lambda: None
+
+    def handled(self, _: Partition, item: Item) -> None:
+        self.handled_ids.append(item.id)
+
+    def retry(self, _: Partition, item: Item) -> None:
+        self.retries.append((item.id, item.attempts.count))
+
+    def dead(self, lane: Lane, letter: DeadLetter) -> None:
+        self.letters.append(letter)
+        asyncio.get_running_loop().call_soon(self._recorded, lane)
+
+    def _recorded(self, lane: Lane) -> None:
+        self.lanes.reopen(lane)
+        self.on_room()
+
+    async def write_attempt(self, _: Partition, entry_id: bytes, record: Attempts) -> bool:
+        await asyncio.sleep(0)
+        self.written.append((entry_id, record))
+        return self.on_write()
+
+
+class NoParking:
+    """Nothing is parked."""
+
+    def wants(self, lane: Lane, wait_s: float) -> bool:
+        return False
+
+
+class Bench:
+    """A runner with its lanes, one partition, and a handler that each test gives it."""
+
+    def __init__(self, handle: Any, **changes: Any) -> None:
+        self.lanes = Lanes()
+        self.recorder = Recorder(self.lanes)
+        self.fd = SharedState.create(concurrency=CONCURRENCY)
+        self.shared = SharedState(self.fd, concurrency=CONCURRENCY)
+        self.shared.reset()
+        self.expired: list[Partition] = []
+        self.observed: list[str] = []
+        self.runner = Runner(
+            self.lanes,
+            self.recorder,  # type: ignore[arg-type]
+            NoParking(),  # type: ignore[arg-type]
+            self.shared,
+            Handlers(receiver(handle)),
+            plan(**changes),
+            partitions=lambda: 1,
+            on_expired=self._expired,
+            observer=lambda _, outcome, __: self.observed.append(outcome),
+        )
+        self.recorder.on_room = self.runner.kick
+        self.partition = self.acquire()
+        self.runner.start()
+
+    def acquire(self, *, epoch: int = 1) -> Partition:
+        self.shared.hold(0, epoch, clock.boottime_s() + 60)
+        return partition(epoch=epoch)
+
+    def add(self, *devices: str, **changes: Any) -> list[bytes]:
+        items = [item(device, **changes) for device in devices]
+        for each in items:
+            self.lanes.add(self.partition, each)
+        self.runner.kick()
+        return [each.id for each in items]
+
+    def lose(self) -> None:
+        self.partition.lost = True
+        self.lanes.drop(self.partition)
+        self.runner.abandon(self.partition)
+        self.runner.kick()
+
+    def _expired(self, lost: Partition) -> None:
+        self.expired.append(lost)
+        self.lose()
+
+    async def close(self) -> None:
+        await self.runner.stop(within_s=0.01)
+        self.shared.close()
+        os.close(self.fd)
+
+
+def receiver(handle: Any) -> Any:
+    class Receiver:
+        handleNBCommandStateChanged = staticmethod(handle)
+
+    return Receiver()
+
+
+def plan(**changes: Any) -> Plan:
+    policy = {"max_attempts": 3, "backoff_base_s": 0.001, "backoff_max_s": 0.002}
+    policy.update({name: changes.pop(name) for name in tuple(changes) if name in policy})
+    fields = {
+        "group": "g",
+        "concurrency": CONCURRENCY,
+        "timeout_s": 30.0,
+        "skip_late": False,
+        "policy": RetryPolicy(**policy),  # type: ignore[arg-type]
+    }
+    return Plan(**{**fields, **changes})
+
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Make]:
+    made: list[Bench] = []
+
+    def make(handle: Any, **changes: Any) -> Bench:
+        made.append(Bench(handle, **changes))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.close()
+
+
+# --- outcomes
+
+
+async def test_returning_means_handled(bench: Make, wait_until: WaitUntil) -> None:
+    seen = []
+
+    async def handle() -> None:
+        seen.append((request.json["deviceId"], delivery.attempt, delivery.group, delivery.lost))
+
+    it = bench(handle)
+    ids = it.add("a", "a", "b")
+    await wait_until(lambda: len(it.recorder.handled_ids) == 3)
+    assert sorted(it.recorder.handled_ids) == sorted(ids)
+    assert sorted(seen) == [("a", 1, "g", False), ("a", 1, "g", False), ("b", 1, "g", False)]
+    assert list(it.shared.running()) == []
+
+
+ERRORS: list[BaseException] = [
+    ValueError("no"),
+    SystemExit(3),
+    KeyboardInterrupt(),
+    StopIteration(),
+    StopAsyncIteration(),
+    asyncio.CancelledError(),
+    concurrent.futures.CancelledError(),
+    TimeoutError(),
+    GeneratorExit(),
+    type("OfTheirOwn", (BaseException,), {})(),
+    ExceptionGroup("several", [ValueError()]),
+    type("NoText", (Exception,), {"__str__": lambda _: 1 / 0})(),
+    RecursionError(),
+]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_whatever_is_raised_is_tried_again_and_given_up_in_the_end(
+    bench: Make, wait_until: WaitUntil, error: BaseException, kind: str
+) -> None:
+    attempts = []
+
+    def handle() -> None:
+        if request.json["deviceId"] == "good":
+            return
+        attempts.append(delivery.attempt)
+        raise error
+
+    async def async_handle() -> None:
+        handle()
+
+    it = bench(handle if kind == "sync" else async_handle)
+    bad, _, good = it.add("bad", "bad", "good")
+    await wait_until(lambda: len(it.recorder.letters) == 2)
+    assert attempts == [1, 2, 3] * 2
+    assert it.recorder.retries[:2] == [(bad, 1), (bad, 2)]
+    assert it.recorder.handled_ids == [good]
+    letter = it.recorder.letters[0]
+    assert (letter.reason, letter.attempts, letter.entry_id) == ("max_attempts", 3, bad)
+    assert letter.error_type in (type(error).__name__, "RuntimeError")  # Python's own translations
+    assert "Traceback" in letter.traceback
+    assert list(it.shared.running()) == []
+    # Every runner is still there.
+    more = it.add(*(f"more-good-{n}" for n in range(CONCURRENCY)), type="of nobody")
+    await wait_until(lambda: len(it.recorder.handled_ids) == 1 + len(more))
+
+
+async def test_reject_gives_up_at_once(bench: Make, wait_until: WaitUntil) -> None:
+    async def handle() -> None:
+        raise Reject("never")
+
+    it = bench(handle)
+    it.add("a")
+    await wait_until(lambda: it.recorder.letters)
+    letter = it.recorder.letters[0]
+    assert (letter.reason, letter.attempts, letter.error) == ("rejected", 1, "never")
+    assert (letter.error_type, it.observed) == ("Reject", ["dead"])
+
+
+async def test_retry_says_when(bench: Make, wait_until: WaitUntil) -> None:
+    async def handle() -> None:
+        if delivery.attempt == 1:
+            raise Retry("busy", after_s=0.05)
+
+    it = bench(handle, backoff_base_s=1000, backoff_max_s=1000)
+    it.add("a")
+    await wait_until(lambda: it.recorder.handled_ids)
+    assert it.observed == ["retry", "handled"]
+
+
+async def test_texts_of_a_dead_letter_are_bounded(bench: Make, wait_until: WaitUntil) -> None:
+    async def handle() -> None:
+        raise ValueError("x" * 10**6)
+
+    it = bench(handle, max_attempts=1)
+    it.add("a")
+    await wait_until(lambda: it.recorder.letters)
+    assert len(b"".join(it.recorder.letters[0].encode())) < 20_000
+
+
+async def test_attempts_made_before_count(bench: Make, wait_until: WaitUntil) -> None:
+    seen = []
+
+    async def handle() -> None:
+        seen.append(delivery.attempt)
+        raise ValueError
+
+    it = bench(handle)
+    it.add("a", attempts=Attempts(count=1))
+    await wait_until(lambda: it.recorder.letters)
+    assert seen == [2, 3]
+
+
+# --- what is not delivered
+
+
+async def test_entries_that_are_not_for_the_handler_count_as_handled_without_a_call(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    seen = []
+
+    async def handle() -> None:
+        seen.append(request.json["deviceId"])
+
+    it = bench(handle, skip_late=True)
+    it.add("a", for_group="other")
+    it.add("b", for_group="g")
+    it.add("c", late=True)
+    it.add("d", type="somethingElse")
+    await wait_until(lambda: len(it.recorder.handled_ids) == 4)
+    assert seen == ["b"]
+
+
+async def test_late_entries_are_delivered_unless_they_shall_be_skipped(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    seen = []
+
+    async def handle() -> None:
+        seen.append(delivery.late)
+
+    it = bench(handle)
+    it.add("a", late=True)
+    await wait_until(lambda: it.recorder.handled_ids)
+    assert seen == [True]
+
+
+async def test_what_cannot_be_read_is_given_up_without_a_call(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    async def handle() -> None:
+        raise AssertionError
+
+    it = bench(handle)
+    broken = Item.broken(b"1-0", [b"x", b"y"], "entry without the field v")
+    it.lanes.add(it.partition, broken)
+    it.runner.kick()
+    await wait_until(lambda: it.recorder.letters)
+    letter = it.recorder.letters[0]
+    assert (letter.reason, letter.error) == ("undecodable", "entry without the field v")
+
+
+# --- time
+
+
+async def test_an_async_handler_that_takes_too_long_is_cancelled(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    async def handle() -> None:
+        await asyncio.sleep(3600)
+
+    it = bench(handle, timeout_s=0.01, max_attempts=2)
+    it.add("a")
+    await wait_until(lambda: it.recorder.letters)
+    assert it.recorder.letters[0].error_type == "HandlerTimeoutError"
+    assert it.recorder.letters[0].attempts == 2
+
+
+async def test_a_sync_handler_that_takes_too_long_keeps_its_device_closed(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    go_on, started = threading.Event(), []
+
+    def handle() -> None:
+        started.append(request.json["deviceId"])
+        if request.json["deviceId"] == "slow":
+            assert go_on.wait(30)
+
+    it = bench(handle, timeout_s=0.01)
+    try:
+        it.add("slow", "slow", *"abc")
+        await wait_until(lambda: it.runner._late_threads)
+        await wait_until(lambda: len(it.recorder.handled_ids) == 3)
+        assert started.count("slow") == 1
+    finally:
+        go_on.set()
+    await wait_until(lambda: len(it.recorder.handled_ids) == 5)
+    assert not it.runner._late_threads
+
+
+async def test_retries_that_are_due_together_start_together(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    """Nothing else happens that could wake the other runners."""
+    running: set[str] = set()
+
+    async def handle() -> None:
+        if delivery.attempt == 1:
+            raise Retry(after_s=0.05)
+        running.add(request.json["deviceId"])
+        await asyncio.sleep(3600)
+
+    it = bench(handle)
+    it.add(*"abcd")
+    await wait_until(lambda: running == set("abcd"), "all of them to run", bound_s=5)
+
+
+async def test_a_retry_that_is_due_later_starts_while_an_earlier_one_still_runs(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    running = []
+
+    async def handle() -> None:
+        device = request.json["deviceId"]
+        if delivery.attempt == 1:
+            raise Retry(after_s={"a": 0.02, "b": 0.1}[device])
+        running.append(device)
+        await asyncio.sleep(3600)
+
+    it = bench(handle)
+    it.add(*"ab")
+    await wait_until(lambda: running == ["a", "b"], "both to run", bound_s=5)
+
+
+# --- leases
+
+
+async def test_nothing_starts_after_the_deadline(bench: Make, wait_until: WaitUntil) -> None:
+    async def handle() -> None:
+        raise AssertionError
+
+    it = bench(handle)
+    it.shared.hold(0, 1, clock.boottime_s() - 0.001)
+    it.add("a", "b")
+    await wait_until(lambda: it.expired)
+    assert (it.observed, it.lanes.running) == ([], 0)
+    assert it.expired == [it.partition]
+
+
+async def test_losing_the_lease_cancels_async_handlers_and_records_nothing(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    it = bench(lambda: None)
+
+    async def handle() -> None:
+        await asyncio.sleep(3600)
+
+    it = bench(handle)
+    it.add("a")
+    await wait_until(lambda: list(it.shared.running()))
+    it.lose()
+    await wait_until(lambda: it.observed == ["abandoned"])
+    assert (it.recorder.handled_ids, it.recorder.retries) == ([], [])
+
+
+STUBBORN: dict[str, Callable[[], Any]] = {}
+
+
+def stubborn(handle: Any) -> Any:
+    STUBBORN[handle.__name__] = handle
+    return handle
+
+
+@stubborn
+async def returns_all_the_same() -> None:
+    try:
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        return
+
+
+@stubborn
+async def raises_something_else() -> None:
+    try:
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        raise ValueError from None
+
+
+@stubborn
+async def rejects() -> None:
+    try:
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        raise Reject("cancelled") from None
+
+
+@pytest.mark.parametrize("name", STUBBORN)
+async def test_a_handler_that_answers_its_cancellation_in_its_own_way_is_abandoned(
+    bench: Make, wait_until: WaitUntil, name: str
+) -> None:
+    async def handle() -> None:
+        if request.json["deviceId"] == "a":
+            await STUBBORN[name]()
+        elif request.json["deviceId"] == "slow":
+            await asyncio.sleep(3600)
+
+    it = bench(handle, timeout_s=0.3, max_attempts=1)
+    it.add("a")
+    await wait_until(lambda: list(it.shared.running()))
+    it.lose()
+    await wait_until(lambda: it.observed == ["abandoned"])
+    assert it.recorder.letters == []
+    # The runner is as good as before: it delivers, and still notices time-outs.
+    it.partition = it.acquire(epoch=2)
+    it.add("slow", "slow2", "slow3", "slow4")
+    it.add("a2", "a3")
+    await wait_until(lambda: len(it.recorder.handled_ids) == 5)
+    await wait_until(lambda: it.recorder.letters)
+    assert it.recorder.letters[0].error_type == "HandlerTimeoutError"
+
+
+async def test_a_sync_handler_learns_that_its_lease_is_lost(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    told = threading.Event()
+
+    def handle() -> None:
+        for _ in range(3000):
+            if delivery.lost:
+                told.set()
+                return
+            threading.Event().wait(0.01)
+
+    it = bench(handle)
+    it.add("a")
+    await wait_until(lambda: list(it.shared.running()))
+    it.lose()
+    await wait_until(lambda: it.observed == ["abandoned"])
+    assert told.is_set()
+    assert it.recorder.handled_ids == []
+
+
+async def test_a_device_is_not_delivered_under_a_new_epoch_while_its_old_delivery_runs(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    go_on, epochs = threading.Event(), []
+
+    def handle() -> None:
+        epochs.append(delivery.epoch)
+        if delivery.epoch == 1:
+            assert go_on.wait(30)
+
+    it = bench(handle)
+    try:
+        it.add("a")
+        await wait_until(lambda: epochs == [1])
+        it.lose()
+        it.partition = it.acquire(epoch=2)
+        it.add("a", "b")
+        await wait_until(lambda: epochs == [1, 2])
+        assert len(it.recorder.handled_ids) <= 1
+    finally:
+        go_on.set()
+    await wait_until(lambda: epochs == [1, 2, 2])
+
+
+# --- suspects
+
+
+async def test_a_suspect_is_delivered_after_its_attempt_is_written(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    written_before = []
+
+    async def handle() -> None:
+        written_before.append(len(it.recorder.written))
+
+    it = bench(handle)
+    (suspect,) = it.add("a", attempts=Attempts(count=1, suspect=True))
+    await wait_until(lambda: it.recorder.handled_ids)
+    assert it.recorder.written == [(suspect, Attempts(count=2, suspect=True))]
+    assert written_before == [1]
+
+
+async def test_a_suspect_that_used_up_its_attempts_is_given_up_without_a_call(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    async def handle() -> None:
+        raise AssertionError
+
+    it = bench(handle)
+    it.add("a", attempts=Attempts(count=3, suspect=True))
+    await wait_until(lambda: it.recorder.letters)
+    assert it.recorder.letters[0].attempts == 3
+    assert it.recorder.written == []
+
+
+@pytest.mark.parametrize("how", ["fenced", "expired"])
+async def test_a_suspect_does_not_start_if_the_lease_ended_while_its_attempt_was_written(
+    bench: Make, wait_until: WaitUntil, how: str
+) -> None:
+    started = []
+
+    async def handle() -> None:
+        started.append(1)
+
+    it = bench(handle)
+
+    def on_write() -> bool:
+        if how == "fenced":
+            it.lose()
+            return False
+        it.shared.hold(0, 1, clock.boottime_s() - 0.001)
+        return True
+
+    it.recorder.on_write = on_write
+    it.add("a", attempts=Attempts(suspect=True))
+    await wait_until(lambda: it.partition.lost)
+    await wait_until(lambda: it.lanes.running == 0)
+    assert started == []
+
+
+# --- stopping
+
+
+async def test_stopping_waits_for_what_runs_and_starts_nothing_more(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    go_on = asyncio.Event()
+
+    async def handle() -> None:
+        await go_on.wait()
+
+    it = bench(handle)
+    (first, _) = it.add("a", "a")
+    await wait_until(lambda: list(it.shared.running()))
+    stopping = asyncio.create_task(it.runner.stop(within_s=30))
+    await asyncio.sleep(0)
+    go_on.set()
+    assert await stopping is True
+    assert it.recorder.handled_ids == [first]
+
+
+async def test_stopping_does_not_wait_for_ever(bench: Make, wait_until: WaitUntil) -> None:
+    go_on = threading.Event()
+
+    def handle() -> None:
+        go_on.wait(30)
+
+    it = bench(handle)
+    try:
+        it.add("a")
+        await wait_until(lambda: list(it.shared.running()))
+        assert await it.runner.stop(within_s=0.01) is False
+    finally:
+        go_on.set()
+
+
+async def test_async_handlers_still_running_at_the_end_are_cancelled_and_not_recorded(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    async def handle() -> None:
+        await asyncio.sleep(3600)
+
+    it = bench(handle)
+    it.add("a")
+    await wait_until(lambda: list(it.shared.running()))
+    assert await it.runner.stop(within_s=0.01) is True
+    assert it.observed == ["abandoned"]
+    assert (it.recorder.handled_ids, it.recorder.retries) == ([], [])
