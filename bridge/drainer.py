@@ -55,7 +55,7 @@ class Drainer:
         self._batch_rows = BATCH_ROWS
         self._last_trip_s = 0.0
         self._strikes = 0
-        self._is_redis_taking = False
+        self._is_at_rest = asyncio.Event()
         self._reopening = Backoff()
         self._reopen_at_s = 0.0
         self._unpressed = asyncio.Event()
@@ -79,13 +79,13 @@ class Drainer:
 
     async def finish(self) -> None:
         """Returns when the spool is empty, or when Redis does not take what is in it."""
-        while self._spool.outstanding and self._is_redis_taking:
-            await asyncio.sleep(_IDLE_S)
+        await self._is_at_rest.wait()
 
     async def run(self) -> None:
         """Drains and serves in turn, until cancelled."""
         while True:
             await self._drain()
+            self._is_at_rest.set()
             opened_s = self._clock()
             await self._intake.serve()
             if self._clock() - opened_s > _CALM_S:
@@ -107,21 +107,24 @@ class Drainer:
                 if self.mismatch is None:
                     self._log.error("meta_mismatch", error=str(error))
                 self.mismatch = str(error)
-                self._is_redis_taking = False
-                self._intake.spill()
+                self._rest()
                 await asyncio.sleep(_MISMATCH_RETRY_S)
             except sqlite3.Error as error:
                 self._log.error("spool_unreadable", error=str(error))
-            self._is_redis_taking = False
-            self._intake.spill()
+            self._rest()
             await asyncio.sleep(waiting.next_s())
+
+    def _rest(self) -> None:
+        """Nothing gets on for now: what waits in memory need not wait for it."""
+        self._is_at_rest.set()
+        self._intake.spill()
 
     async def _probe(self) -> None:
         await self._unpressed.wait()
         began_s = self._clock()
         await self._publisher.probe(timeout_s=PROBE_TIMEOUT_S)
         self._last_trip_s = self._clock() - began_s
-        self._is_redis_taking = True
+        self._is_at_rest.clear()
         self.mismatch = None
 
     async def _drain_while_redis_answers(self) -> None:

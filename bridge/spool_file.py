@@ -63,7 +63,9 @@ class SpoolFile:
         self.path = path
         self._max_bytes = max_bytes
         wal_pages = max(8, min(_MAX_WAL_PAGES, max_bytes // 8 // PAGE_BYTES))
-        self._max_pages = max(16, max_bytes // PAGE_BYTES - wal_pages)
+        # The log holds up to `wal_pages` before it is written back, and then one commit more.
+        self._max_commit_bytes = wal_pages * PAGE_BYTES
+        self._max_pages = max(16, max_bytes // PAGE_BYTES - 2 * wal_pages)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=5, check_same_thread=False)
         try:
             self._prepare(wal_pages)
@@ -117,9 +119,10 @@ class SpoolFile:
         return first
 
     def write(self, rows: Sequence[Row], *, confirmed_id: int = 0) -> int:
-        """Removes rows up to `confirmed_id`, then appends as many of `rows` as fit, durably.
+        """Removes rows up to `confirmed_id`, then appends the first ones of `rows`, durably.
 
-        Returns how many fitted: the first ones, for later ones must not overtake.
+        Returns how many: fewer than all where they would make too long a commit, none where the
+        file is full. Never later ones without those before them.
         """
         with self._transaction():
             removed = self._db.execute("DELETE FROM rows WHERE id <= ?", (confirmed_id,)).rowcount
@@ -183,14 +186,15 @@ class SpoolFile:
         if not rows:
             return 0
         used = self._one("PRAGMA page_count") - self._one("PRAGMA freelist_count")
-        room_bytes = (self._max_pages - used) * PAGE_BYTES
+        full_bytes = (self._max_pages - used) * PAGE_BYTES
+        room_bytes = min(full_bytes, self._max_commit_bytes)
         for place, row in enumerate(rows):
             size = len(row.body) + len(row.extra or "") + _ROW_OVERHEAD_BYTES
             if size > PAGE_BYTES // 4:  # long rows take pages of their own
                 size += PAGE_BYTES
             room_bytes -= size
             if room_bytes < 0:
-                return place
+                return 1 if place == 0 and size <= full_bytes else place
         return len(rows)
 
     def _one(self, query: str) -> int:

@@ -160,9 +160,14 @@ class SpoolFiles:
     def _append_to(self, own: Source, records: Sequence[Record]) -> int:
         first = own.file.reserve_ids(len(records))
         rows = [to_row(first + place, record) for place, record in enumerate(records)]
-        confirmed_id = own.confirmed_id
-        accepted = own.file.write(rows, confirmed_id=confirmed_id)
-        own.removed_id = confirmed_id
+        accepted = 0
+        while accepted < len(rows):
+            confirmed_id = own.confirmed_id
+            taken = own.file.write(rows[accepted:], confirmed_id=confirmed_id)
+            own.removed_id = confirmed_id
+            accepted += taken
+            if not taken:
+                break
         own.look()
         return accepted
 

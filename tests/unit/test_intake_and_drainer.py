@@ -1,0 +1,346 @@
+"""The way of a record: directly, through the spool, and back, without a gap in the order.
+
+A `Shelf` stands for Redis: it takes batches, or does not, and recognises what it has. The spool is
+real, on a disk whose syncs can be made slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.drainer import Drainer
+from bridge.errors import MetaMismatchError, RedisUnavailableError, UnableError
+from bridge.intake import Intake
+from bridge.intake import Path as Way
+from bridge.link import Refused
+from bridge.notification import accept_command_status
+from bridge.publisher import Arrival, Outcome, Publisher, Record
+from bridge.spool import Spool
+from bridge.spool_file import SpoolFile
+from ingresses import body
+from waiting import wait_until
+
+MIB = 2**20
+TIMEOUT_S = 0.25
+
+
+class Shelf(Publisher):
+    """Keeps what is published, and can be told to fail in every way Redis does."""
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+        self.batches: list[int] = []
+        self.is_down = False
+        self.loses_answers = 0
+        self.takes_s = 0.0
+        self.is_foreign = False
+        self.refused: set[str] = set()
+        self.before: Callable[[], None] = lambda: None
+
+    async def probe(self, *, timeout_s: float) -> None:
+        if self.is_down:
+            raise RedisUnavailableError("down")
+        if self.is_foreign:
+            raise MetaMismatchError("made for another program")
+        await asyncio.sleep(self.takes_s)
+
+    async def publish(
+        self, records: Sequence[Record], *, timeout_s: float
+    ) -> list[Outcome | Refused]:
+        self.before()
+        if self.is_down:
+            await asyncio.sleep(timeout_s)
+            raise RedisUnavailableError("no answer")
+        names = [name(record) for record in records]
+        if self.refused & set(names):  # as a script does: the whole call
+            return [Refused("WRONGTYPE")] * len(records)
+        results: list[Outcome | Refused] = []
+        for it in names:
+            results.append(Outcome.DUPLICATE if it in self.kept else Outcome.PUBLISHED)
+            if it not in self.kept:
+                self.kept.append(it)
+        self.batches.append(len(names))
+        await asyncio.sleep(min(self.takes_s, timeout_s))
+        if self.takes_s > timeout_s:
+            raise RedisUnavailableError("no answer in time")
+        if self.loses_answers:
+            self.loses_answers -= 1
+            raise RedisUnavailableError("the connection was cut")
+        return results
+
+
+def name(record: Record) -> str:
+    assert isinstance(record, Arrival)
+    return record.notification.command
+
+
+def arrival(number: int) -> Arrival:
+    return Arrival(accept_command_status(body(command=f"c{number}")), 1_700_000_000_000)
+
+
+class Bench:
+    """An intake with its drainer and spool before a shelf."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.clock = asyncio.get_running_loop().time
+        self.shelf = Shelf()
+        self.spool = Spool(folder, max_bytes=max_bytes)
+        self.intake = Intake(self.shelf, self.spool, timeout_s=TIMEOUT_S, clock=self.clock)
+        self.drainer = Drainer(
+            self.intake, self.spool, self.shelf, publish_timeout_s=TIMEOUT_S, clock=self.clock
+        )
+        self.submitted = 0
+        self.waiting: list[asyncio.Future[Outcome]] = []
+        self.slowest_s = 0.0
+
+    def submit(self, count: int = 1) -> list[asyncio.Future[Outcome]]:
+        new = []
+        for _ in range(count):
+            began_s = self.clock()
+            done = self.intake.submit(arrival(self.submitted), began_s)
+            done.add_done_callback(lambda _, began_s=began_s: self._answered(began_s))  # type: ignore[misc]
+            new.append(done)
+            self.submitted += 1
+        self.waiting += new
+        return new
+
+    def _answered(self, began_s: float) -> None:
+        self.slowest_s = max(self.slowest_s, self.clock() - began_s)
+
+    @asynccontextmanager
+    async def traffic(self, rate: float) -> AsyncIterator[None]:
+        """Submits about `rate` records a second for as long as it lasts."""
+
+        async def submit_forever() -> None:
+            began_s, first = self.clock(), self.submitted
+            while True:
+                self.submit(max(0, int((self.clock() - began_s) * rate) - self.submitted + first))
+                await asyncio.sleep(0.001)
+
+        task = asyncio.create_task(submit_forever())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def all_kept_in_order(self) -> None:
+        """Everything was promised, and is on the shelf once, in the order it was submitted in."""
+        results = await asyncio.gather(*self.waiting)
+        assert set(results) <= {Outcome.PUBLISHED, Outcome.SPOOLED, Outcome.DUPLICATE}
+        await wait_until(lambda: len(self.shelf.kept) == self.submitted, "everything")
+        assert self.shelf.kept == [f"c{n}" for n in range(self.submitted)]
+
+    async def is_on(self, way: Way) -> None:
+        await wait_until(lambda: self.intake.path is way, f"the path {way}")
+
+
+@asynccontextmanager
+async def bench(folder: Path, *, max_bytes: int = 64 * MIB) -> AsyncIterator[Bench]:
+    it = Bench(folder, max_bytes)
+    await it.spool.open()
+    tasks = [asyncio.create_task(it.spool.run()), asyncio.create_task(it.drainer.run())]
+    try:
+        yield it
+    finally:
+        for task in reversed(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await it.spool.close()
+
+
+def slow_disk(monkeypatch: pytest.MonkeyPatch, sync_s: float) -> None:
+    write = SpoolFile.write
+
+    def slow(file: SpoolFile, rows: Any, **more: Any) -> int:
+        time.sleep(sync_s)
+        return write(file, rows, **more)
+
+    monkeypatch.setattr(SpoolFile, "write", slow)
+
+
+async def test_one_flush_takes_all_that_wait(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        it.shelf.takes_s = 0.02
+        for _ in range(5):
+            it.submit(40)
+            await asyncio.sleep(0.005)
+        await it.all_kept_in_order()
+        assert len(it.shelf.batches) <= 5
+
+
+async def test_what_comes_before_redis_answers_waits_at_most_its_deadline(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        it.shelf.is_down = True
+        assert set(await asyncio.gather(*it.submit(5))) == {Outcome.SPOOLED}
+        it.shelf.is_down = False
+        await it.all_kept_in_order()
+
+
+async def test_a_batch_without_an_answer_goes_to_the_spool_before_what_came_later(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        it.shelf.is_down = True
+        first = it.submit(3)
+        await asyncio.sleep(0.05)
+        second = it.submit(3)
+        assert set(await asyncio.gather(*first, *second)) == {Outcome.SPOOLED}
+        assert it.intake.path is Way.SPOOLING
+        it.submit(3)
+        it.shelf.is_down = False
+        await it.is_on(Way.DIRECT)
+        it.submit(3)
+        await it.all_kept_in_order()
+
+
+async def test_a_batch_whose_answer_was_lost_is_not_published_twice(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        for _ in range(3):
+            it.shelf.loses_answers = 2  # also the drainer's next attempt
+            it.submit(10)
+            await wait_until(lambda: it.shelf.loses_answers == 0)
+            await it.is_on(Way.DIRECT)
+        await it.all_kept_in_order()
+
+
+@pytest.mark.parametrize("sync_s", [0.0, 0.02])
+async def test_under_steady_traffic_the_direct_path_opens_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync_s: float
+) -> None:
+    slow_disk(monkeypatch, sync_s)
+    async with bench(tmp_path) as it:
+        async with it.traffic(rate=800):
+            for _ in range(2):
+                await it.is_on(Way.DIRECT)
+                it.shelf.is_down = True
+                await wait_until(lambda: it.spool.outstanding > 300, "a spool")
+                it.shelf.is_down = False
+            await it.is_on(Way.DIRECT)
+            seen = it.submitted
+            await wait_until(lambda: it.submitted > seen + 100)
+        await it.all_kept_in_order()
+        assert it.waiting[-1].result() is Outcome.PUBLISHED
+
+
+async def test_while_redis_is_slow_callbacks_are_spooled_and_drained(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        it.shelf.takes_s = TIMEOUT_S * 0.96
+        async with it.traffic(rate=400):
+            await it.is_on(Way.SPOOLING)
+            drained = len(it.shelf.kept)
+            await wait_until(lambda: len(it.shelf.kept) > drained + 300, "draining")
+            assert it.intake.path is Way.SPOOLING
+            it.shelf.takes_s = 0.0
+            await it.is_on(Way.DIRECT)
+        await it.all_kept_in_order()
+
+
+async def test_a_hand_back_that_takes_too_long_goes_on_spooling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.drainer.PUBLISH_TIMEOUT_S", 10 * TIMEOUT_S)
+    monkeypatch.setattr("random.uniform", lambda low, _: low)  # no wait before the hand-back
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        it.shelf.is_down = True
+        await asyncio.gather(*it.submit(3))
+        held: list[asyncio.Future[Outcome]] = []
+
+        def hang_while_records_wait() -> None:
+            if it.intake.path is Way.HOLDING and not held:
+                held.extend(it.submit(3))
+                it.shelf.is_down = True
+
+        it.shelf.before = hang_while_records_wait
+        it.shelf.is_down = False
+        await wait_until(lambda: held, "the hand-back")
+        assert await asyncio.gather(*held) == [Outcome.SPOOLED] * 3
+        assert it.slowest_s < 5 * TIMEOUT_S
+        it.shelf.is_down = False
+        await it.is_on(Way.DIRECT)
+        await it.all_kept_in_order()
+
+
+async def test_a_record_that_is_refused_alone_is_set_aside(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        it.shelf.refused = {"c5", "c11"}
+        assert await asyncio.gather(*it.submit(20))
+        await wait_until(lambda: it.spool.status()["set_aside"] == 2, "both to be set aside")
+        await it.is_on(Way.DIRECT)
+        it.submit(5)
+        await asyncio.gather(*it.waiting)
+        assert it.shelf.kept == [f"c{n}" for n in range(25) if n not in (5, 11)]
+
+
+async def test_when_everything_is_refused_the_records_stay_in_the_spool(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        it.shelf.refused = {f"c{n}" for n in range(100)}
+        await asyncio.gather(*it.submit(100))
+        await wait_until(lambda: it.spool.status()["set_aside"] >= 8, "some to be set aside")
+        await asyncio.sleep(0.1)
+        assert it.spool.status()["set_aside"] < 20
+        it.shelf.refused = set()
+        await it.is_on(Way.DIRECT)
+        assert len(it.shelf.kept) >= 80
+
+
+async def test_a_namespace_of_another_program_is_not_written_to(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        it.shelf.is_foreign = True
+        assert await asyncio.gather(*it.submit(3)) == [Outcome.SPOOLED] * 3
+        await wait_until(lambda: it.drainer.mismatch is not None)
+        assert it.shelf.kept == []
+
+
+async def test_under_pressure_everything_is_spooled_until_it_ends(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        it.drainer.press("too much")
+        await it.is_on(Way.SPOOLING)
+        assert await asyncio.gather(*it.submit(5)) == [Outcome.SPOOLED] * 5
+        assert it.shelf.kept == []
+        it.drainer.press(None)
+        await it.is_on(Way.DIRECT)
+        it.submit(5)
+        await it.all_kept_in_order()
+
+
+async def test_a_full_spool_refuses_and_loses_nothing_it_took(tmp_path: Path) -> None:
+    async with bench(tmp_path, max_bytes=MIB // 2) as it:
+        await it.is_on(Way.DIRECT)
+        it.shelf.is_down = True
+        results: list[Any] = []
+        while UnableError not in map(type, results):
+            results += await asyncio.gather(*it.submit(50), return_exceptions=True)
+        it.shelf.is_down = False
+        await it.is_on(Way.DIRECT)
+        assert await it.submit()[0] is Outcome.PUBLISHED
+        promised = [f"c{n}" for n, result in enumerate(results) if result is Outcome.SPOOLED]
+        assert it.shelf.kept == [*promised, f"c{it.submitted - 1}"]
+
+
+async def test_what_waits_at_the_end_is_on_the_disk(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        it.shelf.takes_s = 0.1
+        first = it.submit(2)
+        await asyncio.sleep(0.02)
+        second = it.submit(2)
+        for task in asyncio.all_tasks():
+            if "Drainer.run" in repr(task):
+                task.cancel()
+        assert await asyncio.gather(*first, *second) == [Outcome.SPOOLED] * 4

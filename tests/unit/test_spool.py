@@ -1,0 +1,283 @@
+"""The spool of a process: group commit, adoption, damage, and a disk that fails or hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge import spool_folder
+from bridge.errors import UnableError, UsageError
+from bridge.notification import accept_command_status
+from bridge.publisher import Arrival, Outcome, Record
+from bridge.quarantine import QuarantinedBody
+from bridge.spool import Spool
+from bridge.spool_file import SpoolFile
+from bridge.spool_row import to_record, to_row
+from ingresses import body
+from waiting import wait_until
+
+MIB = 2**20
+
+
+def arrival(command: str, **more: Any) -> Arrival:
+    return Arrival(accept_command_status(body(command=command, **more)), 1_700_000_000_000)
+
+
+def put(spool: Spool, record: Record) -> asyncio.Future[Outcome]:
+    done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    spool.append(record, done)
+    return done
+
+
+async def contents(spool: Spool) -> list[Record]:
+    """What is in the spool, oldest first; read and confirmed."""
+    found: list[Record] = []
+    while chunk := await spool.read(max_rows=3, max_bytes=MIB):
+        found += [to_record(row) for row in chunk.rows]
+        spool.confirm(chunk.source, chunk.rows[-1].id, len(chunk.rows))
+    return found
+
+
+@asynccontextmanager
+async def opened(folder: Path, **more: Any) -> AsyncIterator[Spool]:
+    spool = Spool(folder, **{"max_bytes": MIB, **more})
+    await spool.open()
+    task = asyncio.create_task(spool.run())
+    try:
+        yield spool
+    finally:
+        await spool.settled()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await spool.close()
+
+
+def abandoned(folder: Path, records: list[Arrival]) -> None:
+    """What a process leaves that was killed with `records` in its spool."""
+    lock = spool_folder.new_lock(folder)
+    file = SpoolFile(lock.database, max_bytes=MIB)
+    first = file.reserve_ids(len(records))
+    file.write([to_row(first + n, record) for n, record in enumerate(records)])
+    file.close()
+    lock.release(remove=False)
+
+
+async def test_records_come_back_as_they_went_in_and_in_order(tmp_path: Path) -> None:
+    records: list[Record] = [
+        arrival("c1", detail={"π": [10**30]}),
+        QuarantinedBody.of(
+            b"\xff{", reason="not_json", details=["no"], path="/x", received_at_ms=5, keep_bytes=9
+        ),
+        Arrival(accept_command_status(body(command="c2")), 7, "00-trace-01"),
+    ]
+    async with opened(tmp_path) as spool:
+        done = [put(spool, record) for record in records]
+        assert await asyncio.gather(*done) == [Outcome.SPOOLED] * 3
+        assert spool.outstanding == 3
+        assert await contents(spool) == records
+        assert spool.outstanding == 0
+
+
+async def test_records_that_wait_are_committed_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    write = SpoolFile.write
+
+    def counted(file: SpoolFile, rows: Any, **more: Any) -> int:
+        sizes.append(len(rows))
+        return write(file, rows, **more)
+
+    monkeypatch.setattr(SpoolFile, "write", counted)
+    async with opened(tmp_path) as spool:
+        await asyncio.gather(*(put(spool, arrival(f"c{n}")) for n in range(500)))
+        assert max(sizes) > 100
+
+
+async def test_the_file_goes_when_nothing_is_in_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await put(spool, arrival("c1"))
+        await contents(spool)
+        assert list(tmp_path.glob("*.db"))
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_is_left_at_the_end_is_for_the_next_process(tmp_path: Path) -> None:
+    records = [arrival(f"c{n}") for n in range(10)]
+    async with opened(tmp_path) as spool:
+        await asyncio.gather(*(put(spool, record) for record in records))
+    async with opened(tmp_path) as spool:
+        assert spool.outstanding == 10
+        assert await contents(spool) == records
+        await wait_until(lambda: spool.status()["adopted_files"] == 0, "the adopted file to go")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_adopted_records_come_before_our_own(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        own = arrival("own")
+        await put(spool, own)
+        left = [arrival("left1"), arrival("left2")]
+        abandoned(tmp_path, left)
+        assert await spool.adopt() == 2
+        assert await contents(spool) == [*left, own]
+
+
+async def test_the_file_of_a_living_process_is_not_touched(tmp_path: Path) -> None:
+    async with opened(tmp_path) as one, opened(tmp_path) as other:
+        await put(one, arrival("c1"))
+        assert await other.adopt() == 0
+        assert other.outstanding == 0
+        assert len(await contents(one)) == 1
+
+
+async def test_a_file_without_its_lock_file_is_adopted_too(tmp_path: Path) -> None:
+    abandoned(tmp_path, [arrival("c1")])
+    for lock in tmp_path.glob("*.lock"):
+        lock.unlink()
+    async with opened(tmp_path) as spool:
+        assert len(await contents(spool)) == 1
+
+
+async def test_a_damaged_file_is_put_away_and_the_others_are_drained(tmp_path: Path) -> None:
+    abandoned(tmp_path, [arrival("c1")])
+    [whole] = tmp_path.glob("*.db")
+    abandoned(tmp_path, [arrival("c2")])
+    for path in tmp_path.glob("*.db"):
+        if path != whole:
+            path.write_bytes(b"\0" * 5000)
+    async with opened(tmp_path) as spool:
+        assert await contents(spool) == [arrival("c1")]
+        assert len(list(tmp_path.glob("*.damaged"))) == 1
+        await put(spool, arrival("c3"))
+
+
+@pytest.mark.parametrize("method", ["write", "read"])
+async def test_our_own_file_may_be_damaged_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    async with opened(tmp_path) as spool:
+        await put(spool, arrival("before"))
+        [path] = tmp_path.glob("*.db")
+        intact = getattr(SpoolFile, method)
+
+        def damaged(file: SpoolFile, *args: Any, **more: Any) -> Any:
+            if file.path == path:
+                error = sqlite3.DatabaseError("malformed")
+                error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+                raise error
+            return intact(file, *args, **more)
+
+        monkeypatch.setattr(SpoolFile, method, damaged)
+        await spool.read(max_rows=1, max_bytes=1)
+        await put(spool, arrival("after"))
+        assert await contents(spool) == [arrival("after")]
+        assert [it.stem for it in tmp_path.glob("*.damaged")] == [path.stem]
+        assert spool.trouble is None
+
+
+async def test_a_full_spool_refuses_until_there_is_room(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_bytes=MIB // 2) as spool:
+        kept = 0
+        while await put_works(spool, arrival(f"c{kept}", detail="x" * 3000)):
+            kept += 1
+        assert spool.trouble == "the spool is full"
+        assert spool.status()["bytes"] <= MIB // 2
+        assert len(await contents(spool)) == kept
+        await put(spool, arrival("again"))
+        assert spool.trouble is None
+
+
+async def test_of_a_batch_that_does_not_fit_the_first_ones_are_kept(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_bytes=MIB // 2) as spool:
+        records = [arrival(f"c{n}", detail="x" * 3000) for n in range(300)]
+        results = await asyncio.gather(*(put(spool, it) for it in records), return_exceptions=True)
+        kept = results.count(Outcome.SPOOLED)
+        assert results[:kept] == [Outcome.SPOOLED] * kept
+        assert all(isinstance(result, UnableError) for result in results[kept:])
+        assert 0 < kept < 300
+        assert await contents(spool) == records[:kept]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(sqlite3.SQLITE_FULL, "full"), (sqlite3.SQLITE_IOERR_FSYNC, "failed")]
+)
+async def test_a_disk_that_fails_refuses_and_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: str
+) -> None:
+    async with opened(tmp_path) as spool:
+        await put(spool, arrival("before"))
+        error = sqlite3.OperationalError("from the disk")
+        error.sqlite_errorcode = code
+
+        def fail(*_: Any, **__: Any) -> int:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SpoolFile, "write", fail)
+            with pytest.raises(UnableError, match=told):
+                await put(spool, arrival("lost"))
+            assert spool.trouble is not None
+        await put(spool, arrival("after"))
+        assert spool.trouble is None
+        assert await contents(spool) == [arrival("before"), arrival("after")]
+
+
+async def test_a_disk_that_hangs_is_broken_until_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    write = SpoolFile.write
+
+    def hang(file: SpoolFile, rows: Any, **more: Any) -> int:
+        released.wait()
+        return write(file, rows, **more)
+
+    monkeypatch.setattr(SpoolFile, "write", hang)
+    async with opened(tmp_path, sync_limit_s=0.2) as spool:
+        waiting = [put(spool, arrival("c1")), put(spool, arrival("c2"))]
+        for done in waiting:
+            with pytest.raises(UnableError, match="does not answer"):
+                await done
+        with pytest.raises(UnableError, match="does not answer"):
+            await put(spool, arrival("c3"))
+        released.set()
+        await wait_until(lambda: put_works(spool, arrival("again")), "the disk to be used again")
+        assert spool.trouble is None
+
+
+async def put_works(spool: Spool, record: Record) -> bool:
+    try:
+        return await put(spool, record) == Outcome.SPOOLED
+    except UnableError:
+        return False
+
+
+async def test_rows_set_aside_are_kept_and_handed_on(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await asyncio.gather(put(spool, arrival("bad")), put(spool, arrival("good")))
+        chunk = await spool.read(max_rows=1, max_bytes=MIB)
+        assert chunk is not None
+        await spool.set_aside(chunk.rows[0], "refused")
+        spool.confirm(chunk.source, chunk.rows[0].id, 1)
+        assert await contents(spool) == [arrival("good")]
+        assert spool.status()["set_aside"] == 1
+    async with opened(tmp_path) as spool:
+        await wait_until(lambda: spool.status()["adopted_files"] == 0, "adoption to end")
+        assert (spool.outstanding, spool.status()["set_aside"]) == (0, 1)
+        assert len(list(tmp_path.glob("*.db"))) == 1
+
+
+async def test_a_folder_that_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    spool = Spool(tmp_path / "file", max_bytes=MIB)
+    with pytest.raises(UsageError, match="NB_BRIDGE_SPOOL_DIR"):
+        await spool.open()
+    await spool.close()

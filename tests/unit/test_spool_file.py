@@ -1,0 +1,148 @@
+"""One spool file: what is written is read in order, within a bound, and survives."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from bridge.spool_file import NewerSpoolError, SpoolFile, is_damage
+from bridge.spool_row import Row
+
+MIB = 2**20
+
+
+def rows(file: SpoolFile, count: int, size: int = 100) -> list[Row]:
+    first = file.reserve_ids(count)
+    return [Row(first + n, 0, 1000 + first + n, None, b"x" * size) for n in range(count)]
+
+
+def read(file: SpoolFile, after_id: int = 0, max_rows: int = 10**6) -> list[Row]:
+    return file.read(after_id=after_id, max_rows=max_rows, max_bytes=10**9)
+
+
+def test_rows_come_back_in_order(tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    written = rows(file, 5) + rows(file, 5)
+    assert file.write(written) == 10
+    assert read(file) == written
+    assert read(file, after_id=written[3].id, max_rows=2) == written[4:6]
+    assert file.oldest_received_at_ms() == written[0].received_at_ms
+    file.close()
+
+
+def test_a_read_stops_at_its_bytes_but_gives_one_row_at_least(tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    file.write(rows(file, 4, size=1000))
+    assert len(file.read(after_id=0, max_rows=10, max_bytes=2500)) == 2
+    assert len(file.read(after_id=0, max_rows=10, max_bytes=10)) == 1
+    file.close()
+
+
+def test_confirmed_rows_are_removed_with_the_next_write(tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    written = rows(file, 5)
+    file.write(written)
+    more = rows(file, 1)
+    file.write(more, confirmed_id=written[2].id)
+    assert read(file) == written[3:] + more
+    assert file.entries == 3
+    file.close()
+
+
+def test_everything_is_there_after_opening_again(tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    written = rows(file, 5)
+    file.write(written)
+    file.set_aside(written[0], "why")
+    # Not closed: as after a kill -9 the log has not been written back.
+    again = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    assert (read(again), again.entries, again.aside) == (written, 5, 1)
+    assert again.reserve_ids(1) > written[-1].id
+    again.close()
+    file.close()
+
+
+def test_a_full_file_takes_the_first_rows_and_never_grows_beyond_its_bound(tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    accepted: list[Row] = []
+    while taken := file.write(more := rows(file, 100, size=500)):
+        accepted += more[:taken]
+        assert file.size_bytes() <= MIB
+    assert read(file) == accepted
+    assert len(accepted) > 1000
+    file.close()
+
+
+@pytest.mark.parametrize("size", [10, 500, 3000, 5000, 60_000])
+def test_the_bound_holds_for_rows_of_any_size(tmp_path: Path, size: int) -> None:
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    while file.write(rows(file, 7, size=size)):
+        pass
+    assert MIB / 2 < file.size_bytes() <= MIB
+    file.close()
+
+
+def test_a_full_file_takes_rows_again_when_some_were_removed(tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    while file.write(rows(file, 100, size=500)):
+        pass
+    assert file.write(rows(file, 50, size=500), confirmed_id=read(file)[200].id) == 50
+    file.close()
+
+
+def test_the_file_shrinks_when_it_is_empty(tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "a.db", max_bytes=16 * MIB)
+    written = rows(file, 5000, size=1000)
+    for start in range(0, 5000, 200):
+        assert file.write(written[start : start + 200]) == 200
+    assert file.size_bytes() > 5 * MIB
+    file.shrink()
+    assert file.size_bytes() > 5 * MIB
+    file.write((), confirmed_id=written[-1].id)
+    file.shrink()
+    assert file.size_bytes() < MIB // 8
+    file.close()
+
+
+def test_rows_set_aside_move_on_with_their_reasons(tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    other = SpoolFile(tmp_path / "b.db", max_bytes=MIB)
+    for row in rows(file, 3):
+        file.set_aside(row, "no")
+    file.move_aside_to(other)
+    assert (file.aside, other.aside, file.is_empty, other.is_empty) == (0, 3, True, False)
+    file.close()
+    other.close()
+
+
+def test_a_write_that_fails_leaves_nothing_of_it(tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    good = rows(file, 2)
+    file.write(good)
+    with pytest.raises(sqlite3.Error):
+        file.write([*rows(file, 1), good[0]])  # an id that is taken
+    assert read(file) == good
+    assert file.write(rows(file, 1)) == 1
+    file.close()
+
+
+def test_damage_is_told_from_other_errors(tmp_path: Path) -> None:
+    (tmp_path / "a.db").write_bytes(b"no database at all" * 1000)
+    with pytest.raises(sqlite3.Error) as caught:
+        SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    assert is_damage(caught.value)
+    with pytest.raises(sqlite3.Error) as caught:
+        SpoolFile(tmp_path / "missing" / "a.db", max_bytes=MIB)
+    assert not is_damage(caught.value)
+
+
+def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    file.close()
+    with sqlite3.connect(tmp_path / "a.db") as db:
+        db.execute("PRAGMA user_version=2")
+    db.close()
+    with pytest.raises(NewerSpoolError):
+        SpoolFile(tmp_path / "a.db", max_bytes=MIB)
