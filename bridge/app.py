@@ -20,12 +20,13 @@ from bridge.admin import AdminListener
 from bridge.callback import CallbackHandler
 from bridge.clock import epoch_ms
 from bridge.connect import open_link
-from bridge.contract import Keys
+from bridge.contract import COMMAND_STATUS_TYPE, Keys
 from bridge.drainer import Drainer
 from bridge.http_server import HttpServer
 from bridge.intake import Intake, Path
 from bridge.link import Health
 from bridge.monitor import Monitor
+from bridge.notification import accept_command_status, accept_platform_notification
 from bridge.publisher import Publisher
 from bridge.settings import Settings
 from bridge.spool import Spool
@@ -71,9 +72,7 @@ class Ingress:
         """Everything behind `Intake.submit`."""
         settings = self._settings
         self._health = Health()
-        self._link = open_link(
-            settings.redis_url, name="nb-bridge-ingress", health=self._health
-        )
+        self._link = open_link(settings.redis_url, name="nb-bridge-ingress", health=self._health)
         self._monitor_link = open_link(settings.redis_url, name="nb-bridge-ingress-monitor")
         publisher = Publisher(
             self._link,
@@ -116,7 +115,11 @@ class Ingress:
         )
         self._handler = CallbackHandler(
             self._intake.submit,
-            paths=settings.callback_paths,
+            accept={
+                **dict.fromkeys(settings.notify_paths, accept_platform_notification),
+                **dict.fromkeys(settings.callback_paths, accept_command_status),
+            },
+            types=_kept_types(settings),
             check_access=self._access.check,
             max_body_bytes=settings.max_body_bytes,
             body_timeout_s=settings.body_timeout_s,
@@ -281,3 +284,8 @@ class Ingress:
             "consecutive_failures": self._handler.failures_in_a_row,
             "connections": self._http.open_connections,
         }
+
+
+def _kept_types(settings: Settings) -> tuple[str, ...]:
+    """Empty: all. Command status has a path of its own and is always kept."""
+    return (*settings.notify_types, COMMAND_STATUS_TYPE) if settings.notify_types else ()

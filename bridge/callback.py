@@ -7,7 +7,7 @@ Must not know how a promise is kept: `submit` says when it can be made.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from typing import Final, Literal
 
@@ -17,7 +17,7 @@ from bridge import logs, metrics
 from bridge.answer import PreparedAnswer, plain
 from bridge.clock import Clock, epoch_ms
 from bridge.errors import UnableError
-from bridge.notification import NotANotificationError, NotJsonError, accept_command_status
+from bridge.notification import NotANotificationError, Notification, NotJsonError
 from bridge.problem import Problem, unavailable
 from bridge.publisher import Arrival, Outcome, Record
 from bridge.quarantine import QuarantinedBody
@@ -26,17 +26,23 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MAX_TRACEPARENT_CHARS: Final = 256
 
 Submit = Callable[[Record, float], asyncio.Future[Outcome]]
+Accept = Callable[[bytes], Notification]
 Check = Callable[[web.BaseRequest], None]
 
 
 class CallbackHandler:
-    """Answers every request of the public listener; counts and times each."""
+    """Answers every request of the public listener; counts and times each.
+
+    `accept` has the validation of each callback path; `types` names the only types that are kept,
+    if it names any.
+    """
 
     def __init__(
         self,
         submit: Submit,
         *,
-        paths: Collection[str],
+        accept: Mapping[str, Accept],
+        types: Collection[str],
         check_access: Check,
         max_body_bytes: int,
         body_timeout_s: float,
@@ -45,7 +51,8 @@ class CallbackHandler:
         clock: Clock,
     ) -> None:
         self._submit = submit
-        self._paths = frozenset(paths)
+        self._accept = accept
+        self._types = frozenset(types)
         self._check_access = check_access
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
@@ -93,7 +100,8 @@ class CallbackHandler:
         return response
 
     async def _handle(self, request: web.BaseRequest, arrived_s: float) -> Outcome:
-        if request.raw_path not in self._paths and request.path not in self._paths:
+        accept = self._accept.get(request.raw_path) or self._accept.get(request.path)
+        if accept is None:
             raise Problem(HTTPStatus.NOT_FOUND, "rejected", "no callbacks are taken here")
         if request.method != "POST":
             raise Problem(
@@ -106,12 +114,14 @@ class CallbackHandler:
         body = await self._body(request)
         self._last_ms = received_at_ms = epoch_ms()
         try:
-            notification = accept_command_status(body)
+            notification = accept(body)
         except NotJsonError as error:
             await self._quarantine(body, "not_json", [str(error)], request.path, arrived_s)
             raise Problem(HTTPStatus.BAD_REQUEST, "rejected", str(error)) from None
         except NotANotificationError as error:
             return await self._invalid(body, error, request.path, arrived_s)
+        if self._types and notification.type not in self._types:
+            return Outcome.UNWANTED
         traceparent = request.headers.get("traceparent")
         if traceparent is not None and len(traceparent) > _MAX_TRACEPARENT_CHARS:
             traceparent = None
@@ -131,7 +141,7 @@ class CallbackHandler:
             raise Problem(
                 HTTPStatus.BAD_REQUEST,
                 "rejected",
-                "not a command status notification",
+                "not a notification of this path",
                 errors=error.reasons,
             )
         return Outcome.QUARANTINED

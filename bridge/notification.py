@@ -309,6 +309,8 @@ def accept_platform_notification(body: bytes) -> Notification:
     if errors:
         raise NotANotificationError(sorted(_flatten(errors)))
     type_ = document["notifyType"]
+    if type_ == contract.COMMAND_STATUS_TYPE:
+        raise NotANotificationError([f"notifyType: {type_} is the name of another callback."])
     digest = contract.platform_digest(contract.canonical_json(document))
     return Notification(
         id=contract.NotificationId(digest.hex()),

@@ -18,6 +18,7 @@ from bridge.notification import Notification
 from bridge.quarantine import QuarantinedBody, append_calls
 
 _LEDGER_DIGEST_BYTES: Final = 8  # publish.lua says why
+_LEDGERS: Final = 2
 _TURN_CAUSES: Final = {ord("a"): "age", ord("f"): "full"}
 
 
@@ -29,6 +30,7 @@ class Outcome(StrEnum):
     DUPLICATE = "duplicate"
     QUARANTINED = "quarantined"
     SPOOLED = "spooled"
+    UNWANTED = "unwanted"  # of a type that NOTIFY_TYPES does not name: answered, not kept
 
 
 _OUTCOMES: Final = {
@@ -57,7 +59,7 @@ class Arrival:
         return (
             it.ledger_field,
             it.digest[:_LEDGER_DIGEST_BYTES],
-            it.rank or 0,
+            _rank(it),
             it.type,
             it.id,
             it.device,
@@ -93,7 +95,7 @@ class Publisher:
         self._quarantine_max_entries = quarantine_max_entries
         self._script = Script.load("bridge", "publish")
         self._partition_keys = [
-            (keys.stream(partition), *keys.ledger(partition)) for partition in range(partitions)
+            (keys.stream(p), *keys.ledger(p), *keys.platform_ledger(p)) for p in range(partitions)
         ]
 
     async def probe(self, *, timeout_s: float) -> None:
@@ -150,15 +152,23 @@ class Publisher:
         return calls, list(places.values()), bodies
 
 
+def _rank(notification: Notification) -> int:
+    """As publish.lua takes it."""
+    if notification.type != contract.COMMAND_STATUS_TYPE:
+        return -1
+    return notification.rank or 0
+
+
 def _read(reply: Any, places: list[int], results: list[Outcome | Refused]) -> None:
     """Spreads the reply of one publish.lua call over its records."""
     if isinstance(reply, Refused):
         for place in places:
             results[place] = reply
         return
-    if reply[0] in _TURN_CAUSES:
-        metrics.ledger_rotations.labels(_TURN_CAUSES[reply[0]]).inc()
-    for place, code in zip(places, reply[1:], strict=True):
+    for turned in reply[:_LEDGERS]:
+        if turned in _TURN_CAUSES:
+            metrics.ledger_rotations.labels(_TURN_CAUSES[turned]).inc()
+    for place, code in zip(places, reply[_LEDGERS:], strict=True):
         results[place] = _OUTCOMES[code]
 
 

@@ -24,6 +24,7 @@ from bridge.errors import SettingsError
 
 PREFIX: Final = "NB_BRIDGE_"
 COMMAND_STATUS_PATH: Final = "/v1.0.0/messageReceiver/cmd"
+NOTIFY_PATH: Final = "/v1.0.0/messageReceiver"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -191,6 +192,23 @@ class Settings:
         validate=_paths,
         convert=_strings,
         halves="ingress",
+    )
+    notify_paths: tuple[str, ...] = _setting(
+        (NOTIFY_PATH,),
+        "paths of the platform's other notifications, separated by commas",
+        read="list",
+        validate=_paths,
+        convert=_strings,
+        halves="ingress",
+    )
+    notify_types: tuple[str, ...] = _setting(
+        (),
+        "notifyTypes to keep, separated by commas; others are answered 200 and not kept",
+        read="list",
+        validate=_nonempty,
+        convert=_strings,
+        halves="ingress",
+        default_text="all",
     )
     max_body_bytes: int = _setting(
         65536,
@@ -470,6 +488,10 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append(f"{PREFIX}TLS_CERT and {PREFIX}TLS_KEY go together: set both or neither")
     if settings.tls_client_ca is not None and settings.tls_cert is None:
         problems.append(f"{PREFIX}TLS_CLIENT_CA needs {PREFIX}TLS_CERT and {PREFIX}TLS_KEY")
+    if twice := set(settings.callback_paths) & set(settings.notify_paths):
+        problems.append(
+            f"{PREFIX}CALLBACK_PATHS and {PREFIX}NOTIFY_PATHS both have {', '.join(sorted(twice))}"
+        )
     if settings.backoff_max_s < settings.backoff_base_s:
         problems.append(f"{PREFIX}BACKOFF_MAX_S is less than {PREFIX}BACKOFF_BASE_S")
     return problems

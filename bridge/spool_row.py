@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from typing import Final, NamedTuple
 
-from bridge.notification import accept_command_status
+from bridge.contract import COMMAND_STATUS_TYPE
+from bridge.notification import accept_command_status, accept_platform_notification
 from bridge.publisher import Arrival, Record
 from bridge.quarantine import QuarantinedBody, Reason
 
 COMMAND_STATUS: Final = 0
 QUARANTINE: Final = 1
+PLATFORM: Final = 2
 
 
 class Row(NamedTuple):
@@ -34,9 +36,10 @@ class UnreadableRowError(ValueError):
 def to_row(id: int, record: Record) -> Row:
     """The row that keeps `record`."""
     if isinstance(record, Arrival):
+        is_command_status = record.notification.type == COMMAND_STATUS_TYPE
         return Row(
             id,
-            COMMAND_STATUS,
+            COMMAND_STATUS if is_command_status else PLATFORM,
             record.received_at_ms,
             record.traceparent,
             record.notification.body,
@@ -56,6 +59,8 @@ def to_record(row: Row) -> Record:
     try:
         if row.kind == COMMAND_STATUS:
             return Arrival(accept_command_status(row.body), row.received_at_ms, row.extra)
+        if row.kind == PLATFORM:
+            return Arrival(accept_platform_notification(row.body), row.received_at_ms, row.extra)
         if row.kind == QUARANTINE:
             return _quarantined(row)
     except (ValueError, KeyError, TypeError) as error:

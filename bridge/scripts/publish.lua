@@ -3,14 +3,16 @@
 -- KEYS[1]  {<ns>:pp}:stream
 -- KEYS[2]  {<ns>:pp}:ledger:0   the current page
 -- KEYS[3]  {<ns>:pp}:ledger:1   the previous page, or missing
+-- KEYS[4]  {<ns>:pp}:ledger:other:0, KEYS[5] …:1   the same for notifications of no command
 -- ARGV[1]  dedupe window, milliseconds
 -- ARGV[2]  records at which a page is full
 -- ARGV[3…] eleven for each notification, oldest first: ledger field (16 bytes), the first 8 bytes
---          of its digest, rank (0: none, to 4), then the entry's values: type, id, device, command,
+--          of its digest, rank (0: none, to 4; -1: names no command), then the entry's values: type, id, device, command,
 --          status, received_at, traceparent ('' for none), body… and nothing else
 --
--- Returns a string: how a page was turned ('-' not at all, 'a' by age, 'f' because it was full),
--- then one character per notification: 'p' published, 'l' published and late, 'd' duplicate.
+-- Returns a string: how a page of each ledger was turned ('-' not at all, 'a' by age, 'f' because
+-- it was full; two characters), then one per notification: 'p' published, 'l' published and late,
+-- 'd' duplicate.
 -- Or the error of the first write Redis refused: what came before it is published and marked, the
 -- rest is neither.
 --
@@ -20,10 +22,11 @@
 -- A record is one byte with the highest rank, then up to 16 times 8 bytes of digest and 6 bytes of
 -- accept time (big-endian epoch ms of this server). 8 bytes tell 16 statuses of one command apart;
 -- the whole digest would cost 24 bytes more per command. The page's field `created` (epoch ms) is
--- shorter than any ledger field and so cannot be taken for one. At most one page is turned a call.
+-- shorter than any ledger field and so cannot be taken for one. At most one page of each ledger is
+-- turned a call, and only of a ledger that the call asks.
 
 local STRIDE, DIGEST, STAMPED, MOST = 11, 8, 14, 16
-local stream, current, previous = KEYS[1], KEYS[2], KEYS[3]
+local stream = KEYS[1]
 local window_ms, page_records = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 local time = redis.call('TIME')
@@ -63,31 +66,60 @@ local function refused(reply)
   return type(reply) == 'table' and reply.err ~= nil
 end
 
-local created_ms = redis.call('HGET', current, 'created')
-local turned = '-'
-if created_ms then
-  if now_ms - tonumber(created_ms) >= window_ms then
-    turned = 'a'
-  elseif redis.call('HLEN', current) > page_records then -- `created` is one of them
-    turned = 'f'
+-- A ledger as this call sees it, a page turned if it is time; or Redis' refusal.
+local function open(current, previous)
+  local created_ms = redis.call('HGET', current, 'created')
+  local turned = '-'
+  if created_ms then
+    if now_ms - tonumber(created_ms) >= window_ms then
+      turned = 'a'
+    elseif redis.call('HLEN', current) > page_records then -- `created` is one of them
+      turned = 'f'
+    end
   end
-end
-if turned ~= '-' then
-  local reply = redis.pcall('UNLINK', previous)
-  if refused(reply) then return reply end
-  reply = redis.pcall('RENAME', current, previous)
-  if refused(reply) then return reply end
-  created_ms = false
+  if turned ~= '-' then
+    local reply = redis.pcall('UNLINK', previous)
+    if refused(reply) then return reply end
+    reply = redis.pcall('RENAME', current, previous)
+    if refused(reply) then return reply end
+  end
+  return {
+    current = current,
+    previous = redis.call('EXISTS', previous) == 1 and previous,
+    is_made = created_ms and turned == '-',
+    turned = turned,
+  }
 end
 
-local has_previous = redis.call('EXISTS', previous) == 1
+local function mark(ledger, field, record)
+  if ledger.is_made then
+    return redis.pcall('HSET', ledger.current, field, record)
+  end
+  ledger.is_made = true
+  return redis.pcall(
+    'HSET', ledger.current, 'created', string.format('%.0f', now_ms), field, record)
+end
+
 local stamp = stamp_of(now_ms)
-local outcomes = { turned }
+local commands, others
+local outcomes = { '-', '-' }
 
 for i = 3, #ARGV, STRIDE do
   local field, digest, rank = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
-  local record = redis.call('HGET', current, field)
-  local older = has_previous and redis.call('HGET', previous, field)
+  local ledger
+  if rank < 0 then
+    rank = 0
+    others = others or open(KEYS[4], KEYS[5])
+    ledger = others
+    outcomes[2] = others.turned
+  else
+    commands = commands or open(KEYS[2], KEYS[3])
+    ledger = commands
+    outcomes[1] = commands.turned
+  end
+  if refused(ledger) then return ledger end
+  local record = redis.call('HGET', ledger.current, field)
+  local older = ledger.previous and redis.call('HGET', ledger.previous, field)
   if has(record, digest) or has(older, digest) then
     outcomes[#outcomes + 1] = 'd'
   else
@@ -116,12 +148,7 @@ for i = 3, #ARGV, STRIDE do
       marks = string.sub(marks, #marks - (MOST - 1) * STAMPED + 1)
     end
     record = string.char(math.max(rank, highest)) .. marks .. digest .. stamp
-    if created_ms then
-      reply = redis.pcall('HSET', current, field, record)
-    else
-      created_ms = now_ms
-      reply = redis.pcall('HSET', current, 'created', string.format('%.0f', now_ms), field, record)
-    end
+    reply = mark(ledger, field, record)
     if refused(reply) then return reply end
     outcomes[#outcomes + 1] = late and 'l' or 'p'
   end

@@ -1,0 +1,64 @@
+"""Platform notifications in the publish script: a ledger of their own, one order with the rest."""
+
+from __future__ import annotations
+
+import json
+
+import servers
+from bridge import contract
+from bridge.contract import Entry
+from bridge.notification import accept_command_status, accept_platform_notification
+from bridge.publisher import Arrival, Outcome, Publisher
+from ingresses import body
+
+PARTITIONS = 2
+
+
+def publisher(redis: servers.Redis, ledger_max_records: int = 1000) -> Publisher:
+    return Publisher(
+        redis.link(),
+        redis.keys,
+        partitions=PARTITIONS,
+        dedupe_window_s=3600,
+        ledger_max_records=ledger_max_records,
+        quarantine_max_entries=3,
+    )
+
+
+def platform(number: int, type_: str = "deviceDataChanged") -> Arrival:
+    raw = json.dumps({"notifyType": type_, "deviceId": "d1", "n": number}).encode()
+    return Arrival(accept_platform_notification(raw), 1)
+
+
+def command(code: str) -> Arrival:
+    return Arrival(accept_command_status(body(code=code)), 1)
+
+
+async def test_both_kinds_of_a_device_keep_their_order(server: servers.Redis) -> None:
+    batch = [command("SENT"), platform(1), command("DELIVERED"), platform(2)]
+    results = await publisher(server).publish(batch, timeout_s=10)
+    assert results == [Outcome.PUBLISHED] * 4
+    stream = server.keys.stream(contract.partition_of("d1", PARTITIONS))
+    entries = [Entry.decode(fields) for _, fields in await server.client.xrange(stream)]
+    assert [each.id for each in entries] == [each.notification.id for each in batch]
+    assert [each.type for each in entries[1::2]] == ["deviceDataChanged"] * 2
+
+
+async def test_a_repeated_one_is_published_once_and_none_is_late(server: servers.Redis) -> None:
+    to = publisher(server)
+    first = await to.publish([platform(1), platform(2)], timeout_s=10)
+    again = await to.publish([platform(2), platform(1), platform(3)], timeout_s=10)
+    assert first == [Outcome.PUBLISHED] * 2
+    assert again == [Outcome.DUPLICATE, Outcome.DUPLICATE, Outcome.PUBLISHED]
+
+
+async def test_they_do_not_push_commands_out_of_the_ledger(server: servers.Redis) -> None:
+    to = publisher(server, ledger_max_records=16)
+    await to.publish([command("SENT")], timeout_s=10)
+    for number in range(100):
+        await to.publish([platform(number)], timeout_s=10)
+    assert await to.publish([command("SENT")], timeout_s=10) == [Outcome.DUPLICATE]
+    partition = contract.partition_of("d1", PARTITIONS)
+    current, previous = server.keys.platform_ledger(partition)
+    assert await server.client.hlen(current) <= 18
+    assert await server.client.hlen(previous) <= 18
