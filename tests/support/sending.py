@@ -25,6 +25,7 @@ class Platform:
     url: str
     devices: int = 20
     rate: float = 200.0
+    prefix: str = "c"
     headers: dict[str, str] = field(default_factory=dict)
     answers: Counter[int | str] = field(default_factory=Counter)
     slowest_s: float = 0.0
@@ -34,7 +35,6 @@ class Platform:
     """Device, command and code of what was sent more than once."""
     _is_over: bool = False
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    _prefix: str = "c"
 
     async def __aenter__(self) -> Platform:
         connector = aiohttp.TCPConnector(limit=0)
@@ -63,7 +63,7 @@ class Platform:
         number = 0
         due_s = time.monotonic()
         while not self._is_over:
-            command, code = f"{self._prefix}{number // 3}", CODES[number % 3]
+            command, code = f"{self.prefix}{number // 3}", CODES[number % 3]
             await self._until_answered(device, command, code)
             self.promised[device].append((command, code))
             number += 1
