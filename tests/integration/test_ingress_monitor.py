@@ -1,0 +1,185 @@
+"""What the ingress tells about Redis, and when it spares it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+import servers
+from bridge.app import Ingress
+from bridge.contract import partition_of
+from bridge.embedded import EmbeddedServer
+from bridge.monitor import Monitor
+from ingresses import body, get_json, post, running, settings_for
+from waiting import wait_until
+
+pytestmark = pytest.mark.real
+
+
+def monitor(redis: servers.Redis, told: list[str | None], *, max_backlog: int = 1000) -> Monitor:
+    return Monitor(
+        redis.link(),
+        redis.keys,
+        partitions=4,
+        max_backlog=max_backlog,
+        name="me",
+        press=told.append,
+        heartbeat=lambda: {"url": "u"},
+    )
+
+
+async def publish(redis: servers.Redis, count: int, partition: int = 0) -> list[bytes]:
+    return [await redis.client.xadd(redis.keys.stream(partition), {"n": n}) for n in range(count)]
+
+
+async def join(redis: servers.Redis, group: str, *partitions: int) -> None:
+    await redis.client.sadd(redis.keys.groups, group)
+    for partition in partitions:
+        await redis.client.xgroup_create(redis.keys.stream(partition), group, id="0", mkstream=True)
+
+
+async def test_backlog_counts_what_is_pending_and_what_was_never_delivered(
+    real_redis: servers.Redis,
+) -> None:
+    redis, client = real_redis, real_redis.client
+    ids = await publish(redis, 10)
+    await publish(redis, 5, partition=2)
+    await join(redis, "g", 0, 2)
+    await client.xreadgroup("g", "w", {redis.keys.stream(0): ">"}, count=4)
+    await client.xack(redis.keys.stream(0), "g", ids[0])
+    it = monitor(redis, [])
+    await it.look()
+    assert it.backlogs["g"].by_partition == {0: 9, 1: 0, 2: 5, 3: 0}
+    assert it.backlogs["g"].oldest_ms == int(ids[1].split(b"-")[0])
+
+
+async def test_a_group_that_is_registered_and_not_there_has_everything_before_it(
+    real_redis: servers.Redis,
+) -> None:
+    await publish(real_redis, 7)
+    await real_redis.client.sadd(real_redis.keys.groups, "late")
+    it = monitor(real_redis, [])
+    await it.look()
+    assert it.backlogs["late"].entries == 7
+
+
+async def test_a_lag_redis_cannot_tell_is_bounded_by_the_stream(real_redis: servers.Redis) -> None:
+    ids = await publish(real_redis, 10)
+    await join(real_redis, "g", 0)
+    await real_redis.client.xreadgroup("g", "w", {real_redis.keys.stream(0): ">"}, count=2)
+    await real_redis.client.xdel(real_redis.keys.stream(0), ids[5])
+    it = monitor(real_redis, [])
+    await it.look()
+    assert it.backlogs["g"].entries == 9
+
+
+async def test_everything_handled_is_no_backlog(real_redis: servers.Redis) -> None:
+    ids = await publish(real_redis, 3)
+    await join(real_redis, "g", 0)
+    await real_redis.client.xreadgroup("g", "w", {real_redis.keys.stream(0): ">"})
+    await real_redis.client.xack(real_redis.keys.stream(0), "g", *ids)
+    it = monitor(real_redis, [])
+    await it.look()
+    assert (it.backlogs["g"].entries, it.backlogs["g"].oldest_ms) == (0, None)
+
+
+async def test_a_group_too_far_behind_presses_until_it_has_caught_up_somewhat(
+    real_redis: servers.Redis,
+) -> None:
+    ids = await publish(real_redis, 10)
+    await join(real_redis, "g", 0)
+    stream = real_redis.keys.stream(0)
+    await real_redis.client.xreadgroup("g", "w", {stream: ">"})
+    told: list[str | None] = []
+    it = monitor(real_redis, told, max_backlog=10)
+    await it.look()
+    await real_redis.client.xack(stream, "g", ids[0])  # 9: below the bound, not by enough
+    await it.look()
+    await real_redis.client.xack(stream, "g", *ids[1:3])
+    await it.look()
+    assert [why is not None for why in told] == [True, True, False]
+
+
+async def test_heartbeats_come_and_go(real_redis: servers.Redis) -> None:
+    key = real_redis.keys.ingresses
+    await real_redis.client.hset(key, "dead", '{"at_ms": 1}')
+    it = monitor(real_redis, [])
+    await it.look()
+    beats = await real_redis.client.hgetall(key)
+    assert list(beats) == [b"me"]
+    assert b'"url":"u"' in beats[b"me"]
+    await it.forget()
+    assert not await real_redis.client.exists(key)
+
+
+async def path_of(ingress: Ingress) -> Any:
+    async with aiohttp.ClientSession() as http:
+        return (await get_json(http, ingress.admin_url + "/status"))["path"]
+
+
+async def is_direct(ingress: Ingress) -> bool:
+    return bool(await path_of(ingress) == "direct")
+
+
+async def is_spooling(ingress: Ingress) -> bool:
+    return bool(await path_of(ingress) == "spooling")
+
+
+async def test_near_its_maxmemory_redis_is_spared_and_later_gets_everything(
+    tmp_path: Path, own_server: EmbeddedServer
+) -> None:
+    redis = servers.real_redis(own_server)
+    stream = redis.keys.stream(partition_of("d1", 16))
+    settings = settings_for(tmp_path, redis.url, redis.namespace)
+    async with running(settings) as ingress, aiohttp.ClientSession() as http:
+        await wait_until(lambda: is_direct(ingress), "the direct path")
+        used = (await redis.client.info("memory"))["used_memory"]
+        await redis.client.config_set("maxmemory", int(used * 1.02))
+        await wait_until(lambda: is_spooling(ingress), "pressure")
+        for number in range(5):
+            assert await post(http, ingress.callback_url, body(command=f"c{number}")) == 200
+        assert not await redis.client.exists(stream)
+        await redis.client.config_set("maxmemory", int(used * 10))
+        await wait_until(lambda: is_direct(ingress), "the direct path again")
+        assert await redis.client.xlen(stream) == 5
+    await redis.aclose()
+
+
+async def test_the_status_page_answers_while_redis_is_away(
+    tmp_path: Path, own_server: EmbeddedServer
+) -> None:
+    own_server.kill()
+    settings = settings_for(tmp_path, own_server.url, "ns")
+    async with running(settings) as ingress, aiohttp.ClientSession() as http:
+        assert await post(http, ingress.callback_url, body()) == 200
+        status = await get_json(http, ingress.admin_url + "/status")
+        assert (status["redis"]["up"], status["path"]) == (False, "spooling")
+        assert status["spool"]["entries"] == 1
+        assert (await get_json(http, ingress.admin_url + "/readyz"))["ok"]
+        async with http.get(ingress.admin_url + "/metrics") as answer:
+            text = await answer.text()
+    assert "nb_bridge_redis_up 0.0" in text
+    assert "nb_bridge_spool_entries 1.0" in text
+    assert "nb_bridge_direct_path_open 0.0" in text
+
+
+async def test_a_namespace_with_other_partitions_is_left_alone_and_told(
+    tmp_path: Path, real_redis: servers.Redis
+) -> None:
+    redis = real_redis
+    async with running(settings_for(tmp_path, redis.url, redis.namespace, partitions=8)) as first:
+        await wait_until(lambda: is_direct(first))
+    settings = settings_for(tmp_path, redis.url, redis.namespace, partitions=16)
+    async with running(settings) as ingress, aiohttp.ClientSession() as http:
+        assert await post(http, ingress.callback_url, body()) == 200
+
+        async def reasons() -> Any:
+            return (await get_json(http, ingress.admin_url + "/readyz"))["reasons"]
+
+        [reason] = await wait_until(reasons, "unreadiness")
+        assert "NB_BRIDGE_PARTITIONS=8" in reason
+        assert (await get_json(http, ingress.admin_url + "/livez"))["ok"]
+        assert await redis.client.keys(f"*{redis.namespace}*stream*") == []
