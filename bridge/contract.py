@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
 from zlib import crc32
 
 CONTRACT_VERSION: Final = 1
@@ -247,9 +247,12 @@ class DeadLetter:
             raise ContractError("dead letter without its reason fields") from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A notification as the stream holds it."""
+class Entry(NamedTuple):
+    """A notification as the stream holds it.
+
+    A tuple, not a dataclass: a worker makes one of each entry, and a frozen dataclass takes four
+    times as long to make.
+    """
 
     id: NotificationId
     type: str
@@ -297,27 +300,31 @@ class Entry:
         not an entry of this contract.
         """
         try:
-            version = int(fields[b"v"])
-            if version > CONTRACT_VERSION:
-                raise NewerContractError(f"entry of contract version {version}")
-            if version < 1:
-                raise ContractError(f"entry of contract version {version}")
+            if fields[b"v"] != b"1":
+                _refuse_version(int(fields[b"v"]))
             for_group = fields.get(b"for")
             traceparent = fields.get(b"traceparent")
-            return cls(
-                id=NotificationId(fields[b"id"].decode("ascii")),
-                type=fields[b"type"].decode(),
-                device=fields[b"device"].decode(),
-                command=fields[b"command"].decode(),
-                status=fields[b"status"].decode(),
-                received_at_ms=int(fields[b"received_at"]),
-                body=fields[b"body"],
-                late=fields.get(b"late") == b"1",
-                for_group=None if for_group is None else for_group.decode(),
-                replayed=fields.get(b"replayed") == b"1",
-                traceparent=None if traceparent is None else traceparent.decode(),
+            return cls(  # by position: by name takes half as long again
+                NotificationId(fields[b"id"].decode("ascii")),
+                fields[b"type"].decode(),
+                fields[b"device"].decode(),
+                fields[b"command"].decode(),
+                fields[b"status"].decode(),
+                int(fields[b"received_at"]),
+                fields[b"body"],
+                fields.get(b"late") == b"1",
+                None if for_group is None else for_group.decode(),
+                fields.get(b"replayed") == b"1",
+                None if traceparent is None else traceparent.decode(),
             )
         except KeyError as error:
             raise ContractError(f"entry without the field {error.args[0].decode()}") from error
         except ValueError as error:  # UnicodeDecodeError is one
             raise ContractError("entry with a field that cannot be decoded") from error
+
+
+def _refuse_version(version: int) -> None:
+    if version > CONTRACT_VERSION:
+        raise NewerContractError(f"entry of contract version {version}")
+    if version != CONTRACT_VERSION:
+        raise ContractError(f"entry of contract version {version}")

@@ -7,13 +7,13 @@ doorbell is a blocking XREAD without side effects; only the fenced script moves 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bridge import clock, logs, metrics
 from bridge.backoff import Backoff
-from bridge.contract import Keys, NewerContractError
+from bridge.contract import Keys, NewerContractError, entry_order
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Link, Refused, Script, command
 from consumers.attempts import NO_ATTEMPT, Attempts
@@ -34,12 +34,14 @@ FETCH: Final = Script.load("consumers", "fetch")
 class Doorbell:
     """A link of its own for blocking reads, and the partitions it listens for.
 
-    `lull` is set when there is nothing left to fetch: time to listen.
+    What it rang for is fetched before it listens again, for it would not listen to that meanwhile;
+    `looked` is set after each look at what can be fetched.
     """
 
     link: Link
     partitions: frozenset[int]
-    lull: asyncio.Event = field(default_factory=asyncio.Event)
+    rung: set[Partition] = field(default_factory=set)
+    looked: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Fetcher:
@@ -92,8 +94,7 @@ class Fetcher:
         while True:
             hungry = [each for each in self._owned.values() if self._is_hungry(each)]
             if not hungry:
-                for bell in self._doorbells:
-                    bell.lull.set()
+                self._have_looked()
                 await self._stirred.wait()
                 self._stirred.clear()
                 continue
@@ -102,6 +103,14 @@ class Fetcher:
                 backoff.reset()
             except RedisUnavailableError:
                 await asyncio.sleep(backoff.next_s())
+            else:
+                self._have_looked(hungry)
+
+    def _have_looked(self, fetched: Collection[Partition] = ()) -> None:
+        for bell in self._doorbells:
+            served = {each for each in bell.rung if each in fetched or not self._is_hungry(each)}
+            bell.rung.difference_update(served)
+            bell.looked.set()
 
     def _is_hungry(self, partition: Partition) -> bool:
         if not partition.is_open or not (partition.cursor or partition.may_have_more):
@@ -119,40 +128,45 @@ class Fetcher:
         return max(8, self._max_entries // owned), max(2**16, self._max_bytes // owned)
 
     async def _fetch(self, partitions: list[Partition]) -> None:
-        calls = [self._call(partition) for partition in partitions]
+        rooms = [self._room(partition) for partition in partitions]
+        calls = [self._call(*each) for each in zip(partitions, rooms, strict=True)]
         replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
         if self._link.generation != self._generation:
-            self._reconnected(partitions)
+            self._reconnected()
             return
-        for partition, reply in zip(partitions, replies, strict=True):
+        for partition, room, reply in zip(partitions, rooms, replies, strict=True):
             if partition.lost:
                 continue
             if isinstance(reply, Refused):
                 self._refused(partition, reply)
             else:
-                self._take(partition, *reply)
+                self._take(partition, room, *reply)
         self._on_fetched()
 
-    def _reconnected(self, fetched: list[Partition]) -> None:
+    def _reconnected(self) -> None:
         # What the last connection fetched may have been lost on its way; on another server,
         # acknowledged entries may be pending again. This reply is forgotten with the rest: the
         # pending list is read from the start, and what is in the window is skipped.
         self._generation = self._link.generation
-        for partition in {*self._owned.values(), *fetched}:
-            if partition.cursor is None:
-                self._rereading.add(partition)
+        self._rereading = set(self._owned.values())
+        for partition in self._rereading:
             partition.cursor = FROM_THE_START
 
-    def _call(self, partition: Partition) -> Call:
-        number = partition.number
+    def _room(self, partition: Partition) -> tuple[int, int]:
+        """What may be fetched now: entries, bytes."""
         entries, bytes_ = self.share()
+        return entries - len(partition.items), bytes_ - partition.window_bytes
+
+    def _call(self, partition: Partition, room: tuple[int, int]) -> Call:
+        number = partition.number
+        # What is settled from now on may still be pending in the answer; it must not run again.
+        partition.settled_since.clear()
         keys = (
             self._keys.lease(number, self._group),
             self._keys.stream(number),
             self._keys.retry(number, self._group),
         )
         from_ = b">" if partition.cursor is None else partition.cursor
-        room = (entries - len(partition.items), bytes_ - partition.window_bytes)
         return FETCH.call(keys, (partition.token, self._group, CONSUMER, from_, *room))
 
     def _refused(self, partition: Partition, reply: Refused) -> None:
@@ -163,13 +177,15 @@ class Fetcher:
         self._log.warning("fetch_refused", partition=partition.number, error=reply.text)
         self._on_lost(partition)
 
-    def _take(self, partition: Partition, entries: list[Any], records: list[Any]) -> None:
+    def _take(
+        self, partition: Partition, room: tuple[int, int], entries: list[Any], records: list[Any]
+    ) -> None:
         pending = partition.cursor is not None
         for i, (entry_id, fields) in enumerate(entries):
             if pending:
                 partition.cursor = entry_id
-                if entry_id in partition.items:
-                    continue  # read again after a reconnect; it is in the window
+                if entry_id in partition.items or entry_id in partition.settled_since:
+                    continue  # read again after a reconnect; it is in the window, or just left it
                 record = self._record(partition, records[i])
             else:
                 partition.delivered = entry_id
@@ -179,13 +195,19 @@ class Fetcher:
                 continue
             if not self._admit(partition, entry_id, fields, record):
                 return
-        if pending and not entries:
+        if not pending:
+            bytes_ = sum(len(fields[-1]) for _, fields in entries)
+            was_cut = len(entries) >= room[0] or bytes_ >= room[1]
+            # Nobody listens for a partition without room: look again when there is some.
+            partition.may_have_more = was_cut or not self._has_room(partition)
+        elif entries:
+            # More may have been delivered than we heard of; the bell must not ring for that.
+            partition.delivered = max(partition.delivered, entries[-1][0], key=entry_order)
+        else:
             partition.cursor = None
             partition.trusted = True
             self._rereading.discard(partition)
             partition.may_have_more = True
-        elif not pending:
-            partition.may_have_more = len(entries) > 0
 
     def _record(self, partition: Partition, raw: bytes | None) -> Attempts:
         record = Attempts.decode(raw)
@@ -228,16 +250,16 @@ class Fetcher:
                 for each in self._owned.values()
                 if each.number in bell.partitions and self._is_quiet(each)
             ]
-            if not quiet:
-                await bell.lull.wait()
-                bell.lull.clear()
+            if bell.rung or not quiet:
+                await bell.looked.wait()
+                bell.looked.clear()
                 continue
             try:
-                await self._ring(bell.link, quiet)
+                await self._listen_for(bell, quiet)
                 backoff.reset()
             except RedisUnavailableError:
                 await asyncio.sleep(backoff.next_s())
-                self._may_have_more(quiet)
+                self._ring(bell, quiet)
 
     def _is_quiet(self, partition: Partition) -> bool:
         return (
@@ -247,22 +269,23 @@ class Fetcher:
             and self._has_room(partition)
         )
 
-    async def _ring(self, link: Link, partitions: list[Partition]) -> None:
+    async def _listen_for(self, bell: Doorbell, partitions: list[Partition]) -> None:
         by_key = {self._keys.stream(each.number).encode(): each for each in partitions}
         ids = [each.delivered for each in partitions]
-        reply = await link.one(
+        reply = await bell.link.one(
             command("XREAD", "COUNT", 1, "BLOCK", DOORBELL_MS, "STREAMS", *by_key, *ids),
             timeout_s=DOORBELL_MS / 1000 + CALL_TIMEOUT_S,
         )
         if reply is None or isinstance(reply, Refused):
             # A time-out fetches too: entries may be there that the bell does not know of.
-            self._may_have_more(partitions)
+            self._ring(bell, partitions)
         else:
-            self._may_have_more([by_key[key] for key, _ in reply])
+            self._ring(bell, [by_key[key] for key, _ in reply])
 
-    def _may_have_more(self, partitions: list[Partition]) -> None:
+    def _ring(self, bell: Doorbell, partitions: list[Partition]) -> None:
         for partition in partitions:
             partition.may_have_more = True
+        bell.rung.update(partitions)
         self._stirred.set()
 
 

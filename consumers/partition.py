@@ -128,7 +128,7 @@ class Partition:
 
     __slots__ = (
         "cursor", "delivered", "epoch", "items", "lanes", "lost", "may_have_more", "number",
-        "parked", "releasing", "token", "trusted", "waiting_items", "window_bytes",
+        "parked", "releasing", "settled_since", "token", "trusted", "waiting_items", "window_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -147,6 +147,8 @@ class Partition:
         self.lanes: dict[str, Lane] = {}
         self.items: dict[bytes, Item] = {}
         """Everything fetched and not settled, by id: what a re-read must not run twice."""
+        self.settled_since: set[bytes] = set()
+        """What was settled since the last fetch was sent."""
         self.window_bytes = 0
         self.waiting_items = 0
         """Items of lanes whose head waits for a retry."""
@@ -166,6 +168,7 @@ class Partition:
 
     def settled(self, entry_id: bytes) -> None:
         """The outcome is recorded: the entry leaves the window."""
+        self.settled_since.add(entry_id)
         item = self.items.pop(entry_id, None)
         if item is not None:
             self.window_bytes -= item.size_bytes

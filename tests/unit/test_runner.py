@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bridge import clock
+from bridge import clock, metrics
 from bridge.contract import DeadLetter
 from consumers import Reject, Retry, delivery, request
 from consumers.attempts import Attempts, RetryPolicy
@@ -24,6 +24,10 @@ from entries import item, partition
 
 WaitUntil = Callable[..., Awaitable[Any]]
 CONCURRENCY = 4
+
+
+def overdue() -> float | None:
+    return metrics.registry.get_sample_value("nb_bridge_overdue_handlers", {"group": "g"})
 
 
 class Recorder:
@@ -344,13 +348,13 @@ async def test_a_sync_handler_that_takes_too_long_keeps_its_device_closed(
     it = bench(handle, timeout_s=0.01)
     try:
         it.add("slow", "slow", *"abc")
-        await wait_until(lambda: it.runner._late_threads)
+        await wait_until(lambda: overdue() == 1, "the overdue handler to show")
         await wait_until(lambda: len(it.recorder.handled_ids) == 3)
         assert started.count("slow") == 1
     finally:
         go_on.set()
     await wait_until(lambda: len(it.recorder.handled_ids) == 5)
-    assert not it.runner._late_threads
+    await wait_until(lambda: overdue() == 0, "the overdue handler to be through")
 
 
 async def test_retries_that_are_due_together_start_together(

@@ -1,0 +1,186 @@
+"""What follows from a delivery's outcome: it is settled, tried again, parked, or given up.
+
+Decides about one lane at a time and touches it exactly once per outcome. The brake is fed here, for
+here every outcome comes by.
+"""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Callable
+from typing import Final
+
+from bridge import clock, logs, metrics
+from bridge.contract import DeadLetter, EntryId
+from consumers.attempts import Attempts, RetryPolicy
+from consumers.brake import RETRY_S, Brake
+from consumers.lanes import Lanes
+from consumers.outcome import Failed, Handled, Outcome, Rejected
+from consumers.parking import Parking
+from consumers.partition import Lane
+from consumers.settler import Settler
+
+ERROR_CHARS: Final = 2000
+TRACEBACK_CHARS: Final = 8000
+OUTCOMES: Final = ("handled", "retry", "dead", "abandoned", "ignored", "skipped")
+
+
+class Aftermath:
+    """`apply` after every call; `handled` and `bury` for what ends without one."""
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        settler: Settler,
+        parking: Parking,
+        policy: RetryPolicy,
+        brake: Brake,
+        *,
+        group: str,
+        on_brake: Callable[[bool], None],
+    ) -> None:
+        self._lanes = lanes
+        self._settler = settler
+        self._parking = parking
+        self._policy = policy
+        self._brake = brake
+        self._on_brake = on_brake
+        self._group = group
+        self._log = logs.get("deliveries").bind(group=group)
+        self._brake_metric = metrics.brake_on.labels(group)
+        self._counters = {each: metrics.deliveries.labels(group, each) for each in OUTCOMES}
+        self._counts = dict.fromkeys(OUTCOMES, 0)
+
+    def apply(self, lane: Lane, attempt: int, outcome: Outcome) -> str:
+        """Does what follows from `outcome` for the head of `lane`; returns how it counts."""
+        if isinstance(outcome, Handled):
+            self._succeeded()
+            self.handled(lane)
+            told = "handled"
+        elif isinstance(outcome, Failed):
+            told = self._failed(lane, attempt, outcome)
+        elif isinstance(outcome, Rejected):
+            self._succeeded()  # the handler knew what it did
+            self.bury(lane, attempt, "rejected", error=outcome.error)
+            told = "dead"
+        else:
+            self._lanes.finished(lane) if lane.partition.lost else self._lanes.put_back(lane)
+            told = "abandoned"
+        self.count(told)
+        return told
+
+    def count(self, outcome: str) -> None:
+        """Counts an outcome; the metric gets it with the next `publish_counts`."""
+        self._counts[outcome] += 1
+
+    def publish_counts(self) -> None:
+        """Gives what was counted to the metrics: for each delivery alone that would be dear."""
+        for outcome, count in self._counts.items():
+            if count:
+                self._counters[outcome].inc(count)
+                self._counts[outcome] = 0
+
+    def handled(self, lane: Lane) -> None:
+        """The head of `lane` is done with."""
+        if lane.is_parked:
+            self._parking.handled(lane)
+        else:
+            self._settler.handled(lane.partition, lane.head)
+        self._lanes.finished(lane)
+
+    def bury(
+        self,
+        lane: Lane,
+        attempts: int,
+        reason: str,
+        text: str = "",
+        *,
+        error: BaseException | None = None,
+    ) -> None:
+        """The head of `lane` is given up; its device goes on when that is recorded."""
+        letter = DeadLetter(
+            reason=reason,
+            attempts=attempts,
+            error_type=type(error).__name__ if error else "",
+            error=(_text(error) if error else text)[:ERROR_CHARS],
+            traceback=_traceback(error) if error else "",
+            dead_at_ms=clock.epoch_ms(),
+            entry_id=EntryId(lane.head.id),
+        )
+        self._tell(lane, letter)
+        self._lanes.close(lane)
+        if lane.partition.lost:
+            return
+        if lane.is_parked:
+            self._parking.dead(lane, letter)
+        else:
+            self._settler.dead(lane, letter)
+
+    # --- inside
+
+    def _tell(self, lane: Lane, letter: DeadLetter) -> None:
+        entry = lane.head.entry
+        self._log.warning(
+            "dead_letter",
+            notification_id=entry.id,
+            device_id=entry.device,
+            command_id=entry.command,
+            partition=lane.partition.number,
+            attempt=letter.attempts,
+            reason=letter.reason,
+            error_type=letter.error_type,
+        )
+        metrics.dead_lettered.labels(self._group, letter.reason).inc()
+
+    def _succeeded(self) -> None:
+        if self._brake.succeeded():
+            self._log.info("brake_off")
+            self._brake_metric.set(0)
+            self._on_brake(False)
+
+    def _failed(self, lane: Lane, attempt: int, outcome: Failed) -> str:
+        if self._brake.failed(lane.partition.number, lane.device, clock.boottime_s()):
+            self._log.error("brake_on", error_type=type(outcome.error).__name__)
+            self._brake_metric.set(1)
+            self._on_brake(True)
+        if self._brake.is_on:
+            attempt -= 1  # not charged: nothing says that the notification is to blame
+            wait_s = random.uniform(0.5, 1) * RETRY_S
+        elif self._policy.is_exhausted(attempt):
+            self.bury(lane, attempt, "max_attempts", error=outcome.error)
+            return "dead"
+        else:
+            wait_s = self._policy.wait_s(attempt, outcome.after_s)
+        self._log.debug(
+            "delivery_failed",
+            notification_id=lane.head.entry.id,
+            device_id=lane.device,
+            attempt=attempt,
+            wait_s=round(wait_s, 3),
+            error_type=type(outcome.error).__name__,
+        )
+        self._try_again(lane, attempt, wait_s)
+        return "retry"
+
+    def _try_again(self, lane: Lane, attempts: int, wait_s: float) -> None:
+        due_ms = clock.epoch_ms() + round(wait_s * 1000)
+        lane.head.attempts = Attempts(count=attempts, due_ms=due_ms)
+        due_s = clock.boottime_s() + wait_s
+        if self._parking.wants(lane, wait_s):
+            self._parking.park(lane, due_s)
+        else:
+            self._settler.retry(lane.partition, lane.head)
+            self._lanes.wait(lane, due_s)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a handler's own class may fail at this too
+        return ""
+
+
+def _traceback(error: BaseException) -> str:
+    lines = "".join(traceback.format_exception(error))
+    return lines[-TRACEBACK_CHARS:]
