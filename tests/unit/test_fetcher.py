@@ -1,0 +1,320 @@
+"""Fetching: what is asked for, what is taken of the answers, and when the doorbell listens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from bridge.contract import Entry, Keys
+from bridge.link import Call, Refused
+from consumers.attempts import Attempts
+from consumers.fetcher import Doorbell, Fetcher
+from consumers.lanes import Lanes
+from consumers.partition import Partition
+from entries import entry, partition
+
+WaitUntil = Callable[..., Awaitable[Any]]
+KEYS = Keys(namespace="t")
+
+
+class Server:
+    """Stands where both links do: answers what a test puts on, and keeps what was asked."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.fetches: list[list[Call]] = []
+        self.answers: asyncio.Queue[list[Any]] = asyncio.Queue()
+        self.bells: list[dict[str, Any]] = []
+        self.rings: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        self.fetches.append(list(calls))
+        return await self.answers.get()
+
+    async def one(self, call: Call, *, timeout_s: float) -> Any:
+        words = call.args[call.args.index("STREAMS") + 1 :]
+        half = len(words) // 2
+        names = [word.decode() if isinstance(word, bytes) else word for word in words[:half]]
+        self.bells.append(dict(zip(names, words[half:], strict=True)))
+        return await self.rings.get()
+
+    def asked_from(self, fetch: int) -> list[bytes]:
+        """From where each partition was read in one fetch."""
+        return [call.args[3 + 3 + 3] for call in self.fetches[fetch]]  # type: ignore[misc]
+
+
+class NoParking:
+    """Nothing is parked."""
+
+    def wants(self, *_: Any) -> bool:
+        return False
+
+
+class Forgetting:
+    """Stands where the settler does."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[bytes] = []
+
+    def forget(self, _: Partition, entry_id: bytes) -> None:
+        self.forgotten.append(entry_id)
+
+
+class Bench:
+    def __init__(self, *numbers: int, max_entries: int = 16) -> None:
+        self.server = Server()
+        self.lanes = Lanes()
+        self.settler = Forgetting()
+        self.owned = {number: partition(number) for number in numbers}
+        self.lost: list[Partition] = []
+        self.newer: list[Partition] = []
+        self.fetcher = Fetcher(
+            self.server,  # type: ignore[arg-type]
+            [Doorbell(self.server, frozenset(numbers))],  # type: ignore[arg-type]
+            KEYS,
+            self.lanes,
+            self.settler,  # type: ignore[arg-type]
+            NoParking(),  # type: ignore[arg-type]
+            self.owned,
+            group="g",
+            max_entries=max_entries,
+            max_bytes=2**20,
+            on_fetched=lambda: None,
+            on_lost=self.lost.append,
+            on_newer=self.newer.append,
+        )
+        self._tasks = [
+            asyncio.create_task(self.fetcher.run()),
+            asyncio.create_task(self.fetcher.listen()),
+        ]
+
+    async def answered(self, *replies: Any) -> None:
+        """Answers the next fetch, and returns when the one after it, or the bell, was asked."""
+        before = len(self.server.fetches), len(self.server.bells)
+        self.server.answers.put_nowait(list(replies))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (len(self.server.fetches), len(self.server.bells)) >= before
+
+    async def read_pending(self) -> None:
+        """Every partition's pending list is empty."""
+        nothing = [[[], []] for _ in self.owned]
+        await self.answered(*nothing)
+        await self.answered(*nothing)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Make]:
+    made: list[Bench] = []
+
+    def make(*numbers: int, **more: Any) -> Bench:
+        made.append(Bench(*numbers, **more))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.close()
+
+
+def raw(entry_id: bytes, one: Entry | None = None, *, device: str = "d") -> list[Any]:
+    """An entry as Redis returns it."""
+    return [entry_id, (one or entry(device)).encode()]
+
+
+def in_order(it: Bench, number: int, device: str = "d") -> list[bytes]:
+    return [item.id for item in it.owned[number].lanes[device].items]
+
+
+# --- what is pending
+
+
+async def test_a_new_owner_reads_what_is_pending_from_the_start_page_by_page(bench: Make) -> None:
+    it = bench(1)
+    await it.answered([[raw(b"1-0"), raw(b"2-0")], [b"3:0", None]])
+    await it.answered([[raw(b"5-0")], [None]])
+    await it.answered([[], []])
+    await it.answered([[raw(b"9-0")], []])
+    assert [it.server.asked_from(n)[0] for n in range(4)] == [b"0-0", b"2-0", b"5-0", b">"]
+    assert in_order(it, 1) == [b"1-0", b"2-0", b"5-0", b"9-0"]
+    assert it.owned[1].items[b"1-0"].attempts == Attempts(count=3)
+
+
+async def test_what_is_pending_after_an_unclean_end_is_suspect_and_nothing_else_is(
+    bench: Make,
+) -> None:
+    it = bench(1)
+    it.owned[1].trusted = False
+    await it.answered([[raw(b"1-0")], [b"2:0"]])
+    await it.answered([[], []])
+    await it.answered([[raw(b"2-0")], []])
+    attempts = {entry_id: item.attempts for entry_id, item in it.owned[1].items.items()}
+    assert attempts == {b"1-0": Attempts(count=2, suspect=True), b"2-0": Attempts()}
+
+
+async def test_what_was_deleted_while_pending_is_settled_and_not_run(bench: Make) -> None:
+    it = bench(1)
+    await it.answered([[[b"1-0", None], raw(b"2-0")], [None, None]])
+    assert it.settler.forgotten == [b"1-0"]
+    assert in_order(it, 1) == [b"2-0"]
+
+
+async def test_an_entry_that_cannot_be_read_gets_a_lane_of_its_own(bench: Make) -> None:
+    it = bench(1)
+    await it.read_pending()
+    it.server.rings.put_nowait([[KEYS.stream(1).encode(), []]])
+    await it.answered([[[b"1-0", [b"v", b"1"]], raw(b"2-0")], []])
+    broken = it.owned[1].items[b"1-0"]
+    assert broken.unreadable
+    assert broken.fields == [b"v", b"1"]
+    assert len(it.owned[1].lanes) == 2
+
+
+async def test_an_entry_for_newer_programs_ends_the_taking(bench: Make) -> None:
+    it = bench(1)
+    await it.read_pending()
+    it.server.rings.put_nowait(None)
+    await it.answered([[raw(b"1-0"), [b"2-0", [b"v", b"2"]], raw(b"3-0")], []])
+    assert it.newer == [it.owned[1]]
+    assert in_order(it, 1) == [b"1-0"]
+
+
+async def test_a_refused_fetch_loses_the_partition_and_no_other(bench: Make) -> None:
+    it = bench(1, 2)
+    await it.answered(Refused("NOGROUP no such group"), [[raw(b"1-0")], [None]])
+    assert it.lost[0] is it.owned[1]
+    assert in_order(it, 2) == [b"1-0"]
+
+
+# --- reconnecting
+
+
+async def test_after_a_reconnect_the_answer_is_dropped_and_what_is_pending_read_again(
+    bench: Make,
+) -> None:
+    """The last connection's answer may have been lost, and with it what it delivered."""
+    it = bench(1)
+    await it.read_pending()
+    it.server.rings.put_nowait(None)
+    await it.answered([[raw(b"1-0")], []])
+    it.server.rings.put_nowait(None)
+    await asyncio.sleep(0)
+    it.server.generation += 1
+    await it.answered([[raw(b"3-0")], []])  # 2-0 went with the last connection
+    assert in_order(it, 1) == [b"1-0"]
+    await it.answered([[raw(b"1-0"), raw(b"2-0"), raw(b"3-0")], [None, None, None]])
+    assert it.server.asked_from(-2) == [b"0-0"]
+    assert in_order(it, 1) == [b"1-0", b"2-0", b"3-0"]
+
+
+async def test_what_is_acknowledged_while_it_is_read_again_does_not_run_again(
+    bench: Make,
+) -> None:
+    """The answer was made before the acknowledgement, and is heard after it."""
+    it = bench(1)
+    await it.read_pending()
+    it.server.rings.put_nowait(None)
+    await it.answered([[raw(b"1-0"), raw(b"2-0")], []])
+    it.server.rings.put_nowait(None)
+    await asyncio.sleep(0)
+    it.server.generation += 1
+    await it.answered([[], []])
+    lane = it.lanes.next(0)
+    assert lane is not None
+    it.lanes.finished(lane)
+    it.owned[1].settled(b"1-0")  # the settler's answer comes first
+    await it.answered([[raw(b"1-0"), raw(b"2-0")], [None, None]])
+    assert in_order(it, 1) == [b"2-0"]
+    assert list(it.owned[1].items) == [b"2-0"]
+
+
+async def test_what_a_lost_answer_delivered_does_not_ring_the_bell(bench: Make) -> None:
+    it = bench(1)
+    await it.read_pending()
+    it.server.rings.put_nowait(None)
+    it.server.generation += 1
+    await it.answered([[raw(b"9-0")], []])  # dropped
+    await it.answered([[raw(b"9-0"), raw(b"10-0")], [None, None]])
+    await it.answered([[], []])
+    await it.answered([[], []])
+    assert it.server.bells[-1] == {KEYS.stream(1): b"10-0"}
+
+
+# --- the doorbell
+
+
+async def test_the_bell_listens_again_to_whom_it_rang_for(bench: Make) -> None:
+    """Else a device alone on its partition would wait for others, or for a time-out."""
+    it = bench(1, 2)
+    await it.read_pending()
+    assert it.server.bells == [{KEYS.stream(1): b"0-0", KEYS.stream(2): b"0-0"}]
+    it.server.rings.put_nowait([[KEYS.stream(2).encode(), []]])
+    await it.answered([[raw(b"1-0")], []])
+    assert it.server.bells[1:] == [{KEYS.stream(1): b"0-0", KEYS.stream(2): b"1-0"}]
+    assert len(it.server.fetches[-1]) == 1
+
+
+async def test_a_partition_that_always_has_more_does_not_keep_the_bell_from_the_others(
+    bench: Make,
+) -> None:
+    it = bench(1, 2, max_entries=16)
+    await it.read_pending()
+    it.server.rings.put_nowait([[KEYS.stream(1).encode(), []]])
+    for n in range(4):
+        full = [raw(b"%d-%d" % (n + 1, i), device=f"d{n}-{i}") for i in range(8)]
+        await it.answered([full, []])
+        while (lane := it.lanes.next(0)) is not None:
+            item = lane.head
+            it.lanes.finished(lane)
+            it.owned[1].settled(item.id)
+        it.fetcher.stir()
+        await asyncio.sleep(0)
+    assert it.server.bells[1] == {KEYS.stream(2): b"0-0"}
+
+
+async def test_a_silent_bell_fetches_too(bench: Make) -> None:
+    it = bench(1)
+    await it.read_pending()
+    before = len(it.server.fetches)
+    it.server.rings.put_nowait(None)
+    await it.answered([[raw(b"1-0")], []])
+    assert len(it.server.fetches) == before + 1
+    assert in_order(it, 1) == [b"1-0"]
+
+
+async def test_a_full_window_is_not_fetched_into_and_fetched_again_when_it_has_room(
+    bench: Make,
+) -> None:
+    it = bench(1, max_entries=8)
+    await it.read_pending()
+    it.server.rings.put_nowait(None)
+    await it.answered([[raw(b"%d-0" % n) for n in range(1, 8)], []])  # 7 of 8, and no more there
+    fetches = len(it.server.fetches)
+    assert len(it.server.bells) == 1
+    for n in range(1, 4):
+        it.owned[1].settled(b"%d-0" % n)
+    it.fetcher.stir()
+    await it.answered([[], []])
+    assert len(it.server.fetches) == fetches + 1
+    assert it.server.bells[1:] == [{KEYS.stream(1): b"7-0"}]
+
+
+async def test_nothing_is_fetched_of_a_partition_that_is_given_back(bench: Make) -> None:
+    it = bench(1)
+    await it.read_pending()
+    it.owned[1].releasing = True
+    before = len(it.server.fetches)
+    it.server.rings.put_nowait(None)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(it.server.fetches) == before
