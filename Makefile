@@ -48,7 +48,7 @@ check: lint format-check types test ## All of lint, format-check, types, test: w
 lock: ## Resolve the newest versions again and pin them in requirements.lock
 	@rm -rf '$(VENV)-lock' && $(PYTHON) -m venv '$(VENV)-lock'
 	@$(IN_ROOT) $(VENV)-lock/bin/pip install -qq --upgrade pip
-	@$(IN_ROOT) $(VENV)-lock/bin/pip install -qq hatchling '.[embedded,tls,reload]' --group dev
+	@$(IN_ROOT) $(VENV)-lock/bin/pip install -qq hatchling '.[embedded,tls,reload,flask]' --group dev
 	@$(IN_ROOT) { echo '# Made by `make lock`. Runtime, extras, development and build: pinned.'; \
 		$(VENV)-lock/bin/pip freeze --exclude nb-command-bridge; } >requirements.lock
 	@rm -rf '$(VENV)-lock'
