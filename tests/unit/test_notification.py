@@ -91,6 +91,7 @@ def test_what_is_accepted_becomes_the_same_notification_and_dto(document: dict[s
         return
     accepted = accept_command_status(body)
     dto = to_dto(parse_object(body))
+    assert dto == SCHEMA.load(parse_object(body))
     assert (accepted.device, accepted.command) == (dto.getDeviceId(), dto.getCommandId())
     assert accepted.status == dto.getResult().getResultCode()
     assert accepted.rank == dto.status.rank
