@@ -12,9 +12,8 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import click
 
@@ -95,7 +94,7 @@ class Dev:
         await self._ingress.start()
         await self._worker.start()
         try:
-            await _first_of(
+            await running.first_of(
                 stop.wait(),
                 self._greet(),
                 self._fail_with(self._ingress),
@@ -151,19 +150,6 @@ class Dev:
     async def _tell_end_of_worker(self) -> None:
         code = await self._worker.ended()
         click.echo(f"the worker ended {_told(code)}; it starts again when a file changes")
-
-
-async def _first_of(*parts: Coroutine[Any, Any, Any]) -> None:
-    """Runs all until one returns or raises, cancels the rest, raises what it raised."""
-    tasks = [asyncio.create_task(part) for part in parts]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
 
 
 def _told(code: int) -> str:

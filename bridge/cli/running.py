@@ -25,6 +25,19 @@ def run(service: Service) -> int:
         return runner.run(_until_signal(service))
 
 
+async def first_of(*parts: Coroutine[Any, Any, Any]) -> None:
+    """Runs all until one returns or raises, cancels the rest, raises what it raised."""
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
 async def _until_signal(service: Service) -> int:
     stop = asyncio.Event()
 
