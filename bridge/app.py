@@ -58,6 +58,7 @@ class Ingress:
             )
         self._tasks: list[asyncio.Task[None]] = []
         self._is_started = self._is_stopping = False
+        self._failed = asyncio.Event()
         self._started_at_ms = 0
         self._make_keeping()
         self._make_http()
@@ -200,13 +201,22 @@ class Ingress:
         await self._admin.stop()
         self._log.info("ingress_stopped", left_in_spool=self._spool.outstanding)
 
+    async def failed(self) -> None:
+        """Returns if a part of the ingress died, which is a defect: the process should end.
+
+        Another one can keep the promises that this one made.
+        """
+        await self._failed.wait()
+
     async def _finish_spool(self, timeout_s: float) -> None:
         """Lets the drainer go on for as long as Redis takes what it brings."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._drainer.finish()
+        finishing = asyncio.create_task(self._drainer.finish())
+        await asyncio.wait(
+            {finishing, self._drain_task}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        finishing.cancel()
         self._drain_task.cancel()  # what was on its way to Redis goes to the spool
-        await asyncio.gather(self._drain_task, return_exceptions=True)
+        await asyncio.gather(self._drain_task, finishing, return_exceptions=True)
         self._intake.spill()
         with contextlib.suppress(TimeoutError):  # the disk does not answer: `close` tells
             async with asyncio.timeout(max(timeout_s, 1)):
@@ -225,8 +235,10 @@ class Ingress:
         return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._log.error("task_died", task=task.get_name(), exc_info=error)
+        if task.cancelled():
+            return
+        self._log.error("task_died", task=task.get_name(), exc_info=task.exception())
+        self._failed.set()
 
     def _tell_listening(self) -> None:
         scheme = "http" if self._tls is None else "https"

@@ -55,6 +55,7 @@ class Drainer:
         self._batch_rows = BATCH_ROWS
         self._last_trip_s = 0.0
         self._strikes = 0
+        self._told: set[str] = set()
         self._is_at_rest = asyncio.Event()
         self._reopening = Backoff()
         self._reopen_at_s = 0.0
@@ -86,6 +87,7 @@ class Drainer:
         while True:
             await self._drain()
             self._is_at_rest.set()
+            self._told.clear()
             opened_s = self._clock()
             await self._intake.serve()
             if self._clock() - opened_s > _CALM_S:
@@ -104,13 +106,12 @@ class Drainer:
             except RedisUnavailableError:
                 self._batch_rows = max(1, self._batch_rows // 2)
             except MetaMismatchError as error:
-                if self.mismatch is None:
-                    self._log.error("meta_mismatch", error=str(error))
+                self._tell_once("meta_mismatch", str(error))
                 self.mismatch = str(error)
                 self._rest()
                 await asyncio.sleep(_MISMATCH_RETRY_S)
             except sqlite3.Error as error:
-                self._log.error("spool_unreadable", error=str(error))
+                self._tell_once("spool_unreadable", str(error))
             self._rest()
             await asyncio.sleep(waiting.next_s())
 
@@ -118,6 +119,12 @@ class Drainer:
         """Nothing gets on for now: what waits in memory need not wait for it."""
         self._is_at_rest.set()
         self._intake.spill()
+
+    def _tell_once(self, event: str, error: str) -> None:
+        """One line for what repeats, until the direct path is open again."""
+        if event not in self._told:
+            self._told.add(event)
+            self._log.error(event, error=error)
 
     async def _probe(self) -> None:
         await self._unpressed.wait()
@@ -195,6 +202,6 @@ class Drainer:
         self._strikes += 1
         if self._strikes > _MAX_STRIKES:
             # It is not the rows: whatever comes is refused. They stay, and so do the others.
-            self._log.error("publish_refused", error=why)
+            self._tell_once("publish_refused", why)
             raise RedisUnavailableError(f"Redis refuses everything: {why}")
         await self._spool.set_aside(pair[0], why)

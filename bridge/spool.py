@@ -46,6 +46,7 @@ class Spool:
         self._settled = asyncio.Event()
         self._settled.set()
         self._is_stuck = False
+        self._is_unclean = False
         self._log = logs.get("spool")
         self.trouble: str | None = None
         """Why records could not be taken the last time; `None` if they could."""
@@ -226,8 +227,12 @@ class Spool:
         try:
             await self._thread.call(self._files.clean)
         except (OSError, sqlite3.Error) as error:
-            self._log.warning("spool_not_cleaned", error=str(error))
+            if not self._is_unclean:
+                self._log.warning("spool_not_cleaned", error=str(error))
+            self._is_unclean = True
             asyncio.get_running_loop().call_later(_RETRY_S, self._wake.set)
+        else:
+            self._is_unclean = False
 
     async def close(self) -> None:
         """Closes the files, after `run` was cancelled; one with nothing in it is removed.

@@ -28,9 +28,9 @@ def command() -> int:
         ingress = Ingress(settings)
         await ingress.start()
         try:
-            await stop.wait()
+            await running.first_of(stop.wait(), ingress.failed())
         finally:
             await ingress.stop()
-        return 0
+        return 0 if stop.is_set() else 1
 
     return running.run(serve)

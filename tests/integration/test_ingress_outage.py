@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import servers
 import streams
 from bridge.app import Ingress
 from bridge.embedded import EmbeddedServer
-from ingresses import get_json, running, settings_for
+from ingresses import body, get_json, post, running, settings_for
 from proxy import Proxy
 from sending import Platform
 from waiting import wait_until
@@ -216,3 +217,34 @@ async def test_connections_cut_before_the_answer_to_a_batch(
                 await traffic(platform)
         # Redis had published those batches: published once more, they would be seen here twice.
         await check_all_kept(redis, platform)
+
+
+async def test_a_spool_of_1_mib_answers_503_when_it_is_full_and_200_again_later(
+    tmp_path: Path, own_server: EmbeddedServer, redis: servers.Redis
+) -> None:
+    settings = settings_for(tmp_path, redis.url, redis.namespace, spool_max_bytes=2**20)
+    own_server.kill()
+    promised: list[tuple[str, str]] = []
+    async with running(settings) as ingress, aiohttp.ClientSession() as http:
+        for number in itertools.count():
+            data = body(command=f"c{number}", detail="x" * 1000)
+            async with http.post(ingress.callback_url, data=data) as answer:
+                if answer.status != 200:
+                    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+                    break
+            promised.append((f"c{number}", "SENT"))
+        ready = await get_json(http, ingress.admin_url + "/readyz")
+        assert "the spool is full" in ready["reasons"][0]
+        files = (tmp_path / "spool").iterdir()
+        assert 2**19 < sum(it.stat().st_size for it in files if it.suffix != ".db-shm") <= 2**20
+        own_server.start()
+        await wait_until(lambda: is_direct(ingress), "the direct path")
+        assert await post(http, ingress.callback_url, data) == 200
+        promised.append((f"c{number}", "SENT"))
+        assert (await get_json(http, ingress.admin_url + "/readyz"))["ok"]
+        await wait_until(lambda: is_small(ingress), "the spool to shrink")
+    assert await streams.reported(redis.client, redis.keys) == {"d1": promised}
+
+
+async def is_small(ingress: Ingress) -> bool:
+    return bool((await status(ingress))["spool"]["bytes"] < 2**17)

@@ -12,8 +12,9 @@ import pytest
 
 import servers
 import streams
+from bridge.drainer import Drainer
 from bridge.embedded import EmbeddedServer
-from ingresses import body, get_json, post
+from ingresses import body, get_json, post, running, settings_for
 from processes import Serve, environ_for
 from sending import Platform
 from waiting import wait_until
@@ -141,11 +142,11 @@ async def test_processes_on_one_socket_are_restarted_in_turn_without_a_lost_conn
 ) -> None:
     environ = environ_for(tmp_path, redis.url, redis.namespace)
     url = f"http://127.0.0.1:{shared_socket.getsockname()[1]}/v1.0.0/messageReceiver/cmd"
-    running = [await asyncio.to_thread(Serve, environ, inherit=shared_socket) for _ in range(2)]
-    started.extend(running)
+    first = [await asyncio.to_thread(Serve, environ, inherit=shared_socket) for _ in range(2)]
+    started.extend(first)
     async with Platform(url, rate=400) as platform:
         await wait_until(lambda: platform.count > 100)
-        for old in running:
+        for old in first:
             new = await asyncio.to_thread(Serve, environ, inherit=shared_socket)
             started.append(new)
             old.terminate()
@@ -190,3 +191,22 @@ async def test_an_unusable_spool_folder_ends_with_2_and_one_line(
     assert await asyncio.to_thread(process.ended) == 2
     assert any("NB_BRIDGE_SPOOL_DIR" in str(line["event"]) for line in process.lines)
     assert not any("Traceback" in str(line["event"]) for line in process.lines)
+
+
+async def test_an_ingress_of_which_a_part_died_stops_and_says_so(
+    tmp_path: Path, redis: servers.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(self: Drainer) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(Drainer, "run", die)
+    async with running(settings_for(tmp_path, redis.url, redis.namespace)) as ingress:
+        await asyncio.wait_for(ingress.failed(), 10)
+        async with aiohttp.ClientSession() as http:
+            health = await get_json(http, ingress.admin_url + "/livez")
+            assert health["reasons"] == ["drainer has ended"]
+            # Until it has stopped it still answers, and keeps what it answers for.
+            assert await post(http, ingress.callback_url, body()) == 200
+    monkeypatch.undo()
+    async with running(settings_for(tmp_path, redis.url, redis.namespace)):
+        await wait_until(lambda: redis.client.keys("*:stream"), "it to be published")
