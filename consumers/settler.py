@@ -26,6 +26,9 @@ GATHER_S: Final = 0.002
 ENOUGH: Final = 512
 CALL_TIMEOUT_S: Final = 5.0
 DEAD_STREAM_FULL_WAIT_S: Final = 10.0
+# Lua cannot pass on more than some 8000 values. No entry of ours comes near, but an entry that
+# cannot be recorded as dead would keep its partition from being settled at all.
+MAX_DEAD_VALUES: Final = 4000
 
 OnReply = Callable[[Any], None]
 
@@ -237,4 +240,4 @@ class Settler:
 
 def dead_fields(lane: Lane, letter: DeadLetter) -> list[bytes]:
     """What the dead stream gets for the head of `lane`: its own fields, then the reasons."""
-    return [*lane.head.fields, *letter.encode()]
+    return [*lane.head.fields[:MAX_DEAD_VALUES], *letter.encode()]

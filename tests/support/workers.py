@@ -1,0 +1,166 @@
+"""Workers for tests: real processes on a real server, with a short lease and few partitions."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import defaultdict
+from typing import Any
+
+import history
+from bridge.contract import DeadLetter, Entry, partition_of
+from entries import entry
+from history import History
+from programs import Program, Programs, descendants
+from servers import Redis
+from waiting import wait_until
+
+PARTITIONS = 4
+LEASE_TTL_S = 1.0
+
+
+class Fleet:
+    """Workers of one namespace, what is published for them, and what they wrote down."""
+
+    def __init__(self, redis: Redis, programs: Programs) -> None:
+        self.redis = redis
+        self.keys = redis.keys
+        self.folder = programs.folder
+        self.published: dict[str, list[str]] = defaultdict(list)
+        """Ids of each device, in order."""
+        self._programs = programs
+        self._started = 0
+
+    # --- workers
+
+    def start(self, receiver: str = history.ASYNC, **settings: Any) -> Program:
+        """A worker with `settings` in place of the ones for tests."""
+        self._started += 1
+        values = {
+            "redis_url": self.redis.url,
+            "namespace": self.redis.namespace,
+            "partitions": PARTITIONS,
+            "lease_ttl_s": LEASE_TTL_S,
+            "admin_port": 0,
+            "concurrency": 8,
+            "backoff_base_s": 0.05,
+            "backoff_max_s": 0.1,
+            "log_format": "json",
+            **settings,
+        }
+        environ = {f"NB_BRIDGE_{name.upper()}": str(value) for name, value in values.items()}
+        environ[history.FOLDER_VARIABLE] = str(self.folder)
+        name = f"worker-{self._started}"
+        return self._programs.start("worker", "--receiver", receiver, name=name, environ=environ)
+
+    async def owned_by_all(self, *workers: Program) -> None:
+        """Returns when every partition is leased, to as many workers as there are."""
+        await wait_until(
+            lambda: self._is_spread(len(workers)), f"{len(workers)} workers to own everything"
+        )
+
+    async def owners(self, group: str = "default") -> list[bytes | None]:
+        """Of each partition, the worker that has its lease."""
+        leases = [await self.redis.client.get(self.keys.lease(p, group)) for p in range(PARTITIONS)]
+        return [lease and lease.split(b":")[0] for lease in leases]
+
+    async def _is_spread(self, workers: int) -> bool:
+        owners = await self.owners()
+        return None not in owners and len(set(owners)) == workers
+
+    # --- entries
+
+    async def publish(self, *entries: Entry) -> list[str]:
+        """Adds entries as an ingress would; returns their notification ids."""
+        pipeline = self.redis.client.pipeline(transaction=False)
+        for one in entries:
+            fields = one.encode()
+            stream = self.keys.stream(partition_of(one.device, PARTITIONS))
+            pipeline.xadd(stream, dict(zip(fields[::2], fields[1::2], strict=True)))  # type: ignore[arg-type]
+            self.published[one.device].append(one.id)
+        await pipeline.execute()
+        return [str(one.id) for one in entries]
+
+    async def say(self, device: str, detail: Any = None, **changes: Any) -> str:
+        """Publishes one notification whose `resultDetail` tells the receiver what to do."""
+        (id_,) = await self.publish(told(device, detail, **changes))
+        return id_
+
+    # --- what became of them
+
+    @property
+    def history(self) -> History:
+        """What was written down up to now."""
+        return History(self.folder)
+
+    async def handled(self, *ids: str, group: str = "default") -> History:
+        """The history, once all `ids` (by default: all published) were handled."""
+        wanted = set(ids) or {each for device in self.published.values() for each in device}
+
+        def done() -> History | None:
+            now = self.history
+            return now if wanted <= now.handled(group) else None
+
+        found = await wait_until(done, f"{len(wanted)} to be handled")
+        assert found is not None
+        return found
+
+    async def dead(self, group: str = "default") -> list[tuple[DeadLetter, dict[bytes, bytes]]]:
+        """Dead letters of all partitions, with their fields."""
+        found = []
+        for partition in range(PARTITIONS):
+            for _, fields in await self.redis.client.xrange(self.keys.dead(partition, group)):
+                found.append((DeadLetter.decode(fields), fields))
+        return found
+
+    async def dead_ids(self, group: str = "default") -> set[str]:
+        """Notification ids of the dead letters."""
+        return {fields[b"id"].decode() for _, fields in await self.dead(group)}
+
+    async def unsettled(self, group: str = "default") -> int:
+        """Entries that are pending, parked or not fetched yet."""
+        count = 0
+        for partition in range(PARTITIONS):
+            stream = self.keys.stream(partition)
+            (info,) = [
+                each
+                for each in await self.redis.client.xinfo_groups(stream)
+                if each["name"] == group.encode()
+            ]
+            after = b"(" + info["last-delivered-id"]
+            count += info["pending"] + len(await self.redis.client.xrange(stream, after))
+            for device in await self.redis.client.zrange(self.keys.parked(partition, group), 0, -1):
+                parked = self.keys.parked_device(partition, group, device.decode())
+                count += await self.redis.client.llen(parked)
+        return count
+
+    async def settled(self, group: str = "default") -> None:
+        """Returns when nothing is left to do."""
+
+        async def none_left() -> bool:
+            return await self.unsettled(group) == 0
+
+        await wait_until(none_left, "everything to be settled")
+
+    async def kept(self) -> int:
+        """Entries in the streams."""
+        return sum([await self.redis.client.xlen(self.keys.stream(p)) for p in range(PARTITIONS)])
+
+
+def told(device: str, detail: Any = None, **changes: Any) -> Entry:
+    """An entry whose `resultDetail` tells the receiver what to do."""
+    from ingresses import body
+
+    return entry(device, **{"body": body(device, detail=detail), **changes})
+
+
+def child_of(worker: Program) -> int:
+    """The process that runs the handlers."""
+    (pid,) = descendants(worker.process.pid)
+    return pid
+
+
+def kill_group(worker: Program) -> None:
+    """kill -9 of parent and child at once."""
+    os.killpg(worker.process.pid, signal.SIGKILL)
+    worker.process.wait()
