@@ -17,7 +17,7 @@ from bridge.backoff import Backoff
 from bridge.contract import DeadLetter, Keys
 from bridge.errors import RedisUnavailableError
 from bridge.link import Argument, Call, Link, Refused, Script
-from consumers.attempts import Attempts
+from consumers.attempts import NO_ATTEMPT, Attempts
 from consumers.lanes import Lanes
 from consumers.partition import Item, Lane, Partition
 
@@ -102,7 +102,9 @@ class Settler:
         """The entry is done with."""
         batch = self._batch(partition)
         batch.handled.append(item.id)
-        if item.attempts.count:
+        # Known attempts are on record, or would be with this batch: the script forgets, then notes.
+        batch.retries.pop(item.id, None)
+        if item.attempts != NO_ATTEMPT:
             batch.forgotten.append(item.id)
 
     def forget(self, partition: Partition, entry_id: bytes) -> None:

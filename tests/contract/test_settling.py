@@ -1,0 +1,93 @@
+"""What the settler leaves in Redis, on fakeredis and on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+import servers
+from bridge import clock
+from consumers.attempts import NO_ATTEMPT, Attempts
+from consumers.fetcher import CONSUMER
+from consumers.lanes import Lanes
+from consumers.partition import Item, Partition
+from consumers.settler import Settler
+from entries import entry
+
+GROUP = "g"
+NUMBER = 3
+
+
+class Settling:
+    """A running settler with an owned partition, whose entries are pending."""
+
+    def __init__(self, redis: servers.Redis) -> None:
+        self.client, self.keys = redis.client, redis.keys
+        self.partition = Partition(NUMBER, worker="w", epoch=1, clean=True, delivered=b"0-0")
+        self.settler = Settler(
+            redis.link(),
+            self.keys,
+            Lanes(),
+            group=GROUP,
+            lease_ttl_s=60,
+            dead_max_entries=10,
+            clock=clock.boottime_s,
+            on_room=lambda: None,
+            on_lost=lambda partition: pytest.fail("the lease was lost"),
+        )
+
+    async def prepare(self) -> None:
+        await self.client.set(self.keys.lease(NUMBER, GROUP), self.partition.token)
+        await self.client.xgroup_create(self.keys.stream(NUMBER), GROUP, "0", mkstream=True)
+
+    async def pending(self, attempts: Attempts = NO_ATTEMPT) -> Item:
+        one, stream = entry(), self.keys.stream(NUMBER)
+        fields = one.encode()
+        id_ = await self.client.xadd(stream, dict(zip(fields[::2], fields[1::2], strict=True)))  # type: ignore[arg-type]
+        await self.client.xreadgroup(GROUP, CONSUMER, {stream: ">"})
+        item = Item(id_, one, fields, attempts)
+        self.partition.admit(item)
+        return item
+
+    async def records(self) -> dict[bytes, bytes]:
+        async with asyncio.timeout(10):
+            await self.settler.flushed()
+        return await self.client.hgetall(self.keys.retry(NUMBER, GROUP))  # type: ignore[misc]
+
+
+@pytest.fixture
+async def settling(server: servers.Redis) -> AsyncIterator[Settling]:
+    it = Settling(server)
+    await it.prepare()
+    task = asyncio.create_task(it.settler.run())
+    yield it
+    task.cancel()
+
+
+async def test_an_attempt_and_then_the_outcome_in_one_flush_leave_no_record(
+    settling: Settling,
+) -> None:
+    item = await settling.pending()
+    item.attempts = Attempts(count=1, due_ms=1)
+    settling.settler.retry(settling.partition, item)
+    settling.settler.handled(settling.partition, item)
+    assert await settling.records() == {}
+
+
+async def test_an_attempt_that_was_not_charged_leaves_no_record(settling: Settling) -> None:
+    item = await settling.pending()
+    item.attempts = Attempts(count=0, due_ms=1)  # as the brake has it
+    settling.settler.retry(settling.partition, item)
+    assert await settling.records() == {item.id: b"0:1"}
+    settling.settler.handled(settling.partition, item)
+    assert await settling.records() == {}
+
+
+async def test_the_first_attempt_at_a_suspect_leaves_no_record(settling: Settling) -> None:
+    item = await settling.pending(Attempts(suspect=True))
+    record = Attempts(count=1, suspect=True)
+    await settling.settler.write_attempt(settling.partition, item.id, record)
+    settling.settler.handled(settling.partition, item)
+    assert await settling.records() == {}
