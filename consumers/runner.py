@@ -24,8 +24,8 @@ from consumers.partition import Item, Lane, Partition
 from consumers.settler import Settler
 from consumers.shared_state import SharedState
 
-# Deliveries one runner makes before it lets the loop look at its sockets, if no handler waits.
-TURN: Final = 32
+# How long all runners together may keep the loop from its sockets, if no handler waits.
+SLICE_S: Final = 0.002
 # Runners that go on while nothing succeeds.
 PROBERS: Final = 4
 # How often time limits are looked at, and counts given to the metrics.
@@ -91,6 +91,7 @@ class Runner:
         self._idle: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
+        self._slice_ends_s = 0.0
         self._told_ignored: set[str] = set()
         self._log = logs.get("runner").bind(group=plan.group)
         self._duration = metrics.handler_duration.labels(plan.group)
@@ -141,21 +142,24 @@ class Runner:
     # --- the loop
 
     async def _run(self, slot: int) -> None:
-        turn = 0
         while not self._closing:
             if self._brake.is_on and not await self._may_probe(slot):
                 continue
             now_s = clock.boottime_s()
             lane = self._lanes.next(now_s)
             if lane is None:
-                turn = 0
                 await self._wait_for_work()
                 continue
             await self._deliver(slot, lane, now_s)
-            turn += 1
-            if turn >= TURN:
-                turn = 0
-                await asyncio.sleep(0)
+            if now_s >= self._slice_ends_s:
+                await self._yield()
+
+    async def _yield(self) -> None:
+        """Lets the loop look at its sockets; the first runner to go on begins a new slice."""
+        ended_s = self._slice_ends_s
+        await asyncio.sleep(0)
+        if self._slice_ends_s == ended_s:
+            self._slice_ends_s = clock.boottime_s() + SLICE_S
 
     async def _may_probe(self, slot: int) -> bool:
         """While the brake is on, a few runners try a delivery now and then; the others wait."""
