@@ -58,6 +58,10 @@ access_refused = _counter(
     "access_refused", "Callers that were refused, or would have been (mode log).", "reason", "mode"
 )
 tls_reloads = _counter("tls_reloads", "Certificates read again, by result.", "result")
+tls_expiry = _gauge(
+    "tls_certificate_expiry_timestamp_seconds", "When the certificate in use ends; +Inf without TLS."
+)
+tls_expiry.set(float("inf"))
 direct_path = _gauge(
     "direct_path_open", "1 while callbacks go straight to Redis, 0 while they are spooled."
 )

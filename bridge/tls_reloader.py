@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from bridge import logs, metrics
+from bridge.certificate_expiry import expires_at_s
 from bridge.errors import UsageError
 from bridge.tls import TlsFiles
 
@@ -33,6 +34,7 @@ class TlsReloader:
         self._interval_s = interval_s
         self._seen = self._state()
         self._log = logs.get("tls")
+        self._tell_expiry()
 
     async def run(self) -> None:
         """Watches until cancelled."""
@@ -50,6 +52,13 @@ class TlsReloader:
             else:
                 metrics.tls_reloads.labels("done").inc()
                 self._log.info("tls_reloaded")
+                self._tell_expiry()
+
+    def _tell_expiry(self) -> None:
+        try:
+            metrics.tls_expiry.set(expires_at_s(self._files.cert))
+        except (OSError, ValueError) as error:  # OpenSSL took it: odd, but no reason not to serve
+            self._log.warning("tls_expiry_unknown", error=str(error))
 
     def _state(self) -> tuple[object, ...] | None:
         try:
