@@ -159,21 +159,42 @@ class Drainer:
         )
 
     async def _publish(self, chunk: Chunk) -> None:
-        rows = chunk.rows
-        while rows:
-            batch, rows = rows[: self._batch_rows], rows[self._batch_rows :]
-            await self._publish_batch(batch)
-            self._spool.confirm(chunk.source, batch[-1].id, len(batch))
-            self._batch_rows = min(BATCH_ROWS, self._batch_rows * 2)
+        """Publishes the rows in batches, one after the other; reads one while Redis has the last.
 
-    async def _publish_batch(self, batch: Sequence[Row]) -> None:
+        Validating a batch takes as long as writing it: so each process works while the other does.
+        """
+        rows, flight = chunk.rows, None
+        try:
+            while rows:
+                batch, rows = rows[: self._batch_rows], rows[self._batch_rows :]
+                readable = await self._readable(batch)
+                if flight is not None:
+                    await flight
+                flight = asyncio.create_task(self._publish_batch(chunk, batch, readable))
+                await asyncio.sleep(0)  # it is sent
+            if flight is not None:
+                await flight
+        finally:
+            if flight is not None and not flight.done():
+                flight.cancel()
+                await asyncio.gather(flight, return_exceptions=True)
+
+    async def _readable(self, batch: Sequence[Row]) -> list[tuple[Row, Record]]:
+        """The rows with their records; what is no record is set aside."""
         readable: list[tuple[Row, Record]] = []
         for row in batch:
             try:
                 readable.append((row, to_record(row)))
             except UnreadableRowError as error:
                 await self._spool.set_aside(row, str(error))
+        return readable
+
+    async def _publish_batch(
+        self, chunk: Chunk, batch: Sequence[Row], readable: Sequence[tuple[Row, Record]]
+    ) -> None:
         await self._publish_or_halve(readable)
+        self._spool.confirm(chunk.source, batch[-1].id, len(batch))
+        self._batch_rows = min(BATCH_ROWS, self._batch_rows * 2)
 
     async def _publish_or_halve(self, records: Sequence[tuple[Row, Record]]) -> None:
         """Publishes all but the rows that Redis refuses even alone, which are set aside."""
