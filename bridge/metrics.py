@@ -59,7 +59,8 @@ access_refused = _counter(
 )
 tls_reloads = _counter("tls_reloads", "Certificates read again, by result.", "result")
 tls_expiry = _gauge(
-    "tls_certificate_expiry_timestamp_seconds", "When the certificate in use ends; +Inf without TLS."
+    "tls_certificate_expiry_timestamp_seconds",
+    "When the certificate in use ends; +Inf without TLS.",
 )
 tls_expiry.set(float("inf"))
 direct_path = _gauge(

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import trustme
-from waiting import wait_until
 
 from bridge import metrics
 from bridge.certificate_expiry import expires_at_s
 from bridge.tls import TlsFiles
 from bridge.tls_reloader import TlsReloader
+from waiting import wait_until
 
 BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
