@@ -16,8 +16,11 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; d
 # More words for the command behind run and test: make run ARGS='path/to/file.py:Class --reload'
 ARGS ?=
 
+# Tests mostly wait for processes, so a few more at once than a small machine has cores.
+JOBS ?= 3
+
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format format-check types check lock clean
+.PHONY: help install run test lint format format-check types check deploy-tools lock clean
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' '$(lastword $(MAKEFILE_LIST))' | \
@@ -29,7 +32,7 @@ run: $(STAMP) ## Start Redis, the ingress and a worker, and show each notificati
 	@$(IN_ROOT) exec $(BIN)/nb-bridge dev $(ARGS)
 
 test: $(STAMP) ## Run all tests
-	@$(IN_ROOT) $(BIN)/python -m pytest -q $(ARGS)
+	@$(IN_ROOT) $(BIN)/python -m pytest -q -n $(JOBS) $(ARGS)
 
 lint: $(STAMP) ## Look for faults with ruff
 	@$(IN_ROOT) $(BIN)/ruff check -q .
@@ -45,6 +48,9 @@ types: $(STAMP) ## Check types with mypy, strictly
 
 check: lint format-check types test ## All of lint, format-check, types, test: what CI runs
 
+deploy-tools: ## Fetch what tests/deploy reads deploy/ with into .deploy-tools; without it those skip
+	@PYTHON='$(PYTHON)' $(ROOT)deploy/ci-tools.sh
+
 lock: ## Resolve the newest versions again and pin them in requirements.lock
 	@rm -rf '$(VENV)-lock' && $(PYTHON) -m venv '$(VENV)-lock'
 	@$(IN_ROOT) $(VENV)-lock/bin/pip install -qq --upgrade pip
@@ -54,7 +60,7 @@ lock: ## Resolve the newest versions again and pin them in requirements.lock
 	@rm -rf '$(VENV)-lock'
 
 clean: ## Remove .venv and everything else that was made; .data, what `make run` keeps, stays
-	@$(IN_ROOT) rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@$(IN_ROOT) rm -rf .venv .deploy-tools build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@$(IN_ROOT) find bridge consumers tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): $(ROOT)requirements.lock $(ROOT)pyproject.toml
