@@ -178,8 +178,8 @@ class Parking:
             one = partition.parked.get(device)
             if not partition.is_open or one is None or one.lane is not None or one.due_s != due_s:
                 continue  # lost, unparked, loaded or put off meanwhile
-            if one.unconfirmed or device in partition.lanes:
-                # Redis does not have all of its past yet, or a head still runs before the list.
+            if partition.cursor is not None or one.unconfirmed or device in partition.lanes:
+                # A head from before the list may be pending, on its way into it, or running.
                 one.due_s = now_s + NOT_YET_S
                 self._schedule(partition, device, one)
                 continue
