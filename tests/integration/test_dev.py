@@ -10,6 +10,7 @@ import re
 import shlex
 import signal
 import socket
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,26 @@ def test_folders_of_the_same_names_are_not_taken_for_the_package(programs: Progr
     dev = start(programs)
     assert paste(dev) == (200, "ok")
     dev.prints("is DELIVERED")
+
+
+def test_with_tls_its_own_certificate_is_what_a_client_trusts(programs: Programs) -> None:
+    dev = start(programs, "--tls")
+    line = re.findall(r"^ +(curl .*)$", dev.output, re.MULTILINE)[-1]
+    ca = re.search(r"--cacert (\S+)", line)
+    assert ca is not None
+    assert "https://localhost:" in line
+    key = programs.folder / ".data" / "tls" / "key.pem"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+    (send_line,) = re.findall(r"^ +\S.* (send --url https.*)$", dev.output, re.MULTILINE)
+    send = programs.run(*shlex.split(send_line), "--json")
+    assert send.process.returncode == 0, send.errors
+    assert json.loads(send.output)["answers"] == {"200": 3}
+    dev.prints("is SUCCESSFUL")
+
+    stranger = programs.run(*shlex.split(send_line.partition(" --ca")[0]), "--give-up-s", "0")
+    assert stranger.process.returncode == 1
+    assert "certificate not trusted" in stranger.errors
 
 
 def test_two_on_the_same_data_are_refused(programs: Programs) -> None:
