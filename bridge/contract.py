@@ -112,6 +112,16 @@ class Keys:
         return f"{self.namespace}:retired"
 
     @property
+    def paused(self) -> str:
+        """Set of groups that an operator paused: their workers hold no lease until resumed."""
+        return f"{self.namespace}:paused"
+
+    @property
+    def hold(self) -> str:
+        """String with a TTL: why all ingresses spool instead of publishing, while it is there."""
+        return f"{self.namespace}:hold"
+
+    @property
     def quarantine(self) -> str:
         """Stream of bodies that are no notification, bounded."""
         return f"{self.namespace}:quarantine"

@@ -98,9 +98,11 @@ ledger_rotations = _counter("ledger_rotations", "Ledger pages turned, by cause."
 # --- worker
 deliveries = _counter("deliveries", "Deliveries by outcome.", "group", "outcome")
 handler_duration = _histogram("handler_duration_seconds", "Time a handler took.", _SLOW, "group")
+dead_letters = _gauge("dead_letters", "Dead letters of the partitions owned.", "group")
 dead_lettered = _counter("dead_lettered", "Notifications given up, by reason.", "group", "reason")
 leases_owned = _gauge("leases_owned", "Partitions this worker owns.", "group")
 lease_changes = _counter("lease_changes", "Leases acquired, released and lost.", "group", "change")
+paused = _gauge("group_paused", "1 while an operator paused the group.", "group")
 fenced_writes = _counter("fenced_writes", "Writes refused because the lease was lost.", "group")
 in_flight = _gauge("in_flight_deliveries", "Deliveries running now.", "group")
 window_entries = _gauge("window_entries", "Entries fetched and not settled.", "group")

@@ -62,6 +62,8 @@ class LeaseKeeper:
         self.owned: dict[int, Partition] = {}
         self.refused: set[int] = set()
         """Partitions with entries of a newer contract: left to newer workers."""
+        self.is_paused = False
+        """Whether an operator paused the group: then we own nothing."""
         self._unleased_since_s: dict[int, float] = {}
         self._releases: set[asyncio.Task[None]] = set()
         self._log = logs.get("leases").bind(group=group, worker=worker)
@@ -119,11 +121,13 @@ class LeaseKeeper:
         mine = {
             number
             for number, worker in assign(workers, self._count).items()
-            if worker == self._worker
+            if worker == self._worker and not self.is_paused
         }
         for number, partition in list(self.owned.items()):
             if number not in mine:
                 self._start_release(partition)
+        if self.is_paused:
+            return
         free = await self._free()
         wanted = [n for n in free if n not in self.refused and (n in mine or self._is_orphan(n))]
         if wanted:
@@ -131,10 +135,11 @@ class LeaseKeeper:
 
     async def _heartbeat(self) -> list[str]:
         keys, gone_ms = self._keys, round(GONE_AFTER_TTLS * self._ttl_s * 1000)
-        alive, registered = await self._link.run(
+        alive, registered, paused = await self._link.run(
             [
                 HEARTBEAT.call([keys.workers(self._group)], [self._worker, gone_ms]),
                 command("SISMEMBER", keys.groups, self._group),
+                command("SISMEMBER", keys.paused, self._group),
             ],
             timeout_s=CALL_TIMEOUT_S,
         )
@@ -143,7 +148,16 @@ class LeaseKeeper:
         if registered != 1:
             self._log.warning("group_missing")
             await registry.register(self._link, keys, group=self._group, partitions=self._count)
+        self._pause(paused == 1)
         return [worker.decode() for worker in alive]
+
+    def _pause(self, paused: bool) -> None:
+        if paused != self.is_paused:
+            self.is_paused = paused
+            self._log.warning("group_paused" if paused else "group_resumed")
+            metrics.paused.labels(self._group).set(paused)
+            # Nobody leased them meanwhile, and that was no one's failure.
+            self._unleased_since_s.clear()
 
     async def _free(self) -> list[int]:
         """Partitions that we do not own and nobody leases, or that we leased and forgot."""

@@ -72,13 +72,28 @@ async def retire(link: Link, keys: Keys, *, group: str, partitions: int) -> None
     await _all(link, [command("DEL", keys.lease(p, group)) for p in range(partitions)])
     for partition in range(partitions):
         await _remove_from(link, keys, group, partition)
-    await _all(link, [command("DEL", keys.workers(group))])
+    await _all(link, [command("DEL", keys.workers(group)), command("SREM", keys.paused, group)])
 
 
 async def restore(link: Link, keys: Keys, group: str) -> bool:
     """Allows a retired group's workers to start again; False if it was not retired."""
     reply = await link.one(command("SREM", keys.retired, group), timeout_s=CALL_TIMEOUT_S)
     return bool(reply == 1)
+
+
+async def pause(link: Link, keys: Keys, group: str) -> bool:
+    """Has the group's workers finish what runs and give up their leases, until `resume`.
+
+    They see it at their next heartbeat. False if it was paused already.
+    """
+    (added,) = await _all(link, [command("SADD", keys.paused, group)])
+    return bool(added == 1)
+
+
+async def resume(link: Link, keys: Keys, group: str) -> bool:
+    """Ends `pause`; False if the group was not paused."""
+    (removed,) = await _all(link, [command("SREM", keys.paused, group)])
+    return bool(removed == 1)
 
 
 async def _remove_from(link: Link, keys: Keys, group: str, partition: int) -> None:

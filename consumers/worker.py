@@ -18,6 +18,7 @@ from bridge.link import Health, Link
 from bridge.settings import Settings, without_password
 from consumers import registry
 from consumers.attempts import RetryPolicy
+from consumers.census import Census
 from consumers.fetcher import Doorbell, Fetcher
 from consumers.handler import Handlers, ReceiverError
 from consumers.lanes import Lanes
@@ -131,7 +132,9 @@ class Worker:
             on_lost=lambda partition: self._leases.lost(partition),
             on_newer=self._leases.refuse,
         )
-        self._trimmer = Trimmer(self._link("trim"), keys, self._leases.owned)
+        upkeep = self._link("upkeep")
+        self._trimmer = Trimmer(upkeep, keys, self._leases.owned)
+        self._census = Census(upkeep, keys, self._leases.owned, group=group)
 
     def _doorbells(self) -> list[Doorbell]:
         """One for all partitions; one for each in a cluster, where a read cannot cross slots."""
@@ -171,6 +174,7 @@ class Worker:
                 ("doorbell", self._fetcher.listen()),
                 ("parking", self._parking.run()),
                 ("trimmer", self._trimmer.run()),
+                ("census", self._census.run()),
             )
         ]
         settling = asyncio.create_task(self._settler.run(), name="settler")
@@ -309,6 +313,7 @@ class Worker:
             "group": self._settings.group,
             "ready": not self._unready(),
             "redis_up": bool(self._health.is_up),
+            "paused": self._leases.is_paused,
             "partitions": sorted(owned),
             "window_entries": sum(len(each.items) for each in owned.values()),
             "running": self._lanes.running,
