@@ -273,6 +273,7 @@ class Ingress:
             "version": __version__,
             "started_at_ms": self._started_at_ms,
             "path": self._intake.path.value,
+            "pressure": self._drainer.pressure,
             "spool_entries": self._spool.outstanding,
         }
 

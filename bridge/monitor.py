@@ -80,16 +80,21 @@ class Monitor:
 
     async def look(self) -> None:
         """One look, with everything that follows from it; `RedisUnavailableError`."""
-        calls = [command("SMEMBERS", self._keys.groups), command("INFO", "memory")]
+        keys = self._keys
+        calls = [
+            command("SMEMBERS", keys.groups),
+            command("INFO", "memory"),
+            command("GET", keys.hold),
+        ]
         for partition in range(self._partitions):
-            stream = self._keys.stream(partition)
+            stream = keys.stream(partition)
             calls += [command("XLEN", stream), command("XINFO", "GROUPS", stream)]
-        registered, memory, *streams = await self._link.run(calls, timeout_s=TIMEOUT_S)
+        registered, memory, hold, *streams = await self._link.run(calls, timeout_s=TIMEOUT_S)
         backlogs, positions = _backlogs(registered, streams)
         await self._find_oldest(backlogs, positions)
         self._show(backlogs)
         self.seen_at_ms = epoch_ms()
-        self._judge(_memory_ratio(memory))
+        self._judge(_memory_ratio(memory), hold.decode() if isinstance(hold, bytes) else None)
         await self._tell()
 
     async def forget(self) -> None:
@@ -133,7 +138,7 @@ class Monitor:
             metrics.oldest_unhandled.labels(group).set((backlog.oldest_ms or 0) / 1000)
         self.backlogs = backlogs
 
-    def _judge(self, memory_ratio: float) -> None:
+    def _judge(self, memory_ratio: float, hold: str | None) -> None:
         metrics.redis_memory_used.set(memory_ratio)
         is_pressed = self._pressure is not None
         why: str | None = None
@@ -143,6 +148,7 @@ class Monitor:
         for group, backlog in self.backlogs.items():
             if backlog.entries >= limit:
                 why = f"group {group} is further behind than MAX_BACKLOG"
+        why = hold or why
         if (why is None) != (self._pressure is None):
             if why is None:
                 self._log.info("redis_spared_no_longer")
