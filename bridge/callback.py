@@ -7,6 +7,7 @@ Must not know how a promise is kept: `submit` says when it can be made.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from typing import Final, Literal
@@ -23,7 +24,8 @@ from bridge.publisher import Arrival, Outcome, Record
 from bridge.quarantine import QuarantinedBody
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_MAX_TRACEPARENT_CHARS: Final = 256
+# Version 00 (https://www.w3.org/TR/trace-context/#traceparent-header); anything else is not ours.
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 Submit = Callable[[Record, float], asyncio.Future[Outcome]]
 Accept = Callable[[bytes], Notification]
@@ -76,13 +78,17 @@ class CallbackHandler:
         try:
             outcome = await self._handle(request, arrived_s)
         except Problem as problem:
-            return self._refuse(request, problem)
+            return self._refuse(problem)
+        except UnableError as error:
+            return self._refuse(unavailable(str(error)))
+        except web.RequestPayloadError:
+            return self._refuse(_bad_framing())
         except (ConnectionError, asyncio.CancelledError):
             metrics.callbacks.labels("aborted", "").inc()
             raise
         except Exception:  # a defect of ours: the platform must still get an answer
             self._log.exception("callback_failed")
-            return self._refuse(request, unavailable("an internal error"))
+            return self._refuse(unavailable("an internal error"))
         self.failures_in_a_row = 0
         self._ok_counters[outcome].inc()
         metrics.callback_duration.observe(self._clock() - arrived_s)
@@ -91,7 +97,7 @@ class CallbackHandler:
             return plain(text, close=self.is_closing)
         return self._answers[text]
 
-    def _refuse(self, request: web.BaseRequest, problem: Problem) -> web.Response:
+    def _refuse(self, problem: Problem) -> web.Response:
         self.failures_in_a_row += 1
         metrics.callbacks.labels(problem.outcome, str(problem.status.value)).inc()
         response = problem.response()
@@ -111,7 +117,15 @@ class CallbackHandler:
                 headers={"Allow": "POST"},
             )
         self._check_access(request)
-        body = await self._body(request)
+        _refuse_compressed(request)
+        # Few steps from here to `submit`: this is the way of nearly every request.
+        content = request.content
+        if content.is_eof():  # it came with the head: nothing to wait for
+            body = content.read_nowait()
+            if len(body) > self._max_body_bytes:
+                raise self._too_large()
+        else:
+            body = await self._body(request)
         self._last_ms = received_at_ms = epoch_ms()
         try:
             notification = accept(body)
@@ -123,15 +137,9 @@ class CallbackHandler:
         if self._types and notification.type not in self._types:
             return Outcome.UNWANTED
         traceparent = request.headers.get("traceparent")
-        if traceparent is not None and len(traceparent) > _MAX_TRACEPARENT_CHARS:
+        if traceparent is not None and not _TRACEPARENT.fullmatch(traceparent):
             traceparent = None
-        return await self._kept(Arrival(notification, received_at_ms, traceparent), arrived_s)
-
-    async def _kept(self, record: Record, arrived_s: float) -> Outcome:
-        try:
-            return await self._submit(record, arrived_s)
-        except UnableError as error:
-            raise unavailable(str(error)) from None
+        return await self._submit(Arrival(notification, received_at_ms, traceparent), arrived_s)
 
     async def _invalid(
         self, body: bytes, error: NotANotificationError, path: str, arrived_s: float
@@ -163,33 +171,10 @@ class CallbackHandler:
             received_at_ms=epoch_ms(),
             keep_bytes=self._quarantine_max_body_bytes,
         )
-        await self._kept(record, arrived_s)
+        await self._submit(record, arrived_s)
 
     async def _body(self, request: web.BaseRequest) -> bytes:
-        """The body, at most `max_body_bytes` of it, as it was sent."""
-        encoding = request.headers.get("Content-Encoding")
-        if encoding is not None and encoding.strip().lower() not in ("", "identity"):
-            raise Problem(
-                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-                "rejected",
-                "compressed bodies are not taken",
-                headers={"Accept-Encoding": "identity"},  # RFC 9110, 15.5.16
-                close=True,
-            )
-        content = request.content
-        try:
-            if content.is_eof():  # it came with the head: nothing to wait for
-                body = content.read_nowait()
-                if len(body) > self._max_body_bytes:
-                    raise self._too_large()
-                return body
-            return await self._wait_for_body(request)
-        except web.RequestPayloadError:
-            raise Problem(
-                HTTPStatus.BAD_REQUEST, "rejected", "the body is not framed as HTTP", close=True
-            ) from None
-
-    async def _wait_for_body(self, request: web.BaseRequest) -> bytes:
+        """Waits for a body that is still coming, at most `max_body_bytes` of it."""
         if (request.content_length or 0) > self._max_body_bytes:
             raise self._too_large()
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
@@ -220,3 +205,19 @@ class CallbackHandler:
             f"the body is longer than {self._max_body_bytes} bytes",
             close=True,
         )
+
+
+def _refuse_compressed(request: web.BaseRequest) -> None:
+    encoding = request.headers.get("Content-Encoding")
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "rejected",
+            "compressed bodies are not taken",
+            headers={"Accept-Encoding": "identity"},  # RFC 9110, 15.5.16
+            close=True,
+        )
+
+
+def _bad_framing() -> Problem:
+    return Problem(HTTPStatus.BAD_REQUEST, "rejected", "the body is not framed as HTTP", close=True)

@@ -116,7 +116,10 @@ class Publisher:
         may or may not be written, or may still be; publishing it again is recognised.
         """
         calls, places, bodies = self._calls(records)
-        replies = await self._link.run(calls, timeout_s=timeout_s)
+        try:
+            replies = await self._link.run(calls, timeout_s=timeout_s)
+        except (TypeError, ValueError) as error:  # a record that cannot be written as bytes
+            return [Refused(f"UNWRITABLE {type(error).__name__}")] * len(records)
         metrics.batch_size.observe(len(records))
         results: list[Outcome | Refused] = [Outcome.QUARANTINED] * len(records)
         for reply, where in zip(replies, places, strict=False):

@@ -183,3 +183,24 @@ async def test_a_taken_port_is_a_usage_error_that_says_what_to_do(
 async def test_stopping_twice_is_the_same_as_stopping(ingress: Ingress) -> None:
     await ingress.stop()
     await ingress.stop()
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        (b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", True),
+        (b"00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", False),
+        (b"nonsense", False),
+        (b"\xff\xfe", False),
+    ],
+)
+async def test_a_traceparent_is_kept_if_it_is_one(
+    ingress: Ingress, real_redis: servers.Redis, sent: bytes, kept: bool
+) -> None:
+    request = (
+        b"POST /v1.0.0/messageReceiver/cmd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"traceparent: %s\r\nContent-Length: %d\r\n\r\n%s" % (sent, len(body()), body())
+    )
+    assert b"200 OK" in await raw_exchange(ingress.callback_url, request)
+    [entry] = await published(real_redis)
+    assert entry.traceparent == (sent.decode() if kept else None)
