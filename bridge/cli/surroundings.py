@@ -56,7 +56,7 @@ class Surroundings:
         certificate: Certificate | None,
     ) -> Surroundings:
         """Decides; `UsageError` where the port is taken. The admin ports give way, that one not:
-        it is what people paste.
+        it is what people paste. NB_BRIDGE_ADMIN_PORT=0 means any free ones here, too.
         """
         chosen = port or (TLS_PORT if certificate else PORT)
         if not _is_free(chosen):
@@ -65,8 +65,8 @@ class Surroundings:
             receiver=receiver or loaded.receiver or EXAMPLE_RECEIVER,
             callback_path=loaded.callback_paths[0],
             port=chosen,
-            ingress_admin_port=_near(INGRESS_ADMIN_PORT, taken=chosen),
-            worker_admin_port=_near(WORKER_ADMIN_PORT, taken=chosen),
+            ingress_admin_port=_admin_port(INGRESS_ADMIN_PORT, loaded, taken=chosen),
+            worker_admin_port=_admin_port(WORKER_ADMIN_PORT, loaded, taken=chosen),
             data=data.resolve(),
             certificate=certificate,
         )
@@ -126,8 +126,9 @@ def _reaches(variable: str, decided: Mapping[str, str]) -> bool:
     return name not in decided and name.lower() in {spec.name for spec in fields(settings.Settings)}
 
 
-def _near(port: int, *, taken: int) -> int:
-    return port if port != taken and _is_free(port) else free_port()
+def _admin_port(usual: int, loaded: Settings, *, taken: int) -> int:
+    wants_any = loaded.admin_port == 0
+    return free_port() if wants_any or usual == taken or not _is_free(usual) else usual
 
 
 def _is_free(port: int) -> bool:
