@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from bridge import clock, logs, metrics
+from bridge import clock, logs, meta, metrics
 from bridge.backoff import Backoff
 from bridge.contract import Keys
-from bridge.errors import BridgeError, RedisUnavailableError
+from bridge.errors import BridgeError, RedisUnavailableError, UsageError
 from bridge.link import Link, Refused, Script, command
 from consumers import registry
 from consumers.assignment import assign
@@ -65,6 +65,11 @@ class LeaseKeeper:
         self.is_paused = False
         """Whether an operator paused the group: then we own nothing."""
         self._unleased_since_s: dict[int, float] = {}
+        self._workers: list[str] = []
+        self._adopted: set[int] = set()
+        """Partitions of others' shares that nobody took; ours until workers come or go."""
+        self._trusted: dict[int, int] = {}
+        """Last epoch of each partition that we got from one who ended in a known way."""
         self._releases: set[asyncio.Task[None]] = set()
         self._log = logs.get("leases").bind(group=group, worker=worker)
         self._owned_metric = metrics.leases_owned.labels(group)
@@ -80,7 +85,7 @@ class LeaseKeeper:
                 wait_s = tick_s
             except RedisUnavailableError:
                 wait_s = max(tick_s, backoff.next_s())
-            except registry.GroupRetiredError:
+            except UsageError:  # retired, or the namespace is another program's now
                 raise
             except BridgeError as error:
                 self._log.error("leases_failed", error=str(error))
@@ -118,7 +123,10 @@ class LeaseKeeper:
 
     async def _tick(self) -> None:
         workers = await self._heartbeat()
-        mine = {
+        if workers != self._workers or self.is_paused:
+            self._workers = workers
+            self._adopted.clear()
+        mine = self._adopted | {
             number
             for number, worker in assign(workers, self._count).items()
             if worker == self._worker and not self.is_paused
@@ -132,6 +140,7 @@ class LeaseKeeper:
         wanted = [n for n in free if n not in self.refused and (n in mine or self._is_orphan(n))]
         if wanted:
             await self._acquire(wanted)
+            self._adopted.update(n for n in wanted if n in self.owned and n not in mine)
 
     async def _heartbeat(self) -> list[str]:
         keys, gone_ms = self._keys, round(GONE_AFTER_TTLS * self._ttl_s * 1000)
@@ -146,7 +155,8 @@ class LeaseKeeper:
         if isinstance(alive, Refused):
             raise BridgeError(f"the heartbeat was refused: {alive.text}")
         if registered != 1:
-            self._log.warning("group_missing")
+            self._log.warning("group_missing")  # a flushed server: it has no meta value either
+            await meta.guard(self._link, keys, self._count, timeout_s=CALL_TIMEOUT_S)
             await registry.register(self._link, keys, group=self._group, partitions=self._count)
         self._pause(paused == 1)
         return [worker.decode() for worker in alive]
@@ -192,7 +202,12 @@ class LeaseKeeper:
                     self._keys.stream(number),
                     self._keys.parked(number, self._group),
                 ),
-                (self._worker, self._group, round(self._ttl_s * 1000)),
+                (
+                    self._worker,
+                    self._group,
+                    round(self._ttl_s * 1000),
+                    self._trusted.get(number, 0),
+                ),
             )
             for number in numbers
         ]
@@ -218,6 +233,8 @@ class LeaseKeeper:
         )
         self._unleased_since_s.pop(number, None)
         self.owned[number] = partition
+        if partition.trusted:
+            self._trusted[number] = partition.epoch
         self._shared.hold(number, partition.epoch, deadline_s)
         metrics.lease_changes.labels(self._group, "acquired").inc()
         self._owned_metric.set(len(self.owned))

@@ -85,6 +85,8 @@ class Parent:
         while True:
             started_s = clock.boottime_s()
             code = await self._run_child()
+            if self._stopping.is_set() and code == -signal.SIGTERM:
+                code = 0  # it was still starting, and could not have left anything undone
             was_ready = was_ready or self._shared.last_beat_s() > 0
             if code != 0:
                 await self._write_down_crash()

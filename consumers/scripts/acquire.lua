@@ -6,6 +6,7 @@
 --      4 stream
 --      5 parked  sorted set of parked devices
 -- ARGV 1 worker  2 group  3 ttl_ms
+--      4 epoch that the worker itself had last and can vouch for, 0 if none
 --
 -- Returns {1, epoch, clean (0 or 1), last-delivered-id, {device, due_ms, …}} or {0, holder}.
 --
@@ -28,7 +29,8 @@ if last and tonumber(last) >= epoch then
   epoch = tonumber(last) + 1
 end
 epoch = string.format('%.0f', epoch)
-local clean = (not last) or redis.call('HGET', KEYS[3], 'clean') == last
+-- A worker that lost the lease and lives (Redis was away) knows that it did not crash.
+local clean = (not last) or last == ARGV[4] or redis.call('HGET', KEYS[3], 'clean') == last
 
 redis.call('SET', KEYS[2], epoch)
 redis.call('SET', KEYS[1], mine .. epoch, 'PX', ARGV[3])

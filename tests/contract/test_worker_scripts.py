@@ -46,9 +46,9 @@ class Partition:
     async def call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return await self.link.one(script.call(keys, args), timeout_s=10)
 
-    async def acquire(self, *, ttl_ms: int = TTL_MS) -> Any:
+    async def acquire(self, *, ttl_ms: int = TTL_MS, own_last: bytes = b"0") -> Any:
         keys = (self.lease, self.epoch, self.retry, self.stream, self.parked)
-        reply = await self.call(ACQUIRE, keys, (self.worker, self.group, ttl_ms))
+        reply = await self.call(ACQUIRE, keys, (self.worker, self.group, ttl_ms, own_last))
         if not isinstance(reply, Refused) and reply[0] == 1:
             self.token = f"{self.worker}:{reply[1].decode()}"
         return reply
@@ -197,6 +197,18 @@ async def test_the_next_owner_learns_whether_the_last_one_ended_cleanly(real: Pa
     assert (await next_.acquire())[2] == 0
     await next_.release()
     assert (await real.acquire())[2] == 1
+
+
+@pytest.mark.real
+async def test_a_worker_that_lost_a_lease_and_lives_vouches_for_itself(real: Partition) -> None:
+    epoch = (await real.acquire())[1]
+    await real.client.delete(real.lease)  # it ran out
+    _, again, clean, *_ = await real.acquire(own_last=epoch)
+    assert clean == 1
+    await real.client.delete(real.lease)
+    await Partition(real.redis, "w2").acquire()  # somebody else had it, and ended who knows how
+    await real.client.delete(real.lease)
+    assert (await real.acquire(own_last=again))[2] == 0
 
 
 async def test_a_release_writes_down_what_ran(it: Partition) -> None:

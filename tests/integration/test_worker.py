@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
 
+import aiohttp
 import pytest
 
 import history
 import servers
-from bridge.embedded import EmbeddedServer
-from programs import Programs
-from workers import Fleet
+from bridge.contract import Entry, Meta, partition_of
+from bridge.embedded import EmbeddedServer, free_port
+from programs import Programs, descendants, is_alive
+from waiting import wait_until
+from workers import LEASE_TTL_S, PARTITIONS, Fleet, admin_url, child_of, kill_group, told_body
 
 pytestmark = pytest.mark.real
 
@@ -21,11 +29,32 @@ async def fleet(real_redis: servers.Redis, programs: Programs) -> Fleet:
 
 
 @pytest.fixture
-async def own_fleet(own_server: EmbeddedServer, programs: Programs) -> AsyncIterator[Fleet]:
+async def fleet_of_own(own_server: EmbeddedServer, programs: Programs) -> AsyncIterator[Fleet]:
     """On a server of its own, to be hurt."""
     redis = servers.real_redis(own_server)
     yield Fleet(redis, programs)
     await redis.aclose()
+
+
+@asynccontextmanager
+async def busy(fleet: Fleet) -> AsyncIterator[None]:
+    """While it lasts, notifications of twelve devices come in, some hundred a second."""
+
+    is_over = False
+
+    async def publish() -> None:
+        number = 0
+        while not is_over:
+            await fleet.say(f"d{number % 12}", command=f"c{number // 12}")
+            await asyncio.sleep(0.005)
+            number += 1
+
+    publishing = asyncio.create_task(publish())
+    try:
+        yield
+    finally:
+        is_over = True  # not cancelled: the driver may swallow that
+        await publishing
 
 
 @pytest.mark.parametrize("receiver", ["SYNC", "ASYNC", "TYPED"])
@@ -43,3 +72,445 @@ async def test_each_form_of_handler_is_called_in_order_and_leaves_nothing_behind
     assert (fleet.history.count("setup"), fleet.history.count("teardown")) == (1, 1)
     assert (await fleet.unsettled(), await fleet.kept(), await fleet.dead()) == (0, 0, [])
     assert await fleet.owners() == [None] * 4
+
+
+# --- several workers
+
+
+async def test_two_workers_share_and_hand_over_cleanly(fleet: Fleet) -> None:
+    first, second = fleet.start(), fleet.start()
+    await fleet.owned_by_all(first, second)
+    async with busy(fleet):
+        await fleet.more_handled(50)
+        assert first.stop() == 0
+        await fleet.owned_by_all(second)
+        third = fleet.start()
+        await fleet.owned_by_all(second, third)
+        await fleet.more_handled(50)
+        assert second.stop() == 0
+        await fleet.more_handled(50)
+    await fleet.handled()
+    assert third.stop() == 0
+    fleet.history.check(fleet.published)
+    assert len(fleet.history.pids()) == 3
+    # Nothing hung and nobody was killed: nothing was repeated.
+    assert len(fleet.history.runs) == sum(map(len, fleet.published.values()))
+    assert (await fleet.unsettled(), await fleet.kept()) == (0, 0)
+
+
+async def test_what_a_killed_worker_had_is_taken_over(fleet: Fleet) -> None:
+    first, second = fleet.start(), fleet.start()
+    await fleet.owned_by_all(first, second)
+    async with busy(fleet):
+        await fleet.more_handled(50)
+        kill_group(first)
+        await fleet.owned_by_all(second)
+        await fleet.more_handled(50)
+    await fleet.handled()
+    assert second.stop() == 0
+    fleet.history.check(fleet.published)
+    assert await fleet.dead() == []
+
+
+async def test_every_group_gets_everything(fleet: Fleet) -> None:
+    await fleet.say("a")
+    workers = [fleet.start(group=group) for group in ("default", "other")]
+    await fleet.say("a")
+    for group in ("default", "other"):
+        await fleet.handled(group=group)
+    assert [worker.stop() for worker in workers] == [0, 0]
+    assert [run.group for run in fleet.history.runs].count("other") == 2
+    assert await fleet.kept() == 0
+
+
+# --- outcomes
+
+
+@pytest.mark.parametrize("receiver", ["SYNC", "ASYNC"])
+async def test_what_always_fails_becomes_a_dead_letter_and_delays_no_other_device(
+    fleet: Fleet, receiver: str
+) -> None:
+    worker = fleet.start(getattr(history, receiver), max_attempts=3, partitions=4)
+    bad = await fleet.say("a", {"do": "fail"})
+    after = await fleet.say("a")
+    others = [await fleet.say(device) for device in "bcdef"]
+    await fleet.handled(after, *others)
+    await fleet.settled()
+    assert worker.stop() == 0
+    ((letter, fields),) = await fleet.dead()
+    assert (letter.reason, letter.attempts, letter.error_type) == ("max_attempts", 3, "ValueError")
+    assert letter.error == "failed on purpose, attempt 3"
+    assert "history.py" in letter.traceback
+    assert (fields[b"id"].decode(), fields[b"device"]) == (bad, b"a")
+    assert Entry.decode(fields).body == told_body("a", {"do": "fail"})
+    assert [run.attempt for run in fleet.history.of("a")] == [1, 2, 3, 1]
+    fleet.history.check(fleet.published, given_up={bad})
+    # The attempt record went with it.
+    assert all(b"-" not in key for key in await fleet.retry_records())
+
+
+async def test_a_handler_can_ask_to_be_called_again_and_can_give_up(fleet: Fleet) -> None:
+    worker = fleet.start(backoff_base_s=100, backoff_max_s=100)
+    again = await fleet.say("a", {"do": "retry", "after_s": 0.1, "times": 2})
+    rejected = await fleet.say("b", {"do": "reject"})
+    await fleet.handled(again)
+    await wait_until(lambda: fleet.dead_ids(), "the rejected one to be dead")
+    assert worker.stop() == 0
+    assert [run.attempt for run in fleet.history.of("a")] == [1, 2, 3]
+    ((letter, _),) = await fleet.dead()
+    assert (letter.reason, letter.error, letter.attempts) == ("rejected", "no use", 1)
+    assert await fleet.dead_ids() == {rejected}
+
+
+async def test_an_async_handler_that_takes_too_long_is_tried_again(fleet: Fleet) -> None:
+    worker = fleet.start(handler_timeout_s=0.2, max_attempts=2)
+    slow = await fleet.say("a", {"do": "sleep", "s": 60})
+    await fleet.handled(await fleet.say("a"))
+    assert worker.stop() == 0
+    ((letter, _),) = await fleet.dead()
+    assert letter.error_type == "HandlerTimeoutError"
+    assert await fleet.dead_ids() == {slow}
+
+
+async def test_a_sync_handler_that_takes_too_long_holds_its_device_and_no_other(
+    fleet: Fleet,
+) -> None:
+    worker = fleet.start(history.SYNC, handler_timeout_s=0.1)
+    slow = await fleet.say("a", {"do": "sleep", "s": 2})
+    after = await fleet.say("a")
+    history_ = await fleet.handled(await fleet.say("b"))
+    assert [run.device for run in history_.runs if run.ended_ns] == ["b"]
+    await wait_until(lambda: "handler_overdue" in worker.errors)
+    await fleet.handled(slow, after)
+    assert worker.stop() == 0
+    fleet.history.check(fleet.published)
+
+
+# --- what is not for the handler
+
+
+async def test_late_notifications_can_be_skipped(fleet: Fleet) -> None:
+    worker = fleet.start(late="skip")
+    await fleet.say("a", late=True)
+    await fleet.handled(await fleet.say("a"))
+    await fleet.settled()
+    assert worker.stop() == 0
+    assert [run.late for run in fleet.history.runs] == [False]
+    assert await fleet.kept() == 0
+
+
+async def test_replays_of_other_groups_are_acknowledged_unrun(fleet: Fleet) -> None:
+    worker = fleet.start()
+    await fleet.say("a", for_group="other", replayed=True)
+    await fleet.handled(await fleet.say("a", for_group="default", replayed=True))
+    await fleet.settled()
+    assert worker.stop() == 0
+    assert [run.replayed for run in fleet.history.runs] == [True]
+
+
+async def test_what_cannot_be_decoded_becomes_a_dead_letter_as_it_is(fleet: Fleet) -> None:
+    worker = fleet.start()
+    stream = fleet.keys.stream(partition_of("a", PARTITIONS))
+    many = {f"field-{n}": "x" for n in range(10_000)}
+    for fields in ({"v": "x"}, {"hello": "\0world"}, many):
+        await fleet.redis.client.xadd(stream, fields)  # type: ignore[arg-type]
+    await fleet.handled(await fleet.say("a"))
+    await wait_until(lambda: fleet.has_dead(3), "three dead letters")
+    await fleet.settled()
+    assert worker.stop() == 0
+    dead = await fleet.dead()
+    assert {letter.reason for letter, _ in dead} == {"undecodable"}
+    assert dead[0][0].error == "entry with a field that cannot be decoded"
+    assert dead[1][1][b"hello"] == b"\0world"
+
+
+async def test_a_partition_with_entries_of_a_newer_contract_is_left_to_newer_workers(
+    fleet: Fleet,
+) -> None:
+    worker = fleet.start()
+    await fleet.owned_by_all(worker)
+    newer = partition_of("a", PARTITIONS)
+    before = await fleet.say("a")
+    await fleet.redis.client.xadd(fleet.keys.stream(newer), {"v": "2", "hello": "future"})
+    await fleet.say("a")
+    others = [await fleet.say(device) for device in "bcdef"]
+
+    async def given_back() -> bool:
+        return (await fleet.owners())[newer] is None
+
+    await wait_until(given_back, "the partition to be given back")
+    not_there = {each for each in others if fleet.partition_of_id(each) != newer}
+    await fleet.handled(*not_there)
+    async with aiohttp.ClientSession() as http, http.get(admin_url(worker) + "/readyz") as answer:
+        assert answer.status == 503
+        assert "newer contract" in await answer.text()
+    assert worker.stop() == 0
+    assert {run.id for run in fleet.history.of("a")} <= {before}
+    assert await fleet.dead() == []
+    assert await fleet.kept() >= 2  # nothing of it was lost
+
+
+# --- starting
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("absent.py:Receiver", "absent.py does not exist"),
+        ("no_such_module_here:Receiver", "no_such_module_here"),
+        ("json:Nothing", "json has no Nothing"),
+        ("json:JSONDecoder", "JSONDecoder has no handler"),
+        ("nobody_installed_this", "nobody_installed_this"),
+        ("bad.py:Wrong", "Wrong.handleNBCommandStateChanged has the wrong signature"),
+        ("bad.py:Raising", "cannot be made: RuntimeError: not today"),
+        ("bad.py:SetupFails", "SetupFails.setup failed: OSError: no database"),
+        ("bad.py:nothing", "is no class"),
+        ("broken.py:Receiver", "SyntaxError"),
+    ],
+)
+async def test_a_receiver_that_cannot_work_is_named_in_one_line(
+    fleet: Fleet, spec: str, told: str
+) -> None:
+    (fleet.folder / "broken.py").write_text("this is no Python")
+    (fleet.folder / "bad.py").write_text(BAD)
+    worker = fleet.start(spec)
+    assert worker.ends() == 2
+    (line,) = [line for line in worker.errors.splitlines() if not line.startswith("{")]
+    assert line.startswith("nb-bridge: ")
+    assert told in line
+
+
+BAD = """
+from consumers import PushMessageReceiver
+nothing = 1
+class Wrong(PushMessageReceiver):
+    def handleNBCommandStateChanged(self, one, two): ...
+class Raising(PushMessageReceiver):
+    def __init__(self): raise RuntimeError("not today")
+    def handleNBCommandStateChanged(self): ...
+class SetupFails(PushMessageReceiver):
+    def setup(self): raise OSError("no database")
+    def handleNBCommandStateChanged(self): ...
+"""
+
+
+async def test_without_redis_a_worker_does_not_start(fleet: Fleet) -> None:
+    worker = fleet.start(redis_url=f"redis://:s3cret@127.0.0.1:{free_port()}/0")
+    assert worker.ends() == 3
+    (line,) = worker.errors.splitlines()
+    assert line.startswith("nb-bridge: redis://***@127.0.0.1:")
+    assert "s3cret" not in worker.errors
+
+
+async def test_on_a_namespace_of_other_partitions_a_worker_does_not_start(fleet: Fleet) -> None:
+    await fleet.redis.client.set(fleet.keys.meta, Meta(partitions=32).encode())
+    worker = fleet.start()
+    assert worker.ends() == 2
+    (line,) = worker.errors.splitlines()
+    assert "NB_BRIDGE_PARTITIONS=32" in line
+    assert not await fleet.redis.client.exists(fleet.keys.groups, fleet.keys.stream(0))
+
+
+# --- stopping
+
+
+async def test_sigterm_finishes_what_runs_and_leaves_the_rest(fleet: Fleet) -> None:
+    worker = fleet.start()
+    running = await fleet.say("a", {"do": "sleep", "s": 0.5})
+    rest = await fleet.say("a")
+    await wait_until(lambda: fleet.history.runs)
+    assert worker.stop() == 0
+    assert fleet.history.handled() == {running}
+    assert await fleet.unsettled() == 1
+    assert await fleet.owners() == [None] * PARTITIONS
+    second = fleet.start()
+    await fleet.handled(rest)
+    assert second.stop() == 0
+    assert [run.attempt for run in fleet.history.runs] == [1, 1]
+
+
+async def test_sigterm_does_not_wait_for_ever(fleet: Fleet) -> None:
+    worker = fleet.start(history.SYNC, grace_s=1)
+    await fleet.say("a", {"do": "sleep", "s": 60})
+    await wait_until(lambda: fleet.history.runs)
+    assert worker.stop() == 0
+    assert "handlers_still_running" in worker.errors
+    assert await fleet.unsettled() == 1
+
+
+@pytest.mark.parametrize("after", ["at once", "while the child starts"])
+async def test_a_worker_stopped_while_it_starts_ends_cleanly(fleet: Fleet, after: str) -> None:
+    worker = fleet.start()
+    await wait_until(lambda: descendants(worker.process.pid))
+    if after == "while the child starts":
+        await asyncio.sleep(0.15)
+    assert worker.stop() == 0
+    assert "Traceback" not in worker.errors
+
+
+# --- trouble with Redis
+
+
+async def test_a_flushed_server_is_made_whole_again(fleet_of_own: Fleet) -> None:
+    fleet = fleet_of_own
+    workers = [fleet.start(), fleet.start()]
+    await fleet.owned_by_all(*workers)
+    await fleet.handled(await fleet.say("a"))
+    await fleet.redis.client.flushall()
+    ids = [await fleet.say(device) for device in "abcdef"]
+    await fleet.handled(*ids)
+    await fleet.owned_by_all(*workers)
+    assert Meta.decode(await fleet.redis.client.get(fleet.keys.meta)) == Meta(partitions=PARTITIONS)
+    assert await fleet.redis.client.smembers(fleet.keys.groups) == {b"default"}
+    assert [worker.stop() for worker in workers] == [0, 0]
+    fleet.history.check(fleet.published)
+    assert await fleet.unsettled() == 0
+
+
+async def test_forgotten_scripts_and_cut_connections_change_nothing(fleet_of_own: Fleet) -> None:
+    fleet = fleet_of_own
+    worker = fleet.start()
+    await fleet.owned_by_all(worker)
+    async with busy(fleet):
+        for _ in range(5):
+            await fleet.more_handled(20)
+            await fleet.redis.client.script_flush()
+            await fleet.more_handled(20)
+            await fleet.cut_connections()
+    await fleet.handled()
+    assert worker.stop() == 0
+    fleet.history.check(fleet.published)
+    assert await fleet.unsettled() == 0
+    # No delivery went wrong, so none was repeated.
+    assert len(fleet.history.runs) == sum(map(len, fleet.published.values()))
+
+
+async def test_a_restarted_server_is_waited_for(fleet_of_own: Fleet) -> None:
+    fleet = fleet_of_own
+    server = fleet.redis.server
+    assert server is not None
+    worker = fleet.start()
+    ids = [await fleet.say(device, {"do": "sleep", "s": 0.05}) for device in "abcdef" * 5]
+    await fleet.handled(ids[0])
+    server.kill()
+    await asyncio.sleep(1.5 * LEASE_TTL_S)
+    server.start()
+    await fleet.handled(*ids, await fleet.say("a"))
+    await fleet.settled()
+    assert worker.stop() == 0
+    fleet.history.check(fleet.published)
+    assert await fleet.dead() == []
+
+
+# --- trouble with processes
+
+
+async def test_a_frozen_worker_is_replaced_and_records_nothing_when_it_thaws(
+    fleet: Fleet,
+) -> None:
+    frozen = fleet.start()
+    await fleet.owned_by_all(frozen)
+    id_ = await fleet.say("a", {"do": "sleep", "s": 1})
+    await wait_until(lambda: fleet.history.runs)
+    child = child_of(frozen)
+    os.kill(child, signal.SIGSTOP)
+    second = fleet.start()
+    await fleet.owned_by_all(second)
+    await wait_until(lambda: len(fleet.history.runs) == 2)
+    os.kill(child, signal.SIGCONT)
+    await wait_until(lambda: len([run for run in fleet.history.runs if run.ended_ns]) == 2)
+    old, new = fleet.history.runs
+    assert (old.pid, old.lost, old.how) == (child, True, "CancelledError")
+    assert (new.id, new.how) == (id_, "handled")
+    assert new.epoch > old.epoch
+    async with busy(fleet):  # it comes back as one of two
+        await fleet.owned_by_all(frozen, second)
+        await fleet.more_handled(20)
+    await fleet.handled()
+    assert [frozen.stop(), second.stop()] == [0, 0]
+    fleet.history.check(fleet.published)
+
+
+async def test_a_blocked_event_loop_keeps_its_leases(fleet: Fleet) -> None:
+    worker = fleet.start(lease_ttl_s=0.5)
+    await fleet.owned_by_all(worker)
+    other = fleet.start(lease_ttl_s=0.5, receiver=history.SYNC)
+    await fleet.owned_by_all(worker, other)
+    devices = [f"d{n}" for n in range(8)]
+    ids = [await fleet.say(device, {"do": "block", "s": 2}) for device in devices[:1]]
+    ids += [await fleet.say(device) for device in devices]
+    await fleet.handled(*ids)
+    assert [worker.stop(), other.stop()] == [0, 0]
+    fleet.history.check(fleet.published)
+    assert len(fleet.history.runs) == len(ids)
+    assert "lease_lost" not in worker.errors
+
+
+@pytest.mark.parametrize("receiver", ["SYNC", "ASYNC"])
+@pytest.mark.parametrize("how", ["exit", "crash"])
+async def test_a_handler_that_kills_its_process_ends_as_a_dead_letter_alone(
+    fleet: Fleet, how: str, receiver: str
+) -> None:
+    worker = fleet.start(getattr(history, receiver), max_attempts=2)
+    innocent = [await fleet.say(f"d{n}", {"do": "sleep", "s": 0.05}) for n in range(10)]
+    poison = await fleet.say("p", {"do": how})
+    innocent.append(await fleet.say("p"))
+    innocent += [await fleet.say(f"d{n}") for n in range(10)]
+    await fleet.handled(*innocent)
+    await fleet.settled()
+    assert await fleet.dead_ids() == {poison}
+    ((letter, _),) = await fleet.dead()
+    assert (letter.reason, letter.attempts) == ("max_attempts", 2)
+    assert [run.attempt for run in fleet.history.of("p")] == [1, 2, 1]
+    assert worker.stop() == 0
+    fleet.history.check(fleet.published, given_up={poison})
+
+
+async def test_when_the_child_is_killed_the_parent_starts_another(fleet: Fleet) -> None:
+    worker = fleet.start()
+    await fleet.owned_by_all(worker)
+    async with busy(fleet):
+        await fleet.more_handled(20)
+        os.kill(child_of(worker), signal.SIGKILL)
+        await fleet.more_handled(50)
+    await fleet.handled()
+    assert worker.stop() == 0
+    fleet.history.check(fleet.published)
+    assert len(fleet.history.pids()) == 2
+    assert await fleet.dead() == []
+
+
+async def test_when_the_parent_is_killed_the_child_stops_cleanly(fleet: Fleet) -> None:
+    worker = fleet.start()
+    await fleet.owned_by_all(worker)
+    async with busy(fleet):
+        await fleet.more_handled(20)
+        child = child_of(worker)
+        worker.signal(signal.SIGKILL)
+        await wait_until(lambda: not is_alive(child), "the child to end")
+        second = fleet.start()
+        await fleet.more_handled(20)
+    await fleet.handled()
+    assert second.stop() == 0
+    fleet.history.check(fleet.published)
+    # The child handed over as at any stop: nothing was repeated.
+    assert len(fleet.history.runs) == sum(map(len, fleet.published.values()))
+
+
+async def test_after_both_were_killed_what_was_pending_runs_alone_and_once_more(
+    fleet: Fleet,
+) -> None:
+    """Nobody could write down which of them was the killer: each is a suspect."""
+    first = fleet.start()
+    ids = [await fleet.say(f"d{n}", {"do": "sleep", "s": 0.2}) for n in range(4)]
+    await wait_until(lambda: len(fleet.history.runs) == 4)
+    kill_group(first)
+    second = fleet.start()
+    await fleet.handled(*ids)
+    assert second.stop() == 0
+    again = [run for run in fleet.history.runs if run.pid != fleet.history.runs[0].pid]
+    assert len(again) == 4
+    for before, after in pairwise(again):
+        assert before.ended_ns is not None
+        assert before.ended_ns < after.started_ns
+    assert await fleet.dead() == []

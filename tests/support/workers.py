@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections import defaultdict
 from typing import Any
@@ -11,6 +12,7 @@ import history
 from bridge.contract import DeadLetter, Entry, partition_of
 from entries import entry
 from history import History
+from ingresses import body
 from programs import Program, Programs, descendants
 from servers import Redis
 from waiting import wait_until
@@ -68,6 +70,14 @@ class Fleet:
         owners = await self.owners()
         return None not in owners and len(set(owners)) == workers
 
+    async def cut_connections(self) -> None:
+        """The server closes every connection of every worker."""
+        client = self.redis.client
+        ours = [each["id"] for each in await client.client_list() if "nb-bridge" in each["name"]]
+        assert ours
+        for id_ in ours:
+            await client.client_kill_filter(_id=id_)
+
     # --- entries
 
     async def publish(self, *entries: Entry) -> list[str]:
@@ -104,6 +114,27 @@ class Fleet:
         found = await wait_until(done, f"{len(wanted)} to be handled")
         assert found is not None
         return found
+
+    async def more_handled(self, count: int) -> None:
+        """Returns when `count` more than now were handled."""
+        wanted = len(self.history.handled()) + count
+        await wait_until(
+            lambda: len(self.history.handled()) >= wanted, f"{count} more to be handled"
+        )
+
+    def partition_of_id(self, id_: str) -> int:
+        """Where a published notification went."""
+        (device,) = [device for device, ids in self.published.items() if id_ in ids]
+        return partition_of(device, PARTITIONS)
+
+    async def has_dead(self, count: int, group: str = "default") -> bool:
+        """Whether there are as many dead letters."""
+        return len(await self.dead(group)) == count
+
+    async def retry_records(self, group: str = "default") -> list[bytes]:
+        """The fields of all hashes of attempts: entry ids, and `clean`."""
+        hashes = [self.keys.retry(p, group) for p in range(PARTITIONS)]
+        return [field for each in hashes for field in await self.redis.client.hkeys(each)]
 
     async def dead(self, group: str = "default") -> list[tuple[DeadLetter, dict[bytes, bytes]]]:
         """Dead letters of all partitions, with their fields."""
@@ -149,9 +180,19 @@ class Fleet:
 
 def told(device: str, detail: Any = None, **changes: Any) -> Entry:
     """An entry whose `resultDetail` tells the receiver what to do."""
-    from ingresses import body
+    return entry(device, **{"body": told_body(device, detail), **changes})
 
-    return entry(device, **{"body": body(device, detail=detail), **changes})
+
+def told_body(device: str, detail: Any = None) -> bytes:
+    """The body of `told`."""
+    return body(device, detail=detail)
+
+
+def admin_url(worker: Program) -> str:
+    """Where a started worker's admin listener is, as its log says."""
+    found = re.search(r'"admin_url":"([^"]+)"', worker.errors)
+    assert found, worker.errors
+    return found[1]
 
 
 def child_of(worker: Program) -> int:

@@ -1,0 +1,185 @@
+"""Who takes which partition, on a real server: shares, hand-over, what nobody takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+import servers
+from bridge.errors import UsageError
+from bridge.link import command
+from consumers.leases import LeaseKeeper
+from consumers.partition import Partition
+from consumers.shared_state import SharedState
+from waiting import wait_until
+
+pytestmark = pytest.mark.real
+PARTITIONS = 6
+TTL_S = 0.5
+
+
+class Keeper:
+    """A lease keeper in this process; nobody renews for it unless a test does."""
+
+    def __init__(self, redis: servers.Redis, worker: str, **changes: Any) -> None:
+        self.link = redis.link()
+        self.shared = SharedState(SharedState.create(concurrency=1), concurrency=1)
+        self.acquired: list[Partition] = []
+        self.lost: list[Partition] = []
+        self.may_release = asyncio.Event()
+        self.may_release.set()
+        options = {"group": "g", "partitions": PARTITIONS, "ttl_s": TTL_S, **changes}
+        self.keeper = LeaseKeeper(
+            self.link,
+            redis.keys,
+            self.shared,
+            worker=worker,
+            on_acquired=lambda partition, _: self.acquired.append(partition),
+            on_lost=self.lost.append,
+            quiesce=self._quiesce,
+            **options,  # type: ignore[arg-type]
+        )
+        self.task = asyncio.create_task(self.keeper.run())
+
+    async def _quiesce(self, _: Partition) -> None:
+        await self.may_release.wait()
+
+    @property
+    def owned(self) -> set[int]:
+        return set(self.keeper.owned)
+
+    async def renew(self, redis: servers.Redis) -> None:
+        """What the parent does."""
+        for number in self.owned:
+            await self.link.one(
+                command("PEXPIRE", redis.keys.lease(number, "g"), 60_000), timeout_s=5
+            )
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+Make = Callable[..., Keeper]
+
+
+@pytest.fixture
+async def keeper(real_redis: servers.Redis) -> AsyncIterator[Make]:
+    made: list[Keeper] = []
+
+    def make(worker: str, **changes: Any) -> Keeper:
+        made.append(Keeper(real_redis, worker, **changes))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.stop()
+
+
+async def alive(redis: servers.Redis, worker: str) -> None:
+    """A worker that says it is alive, for ever, and takes nothing."""
+    await redis.client.zadd(redis.keys.workers("g"), {worker: 2**53})
+
+
+async def test_one_worker_takes_everything_at_once(keeper: Make) -> None:
+    it = keeper("w1")
+    await wait_until(lambda: it.owned == set(range(PARTITIONS)))
+    assert all(each.trusted for each in it.acquired)
+
+
+async def test_a_second_worker_gets_its_share_when_it_is_given_back(keeper: Make) -> None:
+    first = keeper("w1", ttl_s=5)
+    await wait_until(lambda: len(first.owned) == PARTITIONS)
+    first.may_release.clear()
+    second = keeper("w2", ttl_s=5)
+    await wait_until(lambda: any(each.releasing for each in first.keeper.owned.values()))
+    assert second.owned == set()  # what still runs there runs under the first one's lease
+    first.may_release.set()
+    await wait_until(lambda: len(second.owned) == PARTITIONS // 2)
+    assert first.owned == set(range(PARTITIONS)) - second.owned
+    assert all(each.trusted for each in second.acquired)
+
+
+async def test_what_its_owner_does_not_take_is_adopted_and_kept(
+    keeper: Make, real_redis: servers.Redis
+) -> None:
+    await alive(real_redis, "idle")
+    it = keeper("w1")
+    await wait_until(lambda: len(it.owned) == PARTITIONS // 2)
+    await it.renew(real_redis)
+    await wait_until(lambda: len(it.owned) == PARTITIONS, "the others to be adopted")
+    await it.renew(real_redis)
+    acquired = len(it.acquired)
+    for _ in range(3):  # ticks: they are not given back to one who does not want them
+        beats = await real_redis.client.zscore(real_redis.keys.workers("g"), "w1")
+
+        async def beaten(before: float | None = beats) -> bool:
+            return bool(
+                await real_redis.client.zscore(real_redis.keys.workers("g"), "w1") != before
+            )
+
+        await wait_until(beaten)
+    assert len(it.owned) == PARTITIONS
+    assert len(it.acquired) == acquired
+    second = keeper("w2")  # workers came: shares are made anew
+    await wait_until(lambda: len(second.owned) >= PARTITIONS // 3)
+
+
+async def test_a_worker_that_finds_its_own_lease_run_out_trusts_itself(
+    keeper: Make, real_redis: servers.Redis
+) -> None:
+    it = keeper("w1")
+    await wait_until(lambda: len(it.owned) == PARTITIONS)
+    for partition in list(it.keeper.owned.values()):
+        it.keeper.lost(partition, why="expired")
+    await wait_until(lambda: len(it.acquired) == 2 * PARTITIONS)
+    again = it.acquired[PARTITIONS:]
+    assert all(each.trusted for each in again)
+    assert min(each.epoch for each in again) > min(each.epoch for each in it.lost)
+
+
+async def test_leases_whose_deadline_passed_are_given_up(keeper: Make) -> None:
+    it = keeper("w1", ttl_s=60)
+    await wait_until(lambda: len(it.owned) == PARTITIONS)
+    partition = it.keeper.owned[2]
+    it.shared.renewed(2, partition.epoch, -1.0)
+    it.keeper.look_at_deadlines(0.0)
+    assert it.lost == [partition]
+    assert partition.lost
+
+
+async def test_what_was_refused_is_given_back_and_not_taken_again(keeper: Make) -> None:
+    it = keeper("w1")
+    await wait_until(lambda: len(it.owned) == PARTITIONS)
+    it.keeper.refuse(it.keeper.owned[3])
+    await wait_until(lambda: 3 not in it.owned)
+    it.keeper.lost(it.keeper.owned[2])
+    await wait_until(lambda: 2 in it.owned)  # a tick later
+    assert 3 not in it.owned
+
+
+async def test_a_flushed_server_gets_meta_and_groups_again(
+    keeper: Make, real_redis: servers.Redis
+) -> None:
+    it = keeper("w1")
+    keys, client = real_redis.keys, real_redis.client
+    await wait_until(lambda: len(it.owned) == PARTITIONS)
+    await client.delete(keys.meta, keys.groups)
+    await wait_until(lambda: client.exists(keys.groups))
+    assert await client.exists(keys.meta)
+
+
+async def test_a_namespace_that_another_program_took_meanwhile_ends_the_worker(
+    keeper: Make, real_redis: servers.Redis
+) -> None:
+    it = keeper("w1")
+    keys, client = real_redis.keys, real_redis.client
+    await wait_until(lambda: len(it.owned) == PARTITIONS)
+    await client.set(keys.meta, b'{"version":1,"partitions":99,"hash":"crc32"}')
+    await client.delete(keys.groups)
+    with pytest.raises(UsageError, match="NB_BRIDGE_PARTITIONS=99"):
+        await it.task
+    assert not await client.exists(keys.groups)
