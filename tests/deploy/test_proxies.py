@@ -1,0 +1,197 @@
+"""nginx and Caddy in front of the ingresses: the real programs, with their files from deploy/.
+
+Behind them are two that answer as ingresses do, on one port of two loopback addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+import trustme
+from aiohttp import web
+
+from bridge.embedded import die_with_parent, free_port
+from bridge.settings import Settings
+from deploy_tools import DEPLOY, ROOT, check, tool
+from waiting import wait_until
+
+CALLBACK_PATHS = [*Settings().callback_paths, *Settings().notify_paths]
+OTHER_PATHS = ["/", "/metrics", "/v1.0.0/messageReceiver/cmd/x", "/v1.0.0/messageReceiverX",
+               "/v1x0.0/messageReceiver/cmd", "/x/v1.0.0/messageReceiver/cmd"]  # fmt: skip
+
+
+class Upstream:
+    """One that answers callbacks, and what it was asked."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.seen: list[web.BaseRequest] = []
+        self.dies = False
+        """Whether it ends with a callback in its hands."""
+        self._runner: web.ServerRunner | None = None
+
+    async def start(self, port: int, admin_port: int) -> None:
+        self._runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=0.1)
+        await self._runner.setup()
+        for each in (port, admin_port):
+            await web.TCPSite(self._runner, self.address, each).start()
+
+    async def stop(self) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        if request.path != "/readyz":
+            await request.read()
+            self.seen.append(request)
+            if self.dies and request.transport is not None:
+                request.transport.abort()
+        return web.Response(text=self.address)
+
+
+class Proxy:
+    """A running proxy with TLS, and the two behind it."""
+
+    def __init__(self, url: str, http: aiohttp.ClientSession, upstreams: list[Upstream]) -> None:
+        self._url, self._http = url, http
+        self.first, self.second = upstreams
+
+    async def post(self, path: str, body: bytes = b"{}") -> tuple[int, str]:
+        """Status and text of the answer."""
+        headers = {"X-Forwarded-For": "203.0.113.9"}
+        async with self._http.post(self._url + path, data=body, headers=headers) as answer:
+            return answer.status, await answer.text()
+
+
+def nginx(folder: Path, ports: dict[str, int]) -> tuple[list[str], dict[str, str]]:
+    text = (DEPLOY / "nginx.conf").read_text()
+    issued = trustme.CA().issue_cert("localhost")
+    issued.private_key_and_cert_chain_pem.write_to_path(folder / "callbacks.pem")
+    for written, wanted in {
+        "/etc/nginx/tls/callbacks.pem": str(folder / "callbacks.pem"),
+        "/etc/nginx/tls/callbacks.key": str(folder / "callbacks.pem"),
+        "listen 8443": f"listen 127.0.0.1:{ports['proxy']}",
+        "listen [::]:8443": f"listen [::1]:{ports['proxy']}",
+        "127.0.0.1:8080": f"127.0.0.1:{ports['upstream']}",
+        "127.0.0.1:8090": f"127.0.0.2:{ports['upstream']}",
+    }.items():
+        assert written in text
+        text = text.replace(written, wanted)
+    whole = folder / "nginx.conf"
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    whole.write_text(
+        f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;\n"
+        f"events {{}}\nhttp {{ access_log off; {paths}\n{text}\n}}\n"
+    )
+    return ["nginx", "-e", f"{folder}/error.log", "-p", str(folder), "-c", str(whole)], {}
+
+
+def caddy(folder: Path, ports: dict[str, int]) -> tuple[list[str], dict[str, str]]:
+    text = (DEPLOY / "Caddyfile").read_text()
+    for written, wanted in {
+        "localhost}:8443": f"localhost}}:{ports['proxy']}",
+        "health_port 8081": f"health_port {ports['admin']}",
+    }.items():
+        assert written in text
+        text = text.replace(written, wanted)
+    (folder / "Caddyfile").write_text(text)
+    upstreams = " ".join(f"127.0.0.{n}:{ports['upstream']}" for n in (1, 2))
+    homes = {name: str(folder) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
+    command = ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
+    return command, {**homes, "CALLBACK_UPSTREAMS": upstreams}
+
+
+@asynccontextmanager
+async def process(command: list[str], environ: dict[str, str], log: Path) -> AsyncIterator[None]:
+    with log.open("wb") as output:
+        running = await asyncio.create_subprocess_exec(
+            tool(command[0]), *command[1:], env={"PATH": "/usr/bin:/bin", **environ},
+            stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+            preexec_fn=die_with_parent(),
+        )  # fmt: skip
+    try:
+        yield
+    finally:
+        running.kill()
+        await running.wait()
+
+
+@pytest.fixture(params=[nginx, caddy], ids=["nginx", "caddy"])
+async def proxy(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Proxy]:
+    ports = {name: free_port() for name in ("proxy", "upstream", "admin")}
+    command, environ = request.param(tmp_path, ports)
+    async with AsyncExitStack() as stack:
+        upstreams = [Upstream("127.0.0.1"), Upstream("127.0.0.2")]
+        for each in upstreams:
+            await each.start(ports["upstream"], ports["admin"])
+            stack.push_async_callback(each.stop)
+        await stack.enter_async_context(process(command, environ, tmp_path / "log"))
+        # Whom the certificate is of is not what these tests are about.
+        context = ssl._create_unverified_context()
+        connector = aiohttp.TCPConnector(ssl=context)
+        http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        started = Proxy(f"https://localhost:{ports['proxy']}", http, upstreams)
+
+        async def answers() -> bool:
+            try:
+                return (await started.post("/"))[0] == 404
+            except aiohttp.ClientConnectionError:
+                return False
+
+        await wait_until(answers, f"{command[0]} to answer; see {tmp_path / 'log'}")
+        yield started
+
+
+@pytest.mark.parametrize("path", CALLBACK_PATHS)
+async def test_a_callback_reaches_the_first_ingress(proxy: Proxy, path: str) -> None:
+    assert await proxy.post(path) == (200, "127.0.0.1")
+    (request,) = proxy.first.seen
+    # The caller's own claim is not passed on: an ingress that trusts the proxy would believe it.
+    assert request.headers.getall("X-Forwarded-For") == ["127.0.0.1"]
+
+
+async def test_nothing_but_callbacks_reaches_an_ingress(proxy: Proxy) -> None:
+    for path in OTHER_PATHS:
+        status, _ = await proxy.post(path)
+        assert status == 404, path
+    assert proxy.first.seen == proxy.second.seen == []
+
+
+async def test_a_callback_goes_to_the_second_ingress_when_the_first_is_gone(proxy: Proxy) -> None:
+    await proxy.first.stop()
+    for _ in range(5):
+        assert await proxy.post(CALLBACK_PATHS[0]) == (200, "127.0.0.2")
+
+
+async def test_a_callback_that_an_ingress_dies_with_is_given_to_the_second(proxy: Proxy) -> None:
+    proxy.first.dies = True
+    body = b"x" * 60_000  # more than one read
+    assert await proxy.post(CALLBACK_PATHS[0], body) == (200, "127.0.0.2")
+    assert len(proxy.first.seen) == 1
+    assert await proxy.second.seen[0].read() == body
+
+
+async def test_a_body_that_no_callback_has_is_refused_at_the_door(proxy: Proxy) -> None:
+    longest = b"x" * Settings().max_body_bytes
+    assert await proxy.post(CALLBACK_PATHS[0], longest) == (200, "127.0.0.1")
+    status, _ = await proxy.post(CALLBACK_PATHS[0], longest + b"x")
+    assert status == 413
+
+
+def test_nginx_finds_no_fault(tmp_path: Path) -> None:
+    ports = {name: free_port() for name in ("proxy", "upstream", "admin")}
+    command, _ = nginx(tmp_path, ports)
+    check(*command, "-t")
+
+
+def test_caddy_finds_no_fault_and_would_write_it_the_same_way() -> None:
+    homes = {name: str(ROOT / ".deploy-tools") for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME")}
+    check("caddy", "adapt", "--config", "Caddyfile", environ=homes)
+    assert check("caddy", "fmt", "Caddyfile") == (DEPLOY / "Caddyfile").read_text()

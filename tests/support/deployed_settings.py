@@ -1,0 +1,29 @@
+"""Whether the program takes the settings that a file in deploy/ gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from bridge import settings
+
+# What the files that secrets come from hold.
+_SECRETS = {"NB_BRIDGE_REDIS_URL_FILE": "redis://user:secret@redis:6379/0"}
+
+
+def taken(environ: Mapping[str, str], folder: Path) -> settings.Settings:
+    """The settings of a program with this environment; fails if it complains of any of it.
+
+    Files that `NB_BRIDGE_X_FILE` names are made in `folder`.
+    """
+    assert settings.unknown_variables(environ) == []
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environ.items():
+            if name.endswith("_FILE"):
+                file = folder / Path(value).name
+                file.write_text(_SECRETS.get(name, "secret"))
+                value = str(file)
+            patch.setenv(name, value)
+        return settings.load()
