@@ -45,7 +45,7 @@ def load(spec: str | None) -> Any:
         raise ReceiverError(f"receiver {named!r} is no class")
     try:
         return class_()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ReceiverError(
             f"receiver {named!r} cannot be made: {_told(error)}; it is called without arguments"
         ) from error
@@ -86,7 +86,7 @@ def _from_entry_point(name: str) -> Any:
         )
     try:
         return points[0].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ReceiverError(f"receiver {name!r} cannot be imported: {_told(error)}") from error
 
 
@@ -96,7 +96,7 @@ def _from_module(module: str, spec: str) -> ModuleType:
         sys.path.append(str(Path.cwd()))
     try:
         return importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ReceiverError(f"receiver {spec!r} cannot be imported: {_told(error)}") from error
 
 
@@ -115,7 +115,7 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look a class's module up there
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ReceiverError(f"receiver file {path} cannot be run: {_told(error)}") from error
     return module
 

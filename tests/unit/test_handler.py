@@ -1,0 +1,184 @@
+"""Which methods of a receiver are handlers, and how they are called."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from consumers import (
+    NotifyNBCommandStatusChangedDTO,
+    PushMessageReceiver,
+    delivery,
+    request,
+)
+from consumers.context import Delivery
+from consumers.handler import Handler, Handlers, ReceiverError
+from consumers.receiver import METHOD_OF_TYPE, OTHER_METHOD
+from entries import entry
+
+COMMAND_STATUS = "nbCommandStateChanged"
+
+
+def of(receiver: Any, type_: str = COMMAND_STATUS) -> Handler:
+    handler = Handlers(receiver).get(type_)
+    assert handler is not None
+    return handler
+
+
+def a_delivery(**changes: Any) -> Delivery:
+    return Delivery(entry("dev", **changes), attempt=1, group="g", partition=0, epoch=1)
+
+
+def receiver(handle: Callable[..., Any]) -> Any:
+    return type("Receiver", (PushMessageReceiver,), {"handleNBCommandStateChanged": handle})()
+
+
+# --- forms
+
+
+class Plain(PushMessageReceiver):
+    def handleNBCommandStateChanged(self) -> None:
+        seen.append(request.json["deviceId"])
+
+
+class Typed(PushMessageReceiver):
+    def handleNBCommandStateChanged(self, notification: NotifyNBCommandStatusChangedDTO) -> None:
+        seen.append(notification.deviceId)
+
+
+class AsyncPlain(PushMessageReceiver):
+    async def handleNBCommandStateChanged(self) -> None:
+        seen.append(request.json["deviceId"])
+
+
+class AsyncTyped(PushMessageReceiver):
+    async def handleNBCommandStateChanged(
+        self, notification: NotifyNBCommandStatusChangedDTO
+    ) -> None:
+        seen.append(notification.getDeviceId())
+
+
+class NoSubclass:
+    def handleNBCommandStateChanged(self) -> None:
+        seen.append(request.json["deviceId"])
+
+
+seen: list[str] = []
+
+
+@pytest.mark.parametrize("class_", [Plain, Typed, AsyncPlain, AsyncTyped, NoSubclass])
+async def test_each_form_is_called_with_what_it_asks_for(class_: type) -> None:
+    seen.clear()
+    handler = of(class_())
+    assert handler.is_async == class_.__name__.startswith("Async")
+    assert handler.wants_notification == class_.__name__.endswith("Typed")
+    if handler.is_async:
+        await handler.call(a_delivery())
+    else:
+        handler.call_sync(a_delivery())
+    assert seen == ["dev"]
+
+
+async def test_the_delivery_is_over_when_the_handler_is() -> None:
+    of(Plain()).call_sync(a_delivery())
+    await of(AsyncPlain()).call(a_delivery())
+    with pytest.raises(RuntimeError):
+        _ = delivery.attempt
+
+
+def test_a_typed_handler_may_change_nothing_of_what_request_shows() -> None:
+    def handle(self: Any, notification: Any) -> None:
+        request.json.clear()
+        assert notification.deviceId == "dev"
+
+    of(receiver(handle)).call_sync(a_delivery())
+
+
+@pytest.mark.parametrize(
+    ("handle", "wants"),
+    [
+        (lambda self: None, False),
+        (lambda self, notification: None, True),
+        (lambda self, notification=None: None, True),
+        (lambda self, notification, more=1: None, True),
+        (lambda self, *args: None, False),
+        (lambda self, **kwargs: None, False),
+        (lambda self, notification, *, option=1: None, True),
+        (functools.partialmethod(lambda self, extra: None, 1), False),
+        (staticmethod(lambda notification: None), True),
+        (classmethod(lambda cls: None), False),
+    ],
+)
+def test_signatures_that_can_be_called(handle: Any, wants: bool) -> None:
+    handler = of(receiver(handle))
+    assert handler.wants_notification == wants
+    handler.call_sync(a_delivery())
+
+
+@pytest.mark.parametrize(
+    "handle",
+    [
+        lambda self, one, two: None,
+        lambda self, *, needed: None,
+        lambda self, one, *, needed: None,
+        5,
+        "text",
+    ],
+)
+def test_signatures_that_cannot_be_called_name_the_method(handle: Any) -> None:
+    with pytest.raises(ReceiverError, match=r"Receiver\.handleNBCommandStateChanged"):
+        Handlers(receiver(handle))
+
+
+def test_a_sync_handler_that_returns_an_awaitable_is_told_to_be_async() -> None:
+    async def other() -> None:
+        raise AssertionError
+
+    with pytest.raises(TypeError, match="async def"):
+        of(receiver(lambda self: other())).call_sync(a_delivery())
+
+
+def test_what_a_thread_cannot_carry_becomes_an_error_it_can() -> None:
+    def handle(self: Any) -> None:
+        next(iter(()))
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        of(receiver(handle)).call_sync(a_delivery())
+
+
+# --- types
+
+
+@pytest.mark.parametrize("type_", METHOD_OF_TYPE)
+def test_every_type_has_a_method_of_its_own(type_: str) -> None:
+    method = METHOD_OF_TYPE[type_]
+    assert callable(getattr(PushMessageReceiver, method))
+    got: list[Any] = []
+
+    def handle(self: Any, notification: Any) -> None:
+        got.append(notification)
+
+    one = type("Receiver", (PushMessageReceiver,), {method: handle})()
+    of(one, type_).call_sync(a_delivery(type=type_))
+    assert isinstance(got[0], NotifyNBCommandStatusChangedDTO if type_ == COMMAND_STATUS else dict)
+    others = [Handlers(one).get(other) for other in METHOD_OF_TYPE if other != type_]
+    assert others == [None] * len(others)
+
+
+def test_one_method_may_take_all_other_types() -> None:
+    def handle(self: Any) -> None:
+        pass
+
+    methods = {OTHER_METHOD: handle, "handleDeviceAdded": lambda self: None}
+    handlers = Handlers(type("Receiver", (PushMessageReceiver,), methods)())
+    assert handlers.get("never heard of").method.__name__ == "handle"  # type: ignore[union-attr]
+    assert handlers.get("deviceAdded").method.__name__ == "<lambda>"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("nothing", [object(), PushMessageReceiver(), type("Empty", (), {})()])
+def test_a_receiver_without_a_handler_is_none(nothing: Any) -> None:
+    with pytest.raises(ReceiverError, match=f"{type(nothing).__name__} has no handler"):
+        Handlers(nothing)
