@@ -164,7 +164,9 @@ class Parking:
         if self._due and self._loaded < self._max_loaded:
             wait_s = max(0.001, self._due[0][0] - clock.boottime_s())
         try:
-            await asyncio.wait_for(self._stirred.wait(), wait_s)
+            # Not wait_for: before Python 3.12 it swallows a cancellation that comes with the event.
+            async with asyncio.timeout(wait_s):
+                await self._stirred.wait()
         except TimeoutError:
             pass
         self._stirred.clear()

@@ -144,7 +144,9 @@ class Settler:
             await self._something.wait()
             if not self._enough.is_set():
                 try:
-                    await asyncio.wait_for(self._enough.wait(), GATHER_S)
+                    # Not wait_for: see consumers.parking.
+                    async with asyncio.timeout(GATHER_S):
+                        await self._enough.wait()
                 except TimeoutError:
                     pass
             await self._flush_once(backoff)

@@ -76,6 +76,15 @@ async def lot(server: servers.Redis) -> AsyncIterator[Lot]:
         task.cancel()
 
 
+@pytest.fixture
+async def real_lot(real_redis: servers.Redis) -> AsyncIterator[Lot]:
+    """fakeredis itself swallows cancellations."""
+    it = Lot(real_redis)
+    yield it
+    for task in it.tasks:
+        task.cancel()
+
+
 async def test_a_parked_device_is_loaded_once_everything_pending_was_read(lot: Lot) -> None:
     """Its head may be pending still: what waited behind it was parked while it ran."""
     await lot.parked("d", 2)
@@ -92,3 +101,19 @@ async def test_a_parked_device_is_loaded_once_everything_pending_was_read(lot: L
     lot.partition.cursor = None
     await wait_until(lambda: "d" in lot.partition.lanes, "the device to be loaded")
     assert len(lot.partition.lanes["d"].items) == 2
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("turns", range(6))
+async def test_it_can_be_cancelled_at_the_moment_something_is_parked(
+    real_lot: Lot, turns: int
+) -> None:
+    _, parking = real_lot.tasks
+    real_lot.parking.restore(real_lot.partition, [b"waits", b"9e12"])
+    await asyncio.sleep(0.05)  # now it waits for a device that is due in centuries, or for news
+    real_lot.parking.restore(real_lot.partition, [b"news", b"9e12"])
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    parking.cancel()
+    done, _ = await asyncio.wait([parking], timeout=5)
+    assert done, "it went on as if nobody had cancelled it"

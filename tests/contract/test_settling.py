@@ -38,6 +38,8 @@ class Settling:
             on_lost=lambda partition: pytest.fail("the lease was lost"),
         )
 
+        self.task = asyncio.create_task(self.settler.run())
+
     async def prepare(self) -> None:
         await self.client.set(self.keys.lease(NUMBER, GROUP), self.partition.token)
         await self.client.xgroup_create(self.keys.stream(NUMBER), GROUP, "0", mkstream=True)
@@ -61,9 +63,17 @@ class Settling:
 async def settling(server: servers.Redis) -> AsyncIterator[Settling]:
     it = Settling(server)
     await it.prepare()
-    task = asyncio.create_task(it.settler.run())
     yield it
-    task.cancel()
+    it.task.cancel()
+
+
+@pytest.fixture
+async def really_settling(real_redis: servers.Redis) -> AsyncIterator[Settling]:
+    """fakeredis itself swallows cancellations."""
+    it = Settling(real_redis)
+    await it.prepare()
+    yield it
+    it.task.cancel()
 
 
 async def test_an_attempt_and_then_the_outcome_in_one_flush_leave_no_record(
@@ -91,3 +101,24 @@ async def test_the_first_attempt_at_a_suspect_leaves_no_record(settling: Settlin
     await settling.settler.write_attempt(settling.partition, item.id, record)
     settling.settler.handled(settling.partition, item)
     assert await settling.records() == {}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("turns", range(6))
+async def test_it_can_be_cancelled_at_the_moment_there_is_enough(
+    really_settling: Settling, turns: int
+) -> None:
+    settling = really_settling
+    item = await settling.pending()
+    settling.settler.retry(settling.partition, item)
+    for _ in range(3):
+        await asyncio.sleep(0)  # now it gathers
+    writing = asyncio.create_task(
+        settling.settler.write_attempt(settling.partition, item.id, Attempts(count=1))
+    )
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    settling.task.cancel()
+    done, _ = await asyncio.wait([settling.task], timeout=5)
+    writing.cancel()
+    assert done, "it went on as if nobody had cancelled it"
