@@ -1,0 +1,242 @@
+"""One connection: replies in order, nothing hidden, nothing reused after doubt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+import servers
+from bridge.connect import open_link
+from bridge.embedded import EmbeddedServer, free_port
+from bridge.errors import RedisUnavailableError
+from bridge.link import Health, Link, Refused, Script, command
+from waiting import wait_until
+
+PAIR = Script.load("consumers", "renew")  # any script will do
+HEARTBEAT = Script.load("consumers", "heartbeat")
+
+
+@pytest.fixture
+async def hurt(own_server: EmbeddedServer) -> AsyncIterator[servers.Redis]:
+    """A real server to be frozen and killed."""
+    redis = servers.real_redis(own_server)
+    yield redis
+    servers.thaw(own_server)
+    await redis.aclose()
+
+
+# --- replies
+
+
+async def test_replies_come_in_the_order_of_the_calls(server: servers.Redis) -> None:
+    link = server.link()
+    calls = [command("ECHO", f"{n}") for n in range(500)]
+    assert await link.run(calls, timeout_s=10) == [b"%d" % n for n in range(500)]
+    assert await link.run([], timeout_s=10) == []
+
+
+async def test_arguments_of_every_kind_arrive_and_bytes_come_back(server: servers.Redis) -> None:
+    link = server.link()
+    key, value = f"{server.namespace}:ü", b"\x00\xff\r\n$5\r\n"
+    assert await link.one(command("SET", key, value), timeout_s=10) == b"OK"
+    assert await link.one(command("GET", key), timeout_s=10) == value
+    assert await link.one(command("GET", key + "absent"), timeout_s=10) is None
+    assert await link.one(command("INCRBY", key + "n", 5), timeout_s=10) == 5
+
+
+async def test_a_refused_call_has_its_error_in_its_place(server: servers.Redis) -> None:
+    link = server.link()
+    key = server.namespace
+    replies = await link.run(
+        [command("SET", key, "x"), command("LPUSH", key, "y"), command("GET", key)], timeout_s=10
+    )
+    assert replies[::2] == [b"OK", b"x"]
+    assert isinstance(replies[1], Refused)
+    assert replies[1].code == "WRONGTYPE"
+    assert link.generation == 1  # the connection is as good as before
+
+
+async def test_unknown_scripts_are_loaded_once_and_called_in_their_order(
+    server: servers.Redis,
+) -> None:
+    link = server.link()
+    await server.client.script_flush()
+    beats = [
+        HEARTBEAT.call([f"{server.namespace}:workers"], [worker, 60_000]) for worker in ("b", "a")
+    ]
+    renewal = PAIR.call([f"{server.namespace}:lease"], ["token", 1000])
+    replies = await link.run([beats[0], renewal, command("ECHO", "x"), beats[1]], timeout_s=10)
+    assert replies == [[b"b"], 0, b"x", [b"a", b"b"]]
+    assert await server.client.script_exists(HEARTBEAT.sha, PAIR.sha) == [True, True]
+
+
+# --- turns
+
+
+async def test_callers_take_turns_and_get_their_own_replies(server: servers.Redis) -> None:
+    link = server.link()
+    replies = await asyncio.gather(
+        *(link.one(command("ECHO", f"{n}"), timeout_s=10) for n in range(100))
+    )
+    assert replies == [b"%d" % n for n in range(100)]
+    assert link.generation == 1
+
+
+@pytest.mark.real
+async def test_who_waits_too_long_for_a_turn_disturbs_nobody(real_redis: servers.Redis) -> None:
+    link = real_redis.link()
+    first = asyncio.create_task(link.one(command("BLPOP", real_redis.namespace, 0.3), timeout_s=10))
+    await asyncio.sleep(0)
+    with pytest.raises(RedisUnavailableError, match=r"no answer within 0\.01 s"):
+        await link.one(command("PING"), timeout_s=0.01)
+    assert await first is None
+    assert link.generation == 1
+
+
+# --- doubt
+
+
+@pytest.mark.real
+async def test_after_a_time_out_the_connection_is_not_used_again(hurt: servers.Redis) -> None:
+    assert hurt.server is not None
+    link = hurt.link()
+    await link.one(command("PING"), timeout_s=10)
+    servers.freeze(hurt.server)
+    with pytest.raises(RedisUnavailableError, match="no answer"):
+        await link.one(command("ECHO", "old"), timeout_s=0.05)
+    servers.thaw(hurt.server)
+    assert await link.one(command("ECHO", "new"), timeout_s=10) == b"new"
+    assert link.generation == 2
+
+
+@pytest.mark.real
+async def test_after_a_cancellation_the_connection_is_not_used_again(
+    real_redis: servers.Redis,
+) -> None:
+    link = real_redis.link()
+    name = real_redis.namespace
+    blocked = asyncio.create_task(link.one(command("BLPOP", name, 30), timeout_s=60))
+
+    async def is_blocked() -> bool:
+        return any(each["cmd"] == "blpop" for each in await real_redis.client.client_list())
+
+    await wait_until(is_blocked)
+    blocked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await blocked
+    assert await link.one(command("ECHO", "mine"), timeout_s=10) == b"mine"
+    assert link.generation == 2
+
+    async def is_gone() -> bool:
+        return not await is_blocked()
+
+    await wait_until(is_gone, "the abandoned connection to be closed")
+
+
+@pytest.mark.real
+async def test_a_cut_connection_is_an_error_once_and_then_made_anew(
+    real_redis: servers.Redis,
+) -> None:
+    link = real_redis.link()
+    id_ = await link.one(command("CLIENT", "ID"), timeout_s=10)
+    await real_redis.client.client_kill_filter(_id=id_)
+    with pytest.raises(RedisUnavailableError):
+        await link.one(command("PING"), timeout_s=10)
+    assert await link.one(command("PING"), timeout_s=10) == b"PONG"
+    assert link.generation == 2
+
+
+async def test_no_server_is_an_error_that_names_no_password() -> None:
+    link = open_link(f"redis://:s3cret@127.0.0.1:{free_port()}/0", name="test")
+    with pytest.raises(RedisUnavailableError) as caught:
+        await link.one(command("PING"), timeout_s=10)
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.real
+async def test_a_server_without_a_process_to_answer_is_given_up_in_time(
+    hurt: servers.Redis,
+) -> None:
+    assert hurt.server is not None
+    servers.freeze(hurt.server)
+    with pytest.raises(RedisUnavailableError):
+        await hurt.link().one(command("PING"), timeout_s=0.05)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [(("maxmemory", "1"), "OOM"), (("min-replicas-to-write", "1"), "NOREPLICAS")],
+)
+async def test_what_is_about_the_servers_state_is_no_answer(
+    hurt: servers.Redis, setting: tuple[str, str], told: str
+) -> None:
+    """The same call will do later: nobody may take it for a refusal of the call."""
+    await hurt.client.config_set(*setting)
+    link = hurt.link()
+    with pytest.raises(RedisUnavailableError, match=told):
+        await link.run([command("PING"), command("SET", "a", "b")], timeout_s=10)
+    assert await link.one(command("PING"), timeout_s=10) == b"PONG"
+
+
+@pytest.mark.real
+async def test_a_read_only_replica_is_no_server_to_write_to(hurt: servers.Redis) -> None:
+    await hurt.client.execute_command("REPLICAOF", "127.0.0.1", str(free_port()))
+    with pytest.raises(RedisUnavailableError, match="READONLY"):
+        await hurt.link().one(command("SET", "a", "b"), timeout_s=10)
+
+
+async def test_a_closed_link_may_be_used_again(server: servers.Redis) -> None:
+    link = server.link()
+    await link.one(command("PING"), timeout_s=10)
+    await link.close()
+    await link.close()
+    assert await link.one(command("PING"), timeout_s=10) == b"PONG"
+    assert link.generation == 2
+
+
+# --- health
+
+
+class Told(Health):
+    """Keeps the log lines instead of writing them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._log: Any = self
+
+    def info(self, event: str, **_: Any) -> None:
+        self.lines.append(event)
+
+    warning = info
+
+
+@pytest.mark.real
+async def test_each_change_is_told_once(hurt: servers.Redis) -> None:
+    assert hurt.server is not None
+    health = Told()
+    links = [Link(hurt.pool, health) for _ in range(2)]
+    for link in links:
+        await link.one(command("PING"), timeout_s=10)
+    assert (health.is_up, health.lines) == (True, [])
+    servers.freeze(hurt.server)
+    for link in links * 2:
+        with pytest.raises(RedisUnavailableError):
+            await link.one(command("PING"), timeout_s=0.02)
+    assert (health.is_up, health.lines) == (False, ["redis_lost"])
+    servers.thaw(hurt.server)
+    for link in links * 2:
+        await link.one(command("PING"), timeout_s=10)
+        await link.close()
+    assert (health.is_up, health.lines) == (True, ["redis_lost", "redis_back"])
+
+
+def test_neither_a_call_nor_a_script_shows_what_is_in_it() -> None:
+    shown = repr(command("SET", "key", "s3cret")) + repr(PAIR.call(["key"], ["s3cret"]))
+    assert "s3cret" not in shown
+    assert "redis.call" not in shown
