@@ -35,7 +35,7 @@ async def letters(link: Link, keys: Keys, *, group: str, partitions: int) -> Asy
             call = command("XRANGE", keys.dead(partition, group), after, "+", "COUNT", PAGE)
             page = _value(await link.one(call, timeout_s=CALL_TIMEOUT_S))
             for dead_id, flat in page:
-                yield _buried(partition, dead_id, flat)
+                yield buried(partition, dead_id, flat)
             if len(page) < PAGE:
                 break
             after = b"(" + page[-1][0]
@@ -53,7 +53,8 @@ async def drop(link: Link, keys: Keys, *, group: str, partition: int, dead_id: b
     return bool(_value(await link.one(call, timeout_s=CALL_TIMEOUT_S)))
 
 
-def _buried(partition: int, dead_id: bytes, flat: list[bytes]) -> Buried:
+def buried(partition: int, dead_id: bytes, flat: list[bytes]) -> Buried:
+    """A dead letter as XRANGE gives it: its id, field names and values."""
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     try:
         letter: DeadLetter | None = DeadLetter.decode(fields)

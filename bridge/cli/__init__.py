@@ -25,6 +25,11 @@ COMMANDS: Final = {
     "serve": "The ingress: answer the platform's callbacks, publish them to Redis.",
     "worker": "A worker: run the receiver for each notification, in order per device.",
     "send": "Play the platform: send callbacks, repeat what is not answered 200.",
+    "status": "What is going on: backlog, leases, workers, ingresses, spool, dead letters.",
+    "ping": "Whether the program here is ready, for health checks of containers.",
+    "dead": "Dead letters: list, show, replay, drop.",
+    "quarantine": "Bodies that are no notification: list, show, mend and replay, drop.",
+    "groups": "Consumer groups: list, retire, restore, pause, resume.",
     "settings": "Show every setting: variable, value, default, source.",
     "receivers": "List the receivers that installed packages offer.",
 }

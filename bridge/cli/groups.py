@@ -1,0 +1,168 @@
+"""`nb-bridge groups`: list, retire, restore, pause, resume."""
+
+from __future__ import annotations
+
+import click
+
+from bridge.cli import namespace, overview, report, when
+from bridge.cli.namespace import Namespace
+from bridge.cli.overview import Group
+from bridge.errors import BridgeError
+
+
+@click.group(no_args_is_help=False)
+def command() -> None:
+    """Consumer groups: every registered group sees every notification, and nothing is removed from
+    the streams before each of them is done with it.
+    """
+
+
+@command.command("list")
+@namespace.connection_options
+@report.json_option
+def list_(as_json: bool) -> None:
+    """List the groups, registered or not, and those that were retired."""
+    groups, retired = namespace.run(_found)
+    if as_json:
+        report.print_json(groups=[_document(each) for each in groups], retired=retired)
+        return
+    report.print_table(
+        ("group", "state", "workers", "unhandled", "dead", "oldest unhandled"),
+        [_row(each) for each in groups],
+    )
+    if retired:
+        click.echo(f"retired: {', '.join(retired)}")
+
+
+async def _found(connected: Namespace) -> tuple[list[Group], list[str]]:
+    from bridge.link import command as call
+
+    groups = await overview.groups_of(connected, await connected.now_ms())
+    retired = await connected.get(call("SMEMBERS", connected.keys.retired))
+    return groups, sorted(map(namespace.told, retired))
+
+
+def _document(group: Group) -> dict[str, object]:
+    return {
+        "name": group.name,
+        "registered": group.registered,
+        "paused": group.paused,
+        "workers": len(group.workers),
+        "unhandled": group.total("unhandled"),
+        "dead": group.total("dead"),
+        "oldest_unhandled_at_ms": group.oldest_ms,
+    }
+
+
+def _row(group: Group) -> tuple[str, ...]:
+    return (
+        group.name,
+        "not registered" if not group.registered else "paused" if group.paused else "active",
+        str(len(group.workers)),
+        str(group.total("unhandled")),
+        str(group.total("dead")),
+        when.shown(group.oldest_ms),
+    )
+
+
+@command.command()
+@click.argument("group")
+@namespace.connection_options
+@click.option("--dry-run", is_flag=True, help="Say what would be lost, and do nothing.")
+@namespace.yes_option
+@report.json_option
+def retire(group: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Remove GROUP for good, with all it has not handled, its parked messages and its dead letters.
+
+    The other groups lose nothing. Its workers stop, and none starts again before `restore`.
+    """
+
+    async def work(connected: Namespace) -> Group:
+        from consumers import registry
+
+        found = await _existing(connected, group)
+        if not dry_run:
+            namespace.confirm(_lost(found), yes=yes)
+            await registry.retire(
+                connected.link, connected.keys, group=group, partitions=connected.partitions
+            )
+        return found
+
+    found = namespace.run(work)
+    if as_json:
+        report.print_json(**_document(found), retired=not dry_run)
+    else:
+        click.echo(f"{_lost(found)} Nothing was done." if dry_run else f"group {group} is retired")
+
+
+def _lost(group: Group) -> str:
+    return (
+        f"Retiring group {group.name} drops {group.total('unhandled')} notifications it has not "
+        f"handled and {group.total('dead')} dead letters, and stops {len(group.workers)} workers."
+    )
+
+
+async def _existing(connected: Namespace, name: str) -> Group:
+    groups = await overview.groups_of(connected, await connected.now_ms())
+    for each in groups:
+        if each.name == name:
+            return each
+    raise BridgeError(
+        f"there is no group {name!r}; there are: {', '.join(it.name for it in groups) or 'none'}"
+    )
+
+
+@command.command()
+@click.argument("group")
+@namespace.connection_options
+@report.json_option
+def restore(group: str, as_json: bool) -> None:
+    """Let workers of a retired GROUP start again; it begins with what is in the streams then."""
+
+    async def work(connected: Namespace) -> bool:
+        from consumers import registry
+
+        return await registry.restore(connected.link, connected.keys, group)
+
+    _tell(group, namespace.run(work), "may be used again", "was not retired", as_json)
+
+
+@command.command()
+@click.argument("group")
+@namespace.connection_options
+@report.json_option
+def pause(group: str, as_json: bool) -> None:
+    """Have the workers of GROUP finish what runs, and start nothing until `resume`.
+
+    Within a second or two they hold no lease any more. What comes waits in the streams.
+    """
+
+    async def work(connected: Namespace) -> bool:
+        from consumers import registry
+
+        await _existing(connected, group)
+        return await registry.pause(connected.link, connected.keys, group)
+
+    _tell(group, namespace.run(work), "is paused", "was paused already", as_json)
+
+
+@command.command()
+@click.argument("group")
+@namespace.connection_options
+@report.json_option
+def resume(group: str, as_json: bool) -> None:
+    """End the pause of GROUP."""
+
+    async def work(connected: Namespace) -> bool:
+        from consumers import registry
+
+        return await registry.resume(connected.link, connected.keys, group)
+
+    _tell(group, namespace.run(work), "goes on", "was not paused", as_json)
+
+
+def _tell(group: str, changed: bool, did: str, did_not: str, as_json: bool) -> None:
+    if as_json:
+        report.print_json(group=group, changed=changed)
+    else:
+        click.echo(f"group {group} {did if changed else did_not}")

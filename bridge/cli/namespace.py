@@ -1,0 +1,161 @@
+"""The namespace as the operations commands see it: a link, its keys, its number of partitions.
+
+Owns connecting for one command and what is said when that fails. The partition count is the one
+that Redis tells, not the one this shell is set to: an operator's shell may have no settings at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import click
+
+from bridge.cli import options
+from bridge.connect import open_link
+from bridge.contract import CONTRACT_VERSION, PARTITION_HASH, ContractError, Keys, Meta
+from bridge.errors import BridgeError, MetaMismatchError, RedisUnavailableError, UsageError
+from bridge.link import Call, Link, Refused, command
+from bridge.settings import Settings, without_password
+
+TIMEOUT_S: Final = 5.0
+PAGE: Final = 500
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+Page = list[tuple[bytes, list[bytes]]]
+"""Stream ids with their field names and values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Namespace:
+    """One namespace, for as long as a command runs."""
+
+    link: Link
+    keys: Keys
+    partitions: int
+    is_claimed: bool
+    """Whether any program has used it yet; if not, `partitions` is what this shell is set to."""
+
+    async def ask(self, *calls: Call) -> list[Any]:
+        """All calls in one round trip; what the server refused is a `Refused` in its place."""
+        return await self.link.run(calls, timeout_s=TIMEOUT_S) if calls else []
+
+    async def get(self, call: Call) -> Any:
+        """The value of one call; `BridgeError` if the server refuses it."""
+        return value((await self.ask(call))[0])
+
+    async def now_ms(self) -> int:
+        """Epoch ms by the server's clock."""
+        seconds, micros = await self.get(command("TIME"))
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def groups(self) -> list[str]:
+        """The registered groups."""
+        return sorted(map(told, await self.get(command("SMEMBERS", self.keys.groups))))
+
+    async def pages(self, key: str, *, after: bytes = b"-") -> AsyncIterator[Page]:
+        """The entries of a stream, oldest first."""
+        while True:
+            page: Page = await self.get(command("XRANGE", key, after, "+", "COUNT", PAGE))
+            if page:
+                yield page
+            if len(page) < PAGE:
+                return
+            after = b"(" + page[-1][0]
+
+    async def refuse_while_held(self) -> None:
+        """`BridgeError` while the partition count is being changed: nothing may be published."""
+        if held := await self.get(command("GET", self.keys.hold)):
+            raise BridgeError(f"not now: {told(held)}; try again when that is over")
+
+
+def connection_options(command: F) -> F:
+    """Options of every command that talks to Redis."""
+    for name in ("namespace", "redis_url"):
+        command = options.setting_option(name)(command)
+    return command
+
+
+group_option = options.setting_option("group")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do it without asking.")
+
+
+def run(work: Callable[[Namespace], Awaitable[T]], settings: Settings | None = None) -> T:
+    """Runs `work` on the namespace of the settings.
+
+    Raises `RedisUnavailableError` with what to do about it, and `MetaMismatchError` where the
+    namespace is not of this program's contract.
+    """
+    current = settings or options.load()
+
+    async def connected() -> T:
+        async with opened(current) as namespace:
+            return await work(namespace)
+
+    return asyncio.run(connected())
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Namespace]:
+    """The namespace of `settings`, for as long as the context lasts."""
+    link = open_link(settings.redis_url, name="nb-bridge-cli")
+    try:
+        yield await _look_up(link, settings)
+    except RedisUnavailableError as error:
+        raise RedisUnavailableError(
+            f"{without_password(settings.redis_url)} cannot be used: {error}; "
+            "start it, or set NB_BRIDGE_REDIS_URL"
+        ) from error
+    finally:
+        await link.close()
+
+
+async def _look_up(link: Link, settings: Settings) -> Namespace:
+    keys = Keys(namespace=settings.namespace)
+    raw = value(await link.one(command("GET", keys.meta), timeout_s=TIMEOUT_S))
+    if raw is None:
+        return Namespace(link=link, keys=keys, partitions=settings.partitions, is_claimed=False)
+    try:
+        meta = Meta.decode(raw)
+    except ContractError as error:
+        raise MetaMismatchError(
+            f"{keys.meta} is not ours ({error}): choose another NB_BRIDGE_NAMESPACE"
+        ) from error
+    if (meta.version, meta.hash) != (CONTRACT_VERSION, PARTITION_HASH):
+        raise MetaMismatchError(
+            f"namespace {settings.namespace!r} follows contract version {meta.version} "
+            f"({meta.hash}): use the nb-bridge of that version"
+        )
+    return Namespace(link=link, keys=keys, partitions=meta.partitions, is_claimed=True)
+
+
+def value(reply: Any) -> Any:
+    """The reply, or `BridgeError` if it is a refusal."""
+    if isinstance(reply, Refused):
+        raise BridgeError(f"Redis refused: {reply.text}")
+    return reply
+
+
+def told(raw: bytes) -> str:
+    """Text of Redis, whatever a foreign program wrote there."""
+    return raw.decode(errors="replace")
+
+
+def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """`[name, value, …]` as a dictionary."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Returns if it may be done; `click.Abort` if not, `UsageError` where nobody can be asked."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} Nobody can be asked here: say --yes")
+    click.confirm(question, abort=True, err=True)

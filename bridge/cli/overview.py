@@ -1,0 +1,251 @@
+"""What Redis tells about a namespace, for `status` and `groups`: read-only, a few round trips.
+
+Judges as `bridge.monitor` does what is not handled, and adds what that leaves to others: parked
+messages, dead letters, leases, workers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bridge.cli.namespace import PAGE, Namespace, fields_of, told
+from bridge.contract import entry_order
+from bridge.link import Refused, command
+
+SILENT_MS: Final = 15_000
+"""Ingresses tell every 2 s: one that did not for so long is gone, or has no Redis."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Share:
+    """One partition as one group sees it; numbers of entries."""
+
+    partition: int
+    waiting: int = 0
+    """Not fetched yet. An upper bound where Redis cannot tell (before 7.0)."""
+    pending: int = 0
+    """Fetched, without an outcome."""
+    parked: int = 0
+    parked_devices: int = 0
+    dead: int = 0
+    owner: str | None = None
+    epoch: int | None = None
+    oldest_ms: int | None = None
+
+    @property
+    def unhandled(self) -> int:
+        """Everything without an outcome."""
+        return self.waiting + self.pending + self.parked
+
+
+@dataclass(slots=True, kw_only=True)
+class Group:
+    """One consumer group."""
+
+    name: str
+    registered: bool
+    paused: bool
+    workers: dict[str, int] = field(default_factory=dict)
+    """Worker to ms since its last heartbeat."""
+    shares: list[Share] = field(default_factory=list)
+
+    def total(self, what: str) -> int:
+        """Sum of one number over the partitions."""
+        return sum(getattr(share, what) for share in self.shares)
+
+    @property
+    def unowned(self) -> list[int]:
+        """Partitions that no worker has the lease of."""
+        return [share.partition for share in self.shares if share.owner is None]
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """When the oldest entry without an outcome was published."""
+        return min((it.oldest_ms for it in self.shares if it.oldest_ms is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingress:
+    """The last heartbeat of an ingress; `age_ms` by the clocks of both."""
+
+    name: str
+    told: dict[str, Any]
+    age_ms: int
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is gone, or cannot reach Redis."""
+        return self.age_ms > SILENT_MS
+
+
+@dataclass(slots=True, kw_only=True)
+class Overview:
+    """The whole of it at one moment, more or less."""
+
+    now_ms: int
+    server: dict[str, str]
+    held: str | None
+    groups: list[Group]
+    ingresses: list[Ingress]
+    entries: int
+    quarantined: int
+
+
+async def take(namespace: Namespace) -> Overview:
+    """Looks at everything; raises what `Link.run` raises."""
+    keys = namespace.keys
+    numbers = range(namespace.partitions)
+    info, held, quarantined, beats, *streams = await namespace.ask(
+        command("INFO"),
+        command("GET", keys.hold),
+        command("XLEN", keys.quarantine),
+        command("HGETALL", keys.ingresses),
+        *(command("XLEN", keys.stream(number)) for number in numbers),
+    )
+    now_ms = await namespace.now_ms()
+    return Overview(
+        now_ms=now_ms,
+        server=server_facts(info),
+        held=told(held) if isinstance(held, bytes) else None,
+        groups=await groups_of(namespace, now_ms),
+        ingresses=[] if isinstance(beats, Refused) else _ingresses(beats, now_ms),
+        entries=sum(length for length in streams if isinstance(length, int)),
+        quarantined=0 if isinstance(quarantined, Refused) else quarantined,
+    )
+
+
+def server_facts(info: Any) -> dict[str, str]:
+    """The lines of INFO; nothing where the server does not tell."""
+    if isinstance(info, Refused):
+        return {}
+    lines = (line.partition(":") for line in told(info).splitlines() if ":" in line)
+    return {name: text for name, _, text in lines}
+
+
+def _ingresses(beats: Sequence[bytes], now_ms: int) -> list[Ingress]:
+    found = []
+    for name, raw in fields_of(beats).items():
+        try:
+            beat = json.loads(raw)
+            age_ms = max(0, now_ms - int(beat["at_ms"]))
+        except (ValueError, KeyError, TypeError):
+            continue
+        found.append(Ingress(name=told(name), told=beat, age_ms=age_ms))
+    return sorted(found, key=lambda each: each.name)
+
+
+# --- groups
+
+
+async def groups_of(namespace: Namespace, now_ms: int) -> list[Group]:
+    """Every group that is registered or found on a stream, by name."""
+    keys, numbers = namespace.keys, range(namespace.partitions)
+    registered, paused, *infos = await namespace.ask(
+        command("SMEMBERS", keys.groups),
+        command("SMEMBERS", keys.paused),
+        *(command("XINFO", "GROUPS", keys.stream(number)) for number in numbers),
+    )
+    known = set() if isinstance(registered, Refused) else set(map(told, registered))
+    stopped = set() if isinstance(paused, Refused) else set(map(told, paused))
+    on_streams = [
+        {told(info[b"name"]): info for info in map(fields_of, reply)}
+        if not isinstance(reply, Refused)
+        else {}
+        for reply in infos
+    ]
+    names = sorted(known.union(*on_streams))
+    groups = [Group(name=name, registered=name in known, paused=name in stopped) for name in names]
+    for group in groups:
+        await _fill(namespace, group, [each.get(group.name) for each in on_streams], now_ms)
+    return groups
+
+
+async def _fill(
+    namespace: Namespace, group: Group, infos: Sequence[dict[bytes, Any] | None], now_ms: int
+) -> None:
+    keys, name = namespace.keys, group.name
+    calls = [command("ZRANGE", keys.workers(name), 0, -1, "WITHSCORES")]
+    for number, info in enumerate(infos):
+        after = b"(" + info[b"last-delivered-id"] if info else b"-"
+        stream = keys.stream(number)
+        calls += [
+            command("XLEN", stream),
+            command("XPENDING", stream, name),
+            command("XRANGE", stream, after, "+", "COUNT", 1),
+            command("GET", keys.lease(number, name)),
+            command("XLEN", keys.dead(number, name)),
+            command("ZCARD", keys.parked(number, name)),
+            command("HKEYS", keys.retry(number, name)),
+        ]
+    beats, *replies = await namespace.ask(*calls)
+    group.workers = {
+        told(worker): max(0, now_ms - int(float(at_ms)))
+        for worker, at_ms in fields_of(beats).items()
+    }
+    group.shares = [
+        _share(number, info, *replies[7 * number : 7 * number + 7])
+        for number, info in enumerate(infos)
+    ]
+    for share in group.shares:
+        if share.parked_devices:
+            share.parked = await parked_messages(namespace, share.partition, name)
+
+
+def _share(
+    number: int,
+    info: dict[bytes, Any] | None,
+    length: Any,
+    pending: Any,
+    next_: Any,
+    lease: Any,
+    dead: Any,
+    parked_devices: Any,
+    retries: Any,
+) -> Share:
+    share = Share(partition=number)
+    share.dead, share.parked_devices = _count(dead), _count(parked_devices)
+    if info is None:  # it has everything before it
+        share.waiting = _count(length)
+    else:
+        lag = info.get(b"lag")
+        share.pending = info[b"pending"]
+        share.waiting = _count(length) - share.pending if lag is None else lag
+    if isinstance(lease, bytes):
+        owner, _, epoch = told(lease).rpartition(":")
+        share.owner, share.epoch = owner, int(epoch) if epoch.isdigit() else None
+    oldest = [entry[0] for entry in next_] if isinstance(next_, list) else []
+    if isinstance(pending, list) and pending[0]:
+        oldest.append(pending[1])
+    if share.parked_devices and isinstance(retries, list):
+        # Of a parked device its oldest message was tried; the attempts are noted by entry id.
+        oldest += [each for each in retries if each != b"clean"]
+    share.oldest_ms = min((entry_order(each)[0] for each in oldest), default=None)
+    return share
+
+
+def _count(reply: Any) -> int:
+    return reply if isinstance(reply, int) else 0
+
+
+async def parked_messages(namespace: Namespace, partition: int, group: str) -> int:
+    """Messages in all parked lists of a partition."""
+    count = 0
+    devices = await parked_devices(namespace, partition, group)
+    for at in range(0, len(devices), PAGE):
+        lengths = await namespace.ask(
+            *(
+                command("LLEN", namespace.keys.parked_device(partition, group, device))
+                for device in devices[at : at + PAGE]
+            )
+        )
+        count += sum(map(_count, lengths))
+    return count
+
+
+async def parked_devices(namespace: Namespace, partition: int, group: str) -> list[str]:
+    """The parked devices of a partition, those first that are due first."""
+    key = namespace.keys.parked(partition, group)
+    return [told(each) for each in await namespace.get(command("ZRANGE", key, 0, -1))]

@@ -1,0 +1,122 @@
+"""`nb-bridge ping`: whether a program here is ready, for health checks of containers.
+
+Asks the admin listener with a plain socket and reads three variables by itself: a check that runs
+every few seconds must not load the program that it checks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import click
+
+from bridge.cli import report
+from bridge.errors import UsageError
+
+DEFAULT_PORTS: Final = {"ingress": 8081, "worker": 8082}  # as bridge.app and consumers.worker
+_ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
+_MAX_ANSWER_BYTES: Final = 65536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one address said; `reasons` why it is not ready."""
+
+    url: str
+    answered: bool
+    ready: bool
+    reasons: tuple[str, ...] = ()
+
+
+@click.command()
+@click.option(
+    "--role",
+    type=click.Choice(tuple(DEFAULT_PORTS)),
+    help="Which program's default port to ask.  [default: both; who answers must be ready]",
+)
+@click.option("--url", help="Admin listener to ask, http://host:port, instead.")
+@click.option(
+    "--timeout-s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Seconds until no answer counts as not ready.",
+)
+@report.json_option
+def command(role: str | None, url: str | None, timeout_s: float, as_json: bool) -> int:
+    """Exit with 0 if the program here is ready, with 1 if it is not or does not answer.
+
+    Asks /readyz at NB_BRIDGE_ADMIN_HOST and NB_BRIDGE_ADMIN_PORT.
+    """
+    answers = [_ask(*address, timeout_s) for address in _addresses(role, url)]
+    heard = [each for each in answers if each.answered]
+    ready = bool(heard) and all(each.ready for each in heard)
+    if as_json:
+        shown = [
+            {
+                "url": each.url,
+                "answered": each.answered,
+                "ready": each.ready,
+                "reasons": list(each.reasons),
+            }
+            for each in answers
+        ]
+        report.print_json(ready=ready, answers=shown)
+    else:
+        click.echo("ready" if ready else _told(heard or answers), err=not ready)
+    return 0 if ready else 1
+
+
+def _told(answers: list[Answer]) -> str:
+    return "not ready: " + "; ".join(
+        f"{each.url}: {', '.join(each.reasons)}" for each in answers if not each.ready
+    )
+
+
+def _addresses(role: str | None, url: str | None) -> list[tuple[str, int]]:
+    if url is not None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname or not parts.port:
+            raise UsageError(f"--url {url} is not of the form http://host:port")
+        return [(parts.hostname, parts.port)]
+    host = os.environ.get("NB_BRIDGE_ADMIN_HOST", "")
+    host = _ANY.get(host, host)
+    port = os.environ.get("NB_BRIDGE_ADMIN_PORT", "")
+    if port and (not port.isdigit() or port == "0"):
+        raise UsageError(f"NB_BRIDGE_ADMIN_PORT={port} tells no port to ask: name it with --url")
+    if port:
+        return [(host, int(port))]
+    return [(host, DEFAULT_PORTS[each]) for each in ([role] if role else DEFAULT_PORTS)]
+
+
+def _ask(host: str, port: int, timeout_s: float) -> Answer:
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    try:
+        with socket.create_connection((host, port), timeout=timeout_s) as connection:
+            connection.sendall(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            head, _, body = _received(connection).partition(b"\r\n\r\n")
+    except OSError as error:
+        why = "no answer in time" if isinstance(error, TimeoutError) else error.strerror
+        return Answer(url=url, answered=False, ready=False, reasons=(why or str(error),))
+    if b" 200 " in head.split(b"\r\n")[0]:
+        return Answer(url=url, answered=True, ready=True)
+    return Answer(url=url, answered=True, ready=False, reasons=_reasons(body))
+
+
+def _received(connection: socket.socket) -> bytes:
+    answer = b""
+    while len(answer) < _MAX_ANSWER_BYTES and (more := connection.recv(_MAX_ANSWER_BYTES)):
+        answer += more
+    return answer
+
+
+def _reasons(body: bytes) -> tuple[str, ...]:
+    try:
+        return tuple(str(each) for each in json.loads(body)["reasons"])
+    except (ValueError, KeyError, TypeError):
+        return ("it answers, but not as nb-bridge does: is the port right?",)

@@ -1,0 +1,151 @@
+"""Quarantined bodies where they lie: finding them, publishing them after all, removing them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from bridge.cli import namespace
+from bridge.cli.namespace import Namespace
+from bridge.cli.selection import Filter
+from bridge.errors import BridgeError
+from bridge.link import Refused, command
+from bridge.notification import (
+    NotANotificationError,
+    Notification,
+    NotJsonError,
+    accept_command_status,
+    accept_platform_notification,
+)
+from bridge.publisher import Arrival, Publisher
+from bridge.quarantine import QuarantinedBody
+from bridge.settings import Settings
+
+PUBLISH_TIMEOUT_S = 5.0
+
+
+class NotReplayableError(ValueError):
+    """It cannot be published as it is; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """One body in its place; `it` is `None` where the entry is not of ours."""
+
+    id: bytes
+    it: QuarantinedBody | None
+
+    @property
+    def device(self) -> str | None:
+        """The deviceId in the body, if that is so much as JSON."""
+        try:
+            device = json.loads(self.it.body)["deviceId"] if self.it else None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return device if isinstance(device, str) else None
+
+    @property
+    def at_ms(self) -> int:
+        """When it arrived."""
+        return int(self.id.partition(b"-")[0]) if self.it is None else self.it.received_at_ms
+
+    def document(self) -> dict[str, Any]:
+        """As docs/commands.md has it: everything but the body."""
+        it = self.it
+        return {
+            "id": self.id.decode(),
+            "received_at_ms": self.at_ms,
+            "path": None if it is None else it.path,
+            "reason": "unreadable" if it is None else it.reason,
+            "details": None if it is None else it.details,
+            "device": self.device,
+            "length_bytes": None if it is None else it.length_bytes,
+            "whole": it is not None and it.is_whole,
+            "sha256": None if it is None else it.sha256,
+        }
+
+
+async def matching(connected: Namespace, wanted: Filter) -> AsyncIterator[Kept]:
+    """The bodies that are meant, oldest first."""
+    async for page in connected.pages(connected.keys.quarantine):
+        for id_, flat in page:
+            kept = _kept(id_, flat)
+            told = f"{kept.it.reason} {kept.it.details}" if kept.it else ""
+            device = kept.device if wanted.device is not None else None
+            if wanted.matches(device=device, error=told, at_ms=kept.at_ms):
+                yield kept
+
+
+async def find(connected: Namespace, id_: bytes) -> Kept | None:
+    """One body; `None` if it is not there (any more)."""
+    found = await connected.get(command("XRANGE", connected.keys.quarantine, id_, id_))
+    return _kept(*found[0]) if found else None
+
+
+async def remove(connected: Namespace, id_: bytes) -> bool:
+    """Deletes one for good; False if it is not there (any more)."""
+    return bool(await connected.get(command("XDEL", connected.keys.quarantine, id_)))
+
+
+def _kept(id_: bytes, flat: list[bytes]) -> Kept:
+    try:
+        return Kept(id=id_, it=QuarantinedBody.decode(namespace.fields_of(flat)))
+    except (KeyError, ValueError):
+        return Kept(id=id_, it=None)
+
+
+class Replayer:
+    """Publishes bodies as the ingress would have."""
+
+    def __init__(self, connected: Namespace, settings: Settings) -> None:
+        self._connected = connected
+        self._notify_paths = settings.notify_paths
+        self._is_ready = False
+        self._publisher = Publisher(
+            connected.link,
+            connected.keys,
+            partitions=connected.partitions,
+            dedupe_window_s=settings.dedupe_window_s,
+            ledger_max_records=settings.ledger_max_records,
+            quarantine_max_entries=settings.quarantine_max_entries,
+        )
+
+    async def replay(self, kept: Kept, mended: bytes | None) -> str:
+        """Publishes one, then removes it: what is interrupted between is a duplicate next time.
+
+        Returns `replayed` or `duplicate`; `NotReplayableError` if it is still no notification.
+        """
+        notification = self._judge(kept, mended)
+        if not self._is_ready:
+            await self._publisher.probe(timeout_s=PUBLISH_TIMEOUT_S)
+            self._is_ready = True
+        arrival = Arrival(notification, kept.at_ms)
+        (result,) = await self._publisher.publish([arrival], timeout_s=PUBLISH_TIMEOUT_S)
+        if isinstance(result, Refused):
+            raise BridgeError(f"Redis refused: {result.text}")
+        await remove(self._connected, kept.id)
+        return "duplicate" if result.value == "duplicate" else "replayed"
+
+    def _judge(self, kept: Kept, mended: bytes | None) -> Notification:
+        """By the path it came on; a mended one may also be of the other kind."""
+        by_path = [accept_command_status, accept_platform_notification]
+        if kept.it is not None and kept.it.path in self._notify_paths:
+            by_path.reverse()
+        if mended is not None:
+            try:
+                return by_path[0](mended)
+            except NotANotificationError as error:
+                try:
+                    return by_path[1](mended)
+                except NotANotificationError:
+                    raise NotReplayableError(f"still no notification: {error}") from None
+            except NotJsonError as error:
+                raise NotReplayableError(f"still no notification: {error}") from None
+        if kept.it is None or not kept.it.is_whole:
+            raise NotReplayableError("it was not kept whole: give the body with --file")
+        try:
+            return by_path[0](kept.it.body)
+        except (NotJsonError, NotANotificationError) as error:
+            raise NotReplayableError(f"still no notification: {error}") from None

@@ -1,0 +1,117 @@
+"""Looking into the spool folder from outside: whose the files are, and what is in them.
+
+Reads only, so the ingress whose file it is need not know (WAL: readers block nobody). Must not run
+in the process of an ingress: closing the database there would drop the locks SQLite has on it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bridge.spool_row import Row
+
+State = Literal["live", "dead", "damaged", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolFile:
+    """One file. `live`: a process has it; `dead`: its process ended, the next ingress adopts it.
+
+    Numbers are `None` where the file cannot be read; `error` says why.
+    """
+
+    name: str
+    state: State
+    bytes: int
+    entries: int | None = None
+    set_aside: int | None = None
+    oldest_received_at_ms: int | None = None
+    error: str | None = None
+
+
+def files(folder: Path) -> list[SpoolFile]:
+    """Every spool file in `folder`, by name; none if there is no such folder. `OSError`."""
+    found = [_look(path) for path in sorted(folder.glob("spool-*.db"))]
+    found += [
+        SpoolFile(name=path.name, state="damaged", bytes=_size_bytes(path))
+        for path in sorted(folder.glob("spool-*.damaged"))
+    ]
+    return found
+
+
+def rows(path: Path, *, aside: bool = False) -> Iterator[tuple[Row, str | None]]:
+    """The rows of one file in their order, or those set aside with the reason. `sqlite3.Error`."""
+    columns = "id, kind, received_at_ms, extra, body"
+    query = (
+        f"SELECT {columns}, reason FROM aside ORDER BY id"  # noqa: S608 - constants
+        if aside
+        else f"SELECT {columns}, NULL FROM rows ORDER BY id"  # noqa: S608
+    )
+    with closing(_open(path)) as database:
+        for *raw, reason in database.execute(query):
+            yield Row._make(raw), reason
+
+
+def holding(path: Path, text: str) -> list[Row]:
+    """The rows of one file whose body has `text`; more than are meant, for it may be anywhere."""
+    query = "SELECT id, kind, received_at_ms, extra, body FROM rows WHERE instr(body, ?)"
+    with closing(_open(path)) as database:
+        return [Row._make(raw) for raw in database.execute(query, (text.encode(),))]
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+
+
+def _look(path: Path) -> SpoolFile:
+    state: State = "live" if _is_locked(path.with_suffix(".lock")) else "dead"
+    size = _size_bytes(path)
+    try:
+        with closing(_open(path)) as database:
+            entries, oldest_ms = database.execute(
+                "SELECT count(*), min(received_at_ms) FROM rows"
+            ).fetchone()
+            (set_aside,) = database.execute("SELECT count(*) FROM aside").fetchone()
+    except sqlite3.Error as error:
+        return SpoolFile(name=path.name, state="unreadable", bytes=size, error=str(error))
+    return SpoolFile(
+        name=path.name,
+        state=state,
+        bytes=size,
+        entries=entries,
+        set_aside=set_aside,
+        oldest_received_at_ms=oldest_ms,
+    )
+
+
+def _is_locked(lock: Path) -> bool:
+    """Whether a living process has the file. Shared, for a moment: it takes nothing away."""
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _size_bytes(path: Path) -> int:
+    """With its log."""
+    total = 0
+    for suffix in ("", "-wal"):
+        try:
+            total += os.stat(f"{path}{suffix}").st_size
+        except OSError:
+            continue
+    return total
