@@ -176,11 +176,11 @@ class Intake:
             self._divert(refused, f"Redis refused a batch: {why}")
 
     def _divert(self, batch: list[_Waiting], why: str) -> None:
-        """To the spool, before anything that came later."""
+        """To the spool, and behind it at once what came later."""
         self._closing = why
-        self.path = Path.SPOOLING
         for waiting in batch:
             self._spool.append(waiting.record, waiting.done)
+        self.spill()
 
     def _overdue(self) -> None:
         self._spill_timer = None

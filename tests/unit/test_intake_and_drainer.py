@@ -39,6 +39,7 @@ class Shelf(Publisher):
         self.batches: list[int] = []
         self.is_down = False
         self.loses_answers = 0
+        self.loses_batches = 0
         self.takes_s = 0.0
         self.is_foreign = False
         self.refused: set[str] = set()
@@ -58,6 +59,10 @@ class Shelf(Publisher):
         if self.is_down:
             await asyncio.sleep(timeout_s)
             raise RedisUnavailableError("no answer")
+        if self.loses_batches:
+            self.loses_batches -= 1
+            await asyncio.sleep(0.01)
+            raise RedisUnavailableError("the connection was cut")
         names = [name(record) for record in records]
         if self.refused & set(names):  # as a script does: the whole call
             return [Refused("WRONGTYPE")] * len(records)
@@ -211,6 +216,18 @@ async def test_a_batch_whose_answer_was_lost_is_not_published_twice(tmp_path: Pa
             it.submit(10)
             await wait_until(lambda: it.shelf.loses_answers == 0)
             await it.is_on(Way.DIRECT)
+        await it.all_kept_in_order()
+
+
+async def test_a_batch_of_the_spool_that_was_lost_is_published_before_the_next(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        it.shelf.is_down = True
+        await asyncio.gather(*it.submit(700))  # several batches
+        it.shelf.loses_batches = 3
+        it.shelf.is_down = False
         await it.all_kept_in_order()
 
 

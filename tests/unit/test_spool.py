@@ -272,7 +272,7 @@ async def test_rows_set_aside_are_kept_and_handed_on(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         await wait_until(lambda: spool.status()["adopted_files"] == 0, "adoption to end")
         assert (spool.outstanding, spool.status()["set_aside"]) == (0, 1)
-        assert len(list(tmp_path.glob("*.db"))) == 1
+        await wait_until(lambda: len(list(tmp_path.glob("*.db"))) == 1, "its file to go")
 
 
 async def test_a_folder_that_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,22 @@ def test_a_read_stops_at_its_bytes_but_gives_one_row_at_least(tmp_path: Path) ->
     file.write(rows(file, 4, size=1000))
     assert len(file.read(after_id=0, max_rows=10, max_bytes=2500)) == 2
     assert len(file.read(after_id=0, max_rows=10, max_bytes=10)) == 1
+    file.close()
+
+
+def test_every_commit_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def remembering(*args: Any, **more: Any) -> sqlite3.Connection:
+        opened.append(connect(*args, **more))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", remembering)
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    [db] = opened
+    assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     file.close()
 
 
