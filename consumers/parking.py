@@ -133,7 +133,7 @@ class Parking:
     def dead(self, lane: Lane, letter: DeadLetter) -> None:
         """The head of a parked lane is given up; the lane is closed until that is recorded."""
         held_until_ms = clock.epoch_ms() + round(DEAD_STREAM_FULL_WAIT_S * 1000)
-        record = Attempts(count=letter.attempts).encode()
+        record = Attempts(count=letter.attempts, suspect=lane.head.attempts.suspect).encode()
         outcome: list[Argument] = [
             "dead",
             record,

@@ -96,11 +96,12 @@ class Runner:
         self._log = logs.get("runner").bind(group=plan.group)
         self._duration = metrics.handler_duration.labels(plan.group)
 
-    def start(self) -> None:
-        """Makes the runners."""
+    def start(self) -> list[asyncio.Task[None]]:
+        """Makes the runners; none of them ends before `stop`, unless by a fault of ours."""
         self._watch = asyncio.create_task(self._look(), name="runner-watch")
         for slot in range(self._plan.concurrency):
             self._tasks.append(asyncio.create_task(self._run(slot), name=f"runner-{slot}"))
+        return [self._watch, *self._tasks]
 
     async def stop(self, *, within_s: float) -> bool:
         """Starts nothing more; waits for what runs. Returns whether everything ended in time.

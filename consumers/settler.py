@@ -119,8 +119,11 @@ class Settler:
 
     def dead(self, lane: Lane, letter: DeadLetter) -> None:
         """The head of `lane` is given up; the lane stays closed until that is recorded."""
-        record = Attempts(count=letter.attempts)
-        self._batch(lane.partition).dead[lane.head.id] = (lane, record, dead_fields(lane, letter))
+        # A suspect stays one: if the dead stream is full it must not come back as innocent.
+        record = Attempts(count=letter.attempts, suspect=lane.head.attempts.suspect)
+        batch = self._batch(lane.partition)
+        batch.retries.pop(lane.head.id, None)  # of a batch sent twice, only that would take effect
+        batch.dead[lane.head.id] = (lane, record, dead_fields(lane, letter))
 
     async def write_attempt(self, partition: Partition, entry_id: bytes, record: Attempts) -> bool:
         """Waits until `record` is in Redis; False if the partition was lost instead."""

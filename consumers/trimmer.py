@@ -12,7 +12,7 @@ from typing import Final
 
 from bridge import logs, metrics
 from bridge.contract import Keys
-from bridge.errors import RedisUnavailableError
+from bridge.errors import BridgeError, RedisUnavailableError
 from bridge.link import Link, Refused, Script
 from consumers.partition import Partition
 from consumers.registry import registered_groups
@@ -47,7 +47,9 @@ class Trimmer:
             groups = await registered_groups(self._link, self._keys)
             calls = [TRIM.call([self._keys.stream(number)], groups) for number in partitions]
             replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
-        except RedisUnavailableError:
+        except BridgeError as error:
+            if not isinstance(error, RedisUnavailableError):
+                self._log.error("trim_impossible", error=str(error))
             return
         for number, reply in zip(partitions, replies, strict=True):
             if isinstance(reply, Refused):

@@ -178,11 +178,12 @@ class Worker:
             )
         ]
         settling = asyncio.create_task(self._settler.run(), name="settler")
-        self._runner.start()
+        runners = self._runner.start()
         self._log.info("worker_started", admin_url=self._admin.url)
         stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait([*actors, settling, stopping], return_when=asyncio.FIRST_COMPLETED)
-        failed = [task for task in (*actors, settling) if task.done()]
+        watched = [*actors, settling, *runners]
+        await asyncio.wait([*watched, stopping], return_when=asyncio.FIRST_COMPLETED)
+        failed = [task for task in watched if task.done()]
         for task in failed:
             if not isinstance(task.exception(), UsageError):
                 self._log.error("actor_failed", actor=task.get_name(), exc_info=task.exception())

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
 import servers
 from bridge import clock
+from bridge.contract import DeadLetter, EntryId
+from bridge.errors import RedisUnavailableError
+from bridge.link import Call, Link
 from consumers.attempts import NO_ATTEMPT, Attempts
 from consumers.fetcher import CONSUMER
 from consumers.lanes import Lanes
-from consumers.partition import Item, Partition
+from consumers.partition import Item, Lane, Partition
 from consumers.settler import Settler
 from entries import entry
 
@@ -20,14 +24,28 @@ GROUP = "g"
 NUMBER = 3
 
 
+class Forgetful(Link):
+    """Loses the answers it is told to; what was asked was done."""
+
+    loses = 0
+
+    async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        replies = await super().run(calls, timeout_s=timeout_s)
+        if self.loses:
+            self.loses -= 1
+            raise RedisUnavailableError("the answer was lost")
+        return replies
+
+
 class Settling:
     """A running settler with an owned partition, whose entries are pending."""
 
     def __init__(self, redis: servers.Redis) -> None:
         self.client, self.keys = redis.client, redis.keys
+        self.link = Forgetful(redis.pool)
         self.partition = Partition(NUMBER, worker="w", epoch=1, clean=True, delivered=b"0-0")
         self.settler = Settler(
-            redis.link(),
+            self.link,
             self.keys,
             Lanes(),
             group=GROUP,
@@ -43,6 +61,11 @@ class Settling:
     async def prepare(self) -> None:
         await self.client.set(self.keys.lease(NUMBER, GROUP), self.partition.token)
         await self.client.xgroup_create(self.keys.stream(NUMBER), GROUP, "0", mkstream=True)
+
+    async def end(self) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+        await self.link.close()
 
     async def pending(self, attempts: Attempts = NO_ATTEMPT) -> Item:
         one, stream = entry(), self.keys.stream(NUMBER)
@@ -64,7 +87,7 @@ async def settling(server: servers.Redis) -> AsyncIterator[Settling]:
     it = Settling(server)
     await it.prepare()
     yield it
-    it.task.cancel()
+    await it.end()
 
 
 @pytest.fixture
@@ -73,7 +96,7 @@ async def really_settling(real_redis: servers.Redis) -> AsyncIterator[Settling]:
     it = Settling(real_redis)
     await it.prepare()
     yield it
-    it.task.cancel()
+    await it.end()
 
 
 async def test_an_attempt_and_then_the_outcome_in_one_flush_leave_no_record(
@@ -84,6 +107,30 @@ async def test_an_attempt_and_then_the_outcome_in_one_flush_leave_no_record(
     settling.settler.retry(settling.partition, item)
     settling.settler.handled(settling.partition, item)
     assert await settling.records() == {}
+
+
+async def test_a_dead_letter_whose_answer_was_lost_leaves_no_record(settling: Settling) -> None:
+    item = await settling.pending()
+    lane = Lane(settling.partition, item.entry.device)
+    lane.items.append(item)
+    item.attempts = Attempts(count=1, due_ms=1)
+    settling.settler.retry(settling.partition, item)
+    settling.settler.dead(lane, letter(item.id))
+    settling.link.loses = 1
+    assert await settling.records() == {}
+    assert await settling.client.xlen(settling.keys.dead(NUMBER, GROUP)) == 1
+
+
+def letter(entry_id: bytes) -> DeadLetter:
+    return DeadLetter(
+        reason="max_attempts",
+        attempts=2,
+        error_type="",
+        error="",
+        traceback="",
+        dead_at_ms=1,
+        entry_id=EntryId(entry_id),
+    )
 
 
 async def test_an_attempt_that_was_not_charged_leaves_no_record(settling: Settling) -> None:

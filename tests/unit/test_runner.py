@@ -93,7 +93,7 @@ class Bench:
         )
         self.recorder.on_room = self.runner.kick
         self.partition = self.acquire()
-        self.runner.start()
+        self.tasks = self.runner.start()
 
     def acquire(self, *, epoch: int = 1) -> Partition:
         self.shared.hold(0, epoch, clock.boottime_s() + 60)
@@ -628,3 +628,16 @@ async def test_async_handlers_still_running_at_the_end_are_cancelled_and_not_rec
     assert await it.runner.stop(within_s=0.01) is True
     assert it.observed == ["abandoned"]
     assert (it.recorder.handled_ids, it.recorder.retries) == ([], [])
+
+
+async def test_a_fault_of_ours_is_not_hidden(bench: Make, wait_until: WaitUntil) -> None:
+    """Whoever watches the runners ends the process; another begins."""
+
+    async def handle() -> None:
+        pass
+
+    it = bench(handle)
+    it.recorder.handled = None  # type: ignore[assignment, method-assign]
+    it.add("a")
+    (failed,) = await wait_until(lambda: [task for task in it.tasks if task.done()])
+    assert isinstance(failed.exception(), TypeError)
