@@ -14,6 +14,7 @@ import yaml
 
 from bridge.embedded import die_with_parent, find_program, free_port
 from deploy_tools import DEPLOY
+from programs import Programs
 from waiting import wait_until_sync
 
 CONF = DEPLOY / "redis.conf"
@@ -26,19 +27,21 @@ def directives() -> dict[str, str]:
 
 
 @contextmanager
-def server(folder: Path, *arguments: str) -> Iterator[redis.Redis]:
+def server(
+    folder: Path, *arguments: str, conf: Path = CONF, user: str = "default"
+) -> Iterator[redis.Redis]:
     """The real server with the file, on a loopback port; `arguments` come last and win."""
     port = free_port()
     own = ("--port", str(port), "--dir", str(folder), "--daemonize", "no")
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [find_program(), CONF, *arguments, *own],
+            [find_program(), conf, *arguments, *own],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             preexec_fn=die_with_parent(),
         )
-    client = redis.Redis(port=port)
+    client = redis.Redis(port=port, username=user, password="")
 
     def answers() -> bool:
         assert process.poll() is None, (folder / "log").read_text()
@@ -81,6 +84,56 @@ def test_the_server_takes_what_compose_adds(tmp_path: Path) -> None:
     with server(tmp_path, *(each for pair in added.items() for each in pair)) as client:
         assert client.config_get("protected-mode") == {"protected-mode": "no"}
         assert client.config_get("appendfsync") == {"appendfsync": "always"}
+
+
+RECEIVER = """
+from consumers import PushMessageReceiver, Reject, Retry, delivery, request
+
+class Receiver(PushMessageReceiver):
+    def handleNBCommandStateChanged(self):
+        if delivery.attempt == 1:
+            raise Retry(after_s=0)
+        if request.json["result"]["resultCode"] == "SENT":
+            raise Reject("for a dead letter")
+"""
+
+
+@pytest.mark.real
+def test_the_user_it_proposes_may_do_what_the_programs_do_and_nothing_else(
+    tmp_path: Path, programs: Programs
+) -> None:
+    conf = tmp_path / "redis.conf"
+    proposed = re.sub(r"^# user ", "user ", CONF.read_text(), flags=re.MULTILINE)
+    conf.write_text(f"{proposed}\nuser watcher on nopass ~* &* +@all\n")
+    (tmp_path / "receiver.py").write_text(RECEIVER)
+    with server(tmp_path, conf=conf, user="watcher") as client:
+        port = client.connection_pool.connection_kwargs["port"]
+        environ = {
+            "NB_BRIDGE_REDIS_URL": f"redis://nb-bridge:change-me@127.0.0.1:{port}/0",
+            "NB_BRIDGE_SPOOL_DIR": str(tmp_path / "spool"),
+            "NB_BRIDGE_HOST": "127.0.0.1",
+            "NB_BRIDGE_PORT": str(free_port()),
+            "NB_BRIDGE_ADMIN_PORT": "0",
+        }
+        ingress = programs.start("serve", environ=environ)
+        receiver = f"{tmp_path}/receiver.py:Receiver"
+        worker = programs.start("worker", "--receiver", receiver, environ=environ)
+        url = f"http://127.0.0.1:{environ['NB_BRIDGE_PORT']}"
+        sent = programs.run("send", "--url", url, "--count", "60", "--devices", "5")
+        assert sent.process.returncode == 0, sent.errors
+
+        def is_done() -> bool:
+            streams = list(client.scan_iter("{nbcmd:*}:stream"))
+            dead = sum(client.xlen(key) for key in client.scan_iter("*:dead:default"))
+            return dead == 20 and not any(client.xlen(key) for key in streams)
+
+        wait_until_sync(is_done, "everything to be handled, rejected and trimmed")
+        assert (worker.stop(), ingress.stop()) == (0, 0)
+        assert client.acl_log() == []
+        with redis.Redis(port=port, username="nb-bridge", password="change-me") as bridge:
+            for refused in ("FLUSHALL", "GET other", "KEYS *", "CONFIG SET timeout 1", "ACL LIST"):
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    bridge.execute_command(*refused.split())
 
 
 def test_every_line_has_its_reason_above_it() -> None:
