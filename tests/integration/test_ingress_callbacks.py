@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 
 import servers
 from bridge.app import Ingress
@@ -178,6 +179,18 @@ async def test_a_taken_port_is_a_usage_error_that_says_what_to_do(
     with pytest.raises(UsageError, match="NB_BRIDGE_PORT"):
         await other.start()
     await other.stop()
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_an_endpoint_open_to_everybody_is_warned_about(
+    real_redis: servers.Redis, tmp_path: Path, is_open: bool
+) -> None:
+    tokens = () if is_open else ("t",)
+    settings = settings_for(tmp_path, real_redis.url, real_redis.namespace, tokens=tokens)
+    with structlog.testing.capture_logs() as lines:
+        async with running(settings):
+            pass
+    assert ("endpoint_open" in [line["event"] for line in lines]) == is_open
 
 
 async def test_stopping_twice_is_the_same_as_stopping(ingress: Ingress) -> None:
