@@ -16,12 +16,13 @@ from bridge.link import Call, Link
 from consumers.attempts import NO_ATTEMPT, Attempts
 from consumers.fetcher import CONSUMER
 from consumers.lanes import Lanes
-from consumers.partition import Item, Lane, Partition
+from consumers.partition import Item, Lane, LaneState, Partition
 from consumers.settler import Settler
 from entries import entry
 
 GROUP = "g"
 NUMBER = 3
+DEAD_MAX = 3
 
 
 class Forgetful(Link):
@@ -50,7 +51,7 @@ class Settling:
             Lanes(),
             group=GROUP,
             lease_ttl_s=60,
-            dead_max_entries=10,
+            dead_max_entries=DEAD_MAX,
             clock=clock.boottime_s,
             on_room=lambda: None,
             on_lost=lambda partition: pytest.fail("the lease was lost"),
@@ -148,6 +149,31 @@ async def test_the_first_attempt_at_a_suspect_leaves_no_record(settling: Settlin
     await settling.settler.write_attempt(settling.partition, item.id, record)
     settling.settler.handled(settling.partition, item)
     assert await settling.records() == {}
+
+
+async def test_a_suspect_that_a_full_dead_stream_holds_stays_a_suspect(
+    settling: Settling,
+) -> None:
+    """Else it would come back beside others, and take them along."""
+    for _ in range(DEAD_MAX):
+        await settling.client.xadd(settling.keys.dead(NUMBER, GROUP), {"a": "b"})
+    item = await settling.pending(Attempts(count=3, suspect=True))
+    lane = Lane(settling.partition, item.entry.device)
+    lane.items.append(item)
+    lane.state = LaneState.CLOSED
+    letter = DeadLetter(
+        reason="max_attempts",
+        attempts=3,
+        error_type="",
+        error="",
+        traceback="",
+        dead_at_ms=1,
+        entry_id=EntryId(item.id),
+    )
+    settling.settler.dead(lane, letter)
+    assert await settling.records() == {item.id: b"3:0:s"}
+    assert lane.state is LaneState.WAITING
+    assert lane.head.attempts == Attempts(count=3, suspect=True)
 
 
 @pytest.mark.real

@@ -14,6 +14,7 @@ from bridge.link import command
 from consumers.leases import LeaseKeeper
 from consumers.partition import Partition
 from consumers.shared_state import SharedState
+from consumers.trimmer import Trimmer
 from waiting import wait_until
 
 pytestmark = pytest.mark.real
@@ -60,7 +61,7 @@ class Keeper:
 
     async def stop(self) -> None:
         self.task.cancel()
-        await asyncio.wait([self.task])
+        await asyncio.wait([self.task, *self.keeper._releases])
 
 
 Make = Callable[..., Keeper]
@@ -183,3 +184,19 @@ async def test_a_namespace_that_another_program_took_meanwhile_ends_the_worker(
     with pytest.raises(UsageError, match="NB_BRIDGE_PARTITIONS=99"):
         await it.task
     assert not await client.exists(keys.groups)
+
+
+async def test_nothing_is_trimmed_while_the_registered_groups_cannot_be_read(
+    real_redis: servers.Redis,
+) -> None:
+    keys, client = real_redis.keys, real_redis.client
+    await client.set(keys.groups, "not a set")
+    await client.xgroup_create(keys.stream(0), "g", "0", mkstream=True)
+    await client.xadd(keys.stream(0), {"a": "b"})
+    await client.xreadgroup("g", "worker", {keys.stream(0): ">"}, noack=True)
+    trimmer = Trimmer(real_redis.link(), keys, {})
+    await trimmer.trim([0])
+    assert await client.xlen(keys.stream(0)) == 1
+    await client.delete(keys.groups)
+    await trimmer.trim([0])
+    assert await client.xlen(keys.stream(0)) == 0
