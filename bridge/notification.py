@@ -72,6 +72,8 @@ _STATUS_BY_CODE: Final = {
     "FAIL": CommandStatus.FAILED,
     "DEFAULT": CommandStatus.PENDING,
 }
+KNOWN_RESULT_CODES: Final = tuple(_STATUS_BY_CODE)
+"""Every spelling of `resultCode` that stands for a status."""
 
 
 # --- DTOs: the documented names, and the getters of the SDK ---------------------------------------

@@ -27,6 +27,8 @@ COMMANDS: Final = {
     "send": "Play the platform: send callbacks, repeat what is not answered 200.",
     "status": "What is going on: backlog, leases, workers, ingresses, spool, dead letters.",
     "ping": "Whether the program here is ready, for health checks of containers.",
+    "trace": "Where is my command: accepted, waiting, tried, parked, dead, handled.",
+    "device": "What is known of a device, and what waits for it.",
     "dead": "Dead letters: list, show, replay, drop.",
     "quarantine": "Bodies that are no notification: list, show, mend and replay, drop.",
     "groups": "Consumer groups: list, retire, restore, pause, resume.",
