@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from consumers.attempts import Attempts
 from consumers.lanes import Lanes
@@ -236,3 +238,129 @@ def test_a_device_lost_twice_waits_for_its_old_delivery_still() -> None:
     assert lanes.next(0) is None
     lanes.finished(running)
     assert start(lanes).partition is epochs[2]
+
+
+# --- whatever happens
+
+
+class World:
+    """Two partitions whose worker may lose them; outcomes come in any order."""
+
+    def __init__(self) -> None:
+        self.lanes = Lanes()
+        self.now_s = 1.0
+        self.epoch = 1
+        self.owned = [partition(0), partition(1)]
+        self.left: dict[tuple[int, str], list[bytes]] = {}
+        """Ids without an outcome, per device, in order."""
+        self.running: dict[int, tuple[Lane, Item]] = {}
+        self.closed: list[Lane] = []
+
+    def add(self, number: int, device: str, suspect: bool, late_s: float) -> None:
+        one = item(device, attempts=Attempts(suspect=suspect), due_s=late_s and self.now_s + late_s)
+        self.left.setdefault((number, device), []).append(one.id)
+        self.lanes.add(self.owned[number], one)
+        self.owned[number].admit(one)
+
+    def start(self) -> bool:
+        lane = self.lanes.next(self.now_s)
+        if lane is None:
+            return False
+        key = lane.partition.number, lane.device
+        assert not lane.partition.lost
+        assert key not in {(it.partition.number, it.device) for it, _ in self.running.values()}
+        assert lane.head.id == self.left[key][0], "not the oldest without an outcome"
+        assert not (lane.head.attempts.suspect and self.running), "a suspect beside others"
+        assert not any(head.attempts.suspect for _, head in self.running.values())
+        self.running[id(lane)] = lane, lane.head
+        return True
+
+    def end(self, which: int, how: str) -> None:
+        key = sorted(self.running)[which % len(self.running)]
+        lane, head = self.running.pop(key)
+        lost = lane.partition.lost
+        if how == "retried":
+            head.attempts = Attempts(count=1)
+            self.lanes.wait(lane, self.now_s + 5)
+        elif how == "put back":
+            self.lanes.put_back(lane)
+        elif how == "given up":
+            self.lanes.close(lane)
+            if not lost:
+                self.closed.append(lane)
+        else:
+            self.lanes.finished(lane)
+            if not lost:
+                self._outcome(lane, head)
+
+    def record(self) -> None:
+        for lane in self.closed:
+            if not lane.partition.lost:
+                self._outcome(lane, lane.head)
+            self.lanes.reopen(lane)
+        self.closed.clear()
+
+    def lose(self, number: int) -> None:
+        """And get it back under a new epoch, with everything pending in order."""
+        old = self.owned[number]
+        old.lost = True
+        self.lanes.drop(old)
+        self.epoch += 1
+        new = self.owned[number] = partition(number, epoch=self.epoch)
+        for one in old.items.values():
+            again = Item(one.id, one.entry, one.fields, one.attempts)
+            new.admit(again)
+            self.lanes.add(new, again)
+
+    def _outcome(self, lane: Lane, head: Item) -> None:
+        key = lane.partition.number, lane.device
+        assert self.left[key].pop(0) == head.id
+        lane.partition.settled(head.id)
+
+    def drain(self) -> None:
+        """Everything left gets its outcome: no lane was forgotten."""
+        for _ in range(200):
+            self.now_s += 10
+            self.record()
+            while self.start():
+                pass
+            while self.running:
+                self.end(0, "handled")
+        assert not any(self.left.values())
+        assert self.lanes.running == 0
+        assert not any(each.lanes or each.items for each in self.owned)
+
+
+steps = st.one_of(
+    st.tuples(
+        st.just("add"),
+        st.integers(0, 1),
+        st.sampled_from("abc"),
+        st.booleans(),
+        st.sampled_from([0.0, 0.0, 3.0]),
+    ),
+    st.tuples(st.just("start")),
+    st.tuples(st.just("start")),
+    st.tuples(
+        st.just("end"),
+        st.integers(0, 9),
+        st.sampled_from(["handled", "retried", "given up", "put back"]),
+    ),
+    st.tuples(st.just("record")),
+    st.tuples(st.just("lose"), st.integers(0, 1)),
+    st.tuples(st.just("wait")),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(steps, max_size=60))
+def test_whatever_happens_order_is_kept_and_nothing_is_forgotten(
+    happens: list[tuple[object, ...]],
+) -> None:
+    world = World()
+    for what, *rest in happens:
+        if what == "wait":
+            world.now_s += 4
+        elif what != "end" or world.running:
+            getattr(world, str(what))(*rest)
+    world.drain()
