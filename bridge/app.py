@@ -7,7 +7,6 @@ handlers; the command line does.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import uuid
@@ -21,9 +20,8 @@ from bridge.callback import CallbackHandler
 from bridge.clock import epoch_ms
 from bridge.connect import open_link
 from bridge.contract import COMMAND_STATUS_TYPE, Keys
-from bridge.drainer import Drainer
 from bridge.http_server import HttpServer
-from bridge.intake import Intake, Path
+from bridge.keeping import Keeping
 from bridge.link import Health
 from bridge.monitor import Monitor
 from bridge.notification import accept_command_status, accept_platform_notification
@@ -36,7 +34,6 @@ from bridge.tls_reloader import TlsReloader
 DEFAULT_PORT: Final = 8080
 DEFAULT_TLS_PORT: Final = 8443
 DEFAULT_ADMIN_PORT: Final = 8081
-ADOPT_INTERVAL_S: Final = 60.0
 
 
 class Ingress:
@@ -70,7 +67,7 @@ class Ingress:
     # --- parts
 
     def _make_keeping(self) -> None:
-        """Everything behind `Intake.submit`."""
+        """Everything behind the HTTP handler."""
         settings = self._settings
         self._health = Health()
         self._link = open_link(settings.redis_url, name="nb-bridge-ingress", health=self._health)
@@ -83,14 +80,10 @@ class Ingress:
             ledger_max_records=settings.ledger_max_records,
             quarantine_max_entries=settings.quarantine_max_entries,
         )
-        self._spool = Spool(settings.spool_path, max_bytes=settings.spool_max_bytes)
-        timeout_s = settings.publish_timeout_s
-        self._intake = Intake(publisher, self._spool, timeout_s=timeout_s, clock=self._clock)
-        self._drainer = Drainer(
-            self._intake,
-            self._spool,
+        self._keeping = Keeping(
             publisher,
-            publish_timeout_s=timeout_s,
+            Spool(settings.spool_path, max_bytes=settings.spool_max_bytes),
+            publish_timeout_s=settings.publish_timeout_s,
             clock=self._clock,
         )
         self._monitor = Monitor(
@@ -99,7 +92,7 @@ class Ingress:
             partitions=settings.partitions,
             max_backlog=settings.max_backlog,
             name=self._name,
-            press=self._drainer.press,
+            press=self._keeping.press,
             heartbeat=self._heartbeat,
         )
 
@@ -115,7 +108,7 @@ class Ingress:
             clock=self._clock,
         )
         self._handler = CallbackHandler(
-            self._intake.submit,
+            self._keeping.submit,
             accept={
                 **dict.fromkeys(settings.notify_paths, accept_platform_notification),
                 **dict.fromkeys(settings.callback_paths, accept_command_status),
@@ -158,16 +151,15 @@ class Ingress:
         self._listener = listener.Listener(self._http, sockets)
         try:
             await self._admin.start()
-            await self._spool.open()
+            await self._keeping.open()
         except BaseException:
             self._listener.close()
             await self._admin.stop()
-            await self._spool.close()
+            await self._keeping.close()
             raise
-        self._run("spool", self._spool.run())
-        self._drain_task = self._run("drainer", self._drainer.run())
+        for name, work in self._keeping.works().items():
+            self._run(name, work)
         self._run("monitor", self._monitor.run())
-        self._run("adoption", self._adopt_forever())
         if self._tls is not None:
             reloader = TlsReloader(self._tls, self._listener.serve)
             self._run("tls", reloader.run())
@@ -190,16 +182,16 @@ class Ingress:
         await asyncio.sleep(min(self._settings.drain_delay_s, self._settings.grace_s / 2))
         self._listener.close()
         await self._http.finish(timeout_s=(deadline_s - self._clock()) / 2)
-        await self._finish_spool((deadline_s - self._clock()) / 2)
+        await self._keeping.finish(timeout_s=(deadline_s - self._clock()) / 2)
         await self._monitor.forget()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._spool.close()
+        await self._keeping.close()
         await self._link.close()
         await self._monitor_link.close()
         await self._admin.stop()
-        self._log.info("ingress_stopped", left_in_spool=self._spool.outstanding)
+        self._log.info("ingress_stopped", left_in_spool=self._keeping.outstanding)
 
     async def failed(self) -> None:
         """Returns if a part of the ingress died, which is a defect: the process should end.
@@ -208,31 +200,10 @@ class Ingress:
         """
         await self._failed.wait()
 
-    async def _finish_spool(self, timeout_s: float) -> None:
-        """Lets the drainer go on for as long as Redis takes what it brings."""
-        finishing = asyncio.create_task(self._drainer.finish())
-        await asyncio.wait(
-            {finishing, self._drain_task}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-        )
-        finishing.cancel()
-        self._drain_task.cancel()  # what was on its way to Redis goes to the spool
-        await asyncio.gather(self._drain_task, finishing, return_exceptions=True)
-        self._intake.spill()
-        with contextlib.suppress(TimeoutError):  # the disk does not answer: `close` tells
-            async with asyncio.timeout(max(timeout_s, 1)):
-                await self._spool.settled()
-
-    async def _adopt_forever(self) -> None:
-        while True:
-            await asyncio.sleep(ADOPT_INTERVAL_S)
-            if await self._spool.adopt():
-                self._intake.close("a dead process left its spool")
-
-    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._ended)
         self._tasks.append(task)
-        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
@@ -258,11 +229,7 @@ class Ingress:
         reasons = ["stopping"] if self._is_stopping else []
         if not self._is_started:
             reasons.append("starting")
-        if self._drainer.mismatch is not None:
-            reasons.append(self._drainer.mismatch)
-        if self._intake.path is not Path.DIRECT and self._spool.trouble is not None:
-            reasons.append(f"Redis cannot take callbacks, and {self._spool.trouble}")
-        return reasons
+        return reasons + self._keeping.not_ready()
 
     def _not_live(self) -> list[str]:
         return [f"{task.get_name()} has ended" for task in self._tasks if task.done()]
@@ -272,9 +239,9 @@ class Ingress:
             "url": self.callback_url,
             "version": __version__,
             "started_at_ms": self._started_at_ms,
-            "path": self._intake.path.value,
-            "pressure": self._drainer.pressure,
-            "spool_entries": self._spool.outstanding,
+            "path": self._keeping.path,
+            "pressure": self._keeping.pressure,
+            "spool_entries": self._keeping.outstanding,
         }
 
     def _status(self) -> dict[str, Any]:
@@ -286,10 +253,8 @@ class Ingress:
             "version": __version__,
             "started_at_ms": self._started_at_ms,
             "not_ready": self._not_ready(),
-            "path": self._intake.path.value,
-            "pressure": self._drainer.pressure,
+            **self._keeping.status(),
             "redis": {"up": self._health.is_up, "seen_at_ms": self._monitor.seen_at_ms},
-            "spool": self._spool.status(),
             "backlog": {
                 group: {"entries": it.entries, "oldest_at_ms": it.oldest_ms}
                 for group, it in self._monitor.backlogs.items()

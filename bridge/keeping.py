@@ -1,0 +1,109 @@
+"""Keeping a promise: all that lies between a valid callback and Redis, or the disk.
+
+Owns the intake, the drainer and the spool as one thing that is opened, run, finished and closed.
+Must not know of HTTP: `submit` is where callbacks come in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
+
+from bridge.clock import Clock
+from bridge.drainer import Drainer
+from bridge.intake import Intake, Path
+from bridge.publisher import Publisher
+from bridge.spool import Spool
+
+ADOPT_INTERVAL_S: Final = 60.0
+
+
+class Keeping:
+    """One process's way of keeping records, with a spool for when Redis cannot take them."""
+
+    def __init__(
+        self, publisher: Publisher, spool: Spool, *, publish_timeout_s: float, clock: Clock
+    ) -> None:
+        self._spool = spool
+        self._intake = Intake(publisher, spool, timeout_s=publish_timeout_s, clock=clock)
+        self._drainer = Drainer(
+            self._intake, spool, publisher, publish_timeout_s=publish_timeout_s, clock=clock
+        )
+        self._draining: asyncio.Task[None] | None = None
+        self.submit = self._intake.submit
+        self.press = self._drainer.press
+
+    async def open(self) -> None:
+        """Opens the spool, adopts what dead processes left; `UsageError` if it cannot be used."""
+        await self._spool.open()
+
+    def works(self) -> Mapping[str, Coroutine[Any, Any, None]]:
+        """What has to run from now on, each in a task of its own, by name."""
+        return {
+            "spool": self._spool.run(),
+            "drainer": self._drain(),
+            "adoption": self._adopt_forever(),
+        }
+
+    async def finish(self, *, timeout_s: float) -> None:
+        """Drains for as long as Redis takes what is brought; has the rest written to the disk."""
+        draining = self._draining
+        finishing = asyncio.create_task(self._drainer.finish())
+        if draining is not None:
+            await asyncio.wait(
+                {finishing, draining}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            draining.cancel()  # what was on its way to Redis goes to the spool
+            await asyncio.gather(draining, return_exceptions=True)
+        finishing.cancel()
+        await asyncio.gather(finishing, return_exceptions=True)
+        self._intake.spill()
+        with contextlib.suppress(TimeoutError):  # the disk does not answer: `close` tells
+            async with asyncio.timeout(max(timeout_s, 1)):
+                await self._spool.settled()
+
+    async def close(self) -> None:
+        """Closes the spool, after `works` were cancelled; what it holds is for the next process."""
+        await self._spool.close()
+
+    # --- for whoever watches
+
+    @property
+    def outstanding(self) -> int:
+        """Records kept on the disk only."""
+        return self._spool.outstanding
+
+    @property
+    def path(self) -> str:
+        """Where records go now."""
+        return self._intake.path.value
+
+    @property
+    def pressure(self) -> str | None:
+        """Why Redis is spared, if it is."""
+        return self._drainer.pressure
+
+    def not_ready(self) -> list[str]:
+        """Why the promise of a 200 could not be made now; empty if it could."""
+        reasons = [] if self._drainer.mismatch is None else [self._drainer.mismatch]
+        if self._intake.path is not Path.DIRECT and self._spool.trouble is not None:
+            reasons.append(f"Redis cannot take callbacks, and {self._spool.trouble}")
+        return reasons
+
+    def status(self) -> dict[str, Any]:
+        """For /status."""
+        return {"path": self.path, "pressure": self.pressure, "spool": self._spool.status()}
+
+    # --- what runs
+
+    async def _drain(self) -> None:
+        self._draining = asyncio.current_task()
+        await self._drainer.run()
+
+    async def _adopt_forever(self) -> None:
+        while True:
+            await asyncio.sleep(ADOPT_INTERVAL_S)
+            if await self._spool.adopt():
+                self._intake.close("a dead process left its spool")
