@@ -20,7 +20,7 @@ ARGS ?=
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format format-check types check deploy-tools lock clean
+.PHONY: help install run test lint format format-check types check chaos deploy-tools lock clean
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' '$(lastword $(MAKEFILE_LIST))' | \
@@ -33,6 +33,14 @@ run: $(STAMP) ## Start Redis, the ingress and a worker, and show each notificati
 
 test: $(STAMP) ## Run all tests
 	@$(IN_ROOT) $(BIN)/python -m pytest -q -n $(JOBS) $(ARGS)
+
+# The same seed makes the same faults; what a run found broken is printed, and its histories kept.
+SEED ?=
+MINUTES ?= 1
+
+chaos: $(STAMP) ## Kill, freeze and cut what runs, and prove the promises: SEED=… MINUTES=…
+	@$(IN_ROOT) $(BIN)/python tests/chaos/chaos.py --minutes $(MINUTES) \
+		$(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: $(STAMP) ## Look for faults with ruff
 	@$(IN_ROOT) $(BIN)/ruff check -q .

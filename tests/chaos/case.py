@@ -1,0 +1,142 @@
+"""The evidence of a run, arranged as the rules ask for it, and what a violation is. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Final
+
+from evidence import (
+    Acquired,
+    Appended,
+    Attempt,
+    Delivery,
+    Disturbance,
+    Emptied,
+    Evidence,
+    Recorded,
+)
+
+NEVER: Final = float("inf")
+# A lease that was not renewed in time may be found lost a little after the cause is gone.
+AFTERMATH_NS: Final = 3_000_000_000
+# None of these may make anything run twice: clean stops, and what the programs do not feel.
+REPEATS_NOTHING: Final = frozenset(
+    ("term_worker", "term_ingress", "kill_ingress", "freeze_ingress", "disk_error", "small_spool",
+     "script_flush")
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One promise that was not kept. `rule` is the name of the rule that says so."""
+
+    rule: str
+    text: str
+
+
+class Case:
+    """The evidence, arranged as the rules ask for it."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.sent: dict[str, list[Attempt]] = defaultdict(list)
+        for attempt in sorted(evidence.attempts, key=lambda one: one.sent_ns):
+            self.sent[attempt.notification].append(attempt)
+        self.deliveries = sorted(evidence.deliveries, key=lambda one: one.started_ns)
+        self.of_device: dict[tuple[str, str], list[Delivery]] = defaultdict(list)
+        self.of_notification: dict[tuple[str, str], list[Delivery]] = defaultdict(list)
+        for delivery in self.deliveries:
+            self.of_device[delivery.group, delivery.device].append(delivery)
+            self.of_notification[delivery.group, delivery.notification].append(delivery)
+        self._read_written()
+
+    def _read_written(self) -> None:
+        self.appended: dict[str, list[tuple[int, Appended]]] = defaultdict(list)
+        self.streams: dict[str, list[Appended]] = defaultdict(list)
+        self.recorded: dict[tuple[str, int, str], tuple[int, str]] = {}
+        self.acquired: dict[tuple[str, int, int], int] = {}
+        self.emptied: list[int] = []
+        for place, one in enumerate(self.evidence.written):
+            match one:
+                case Appended():
+                    self.appended[one.notification].append((place, one))
+                    self.streams[one.device].append(one)
+                case Recorded():
+                    key = one.group, one.partition, one.entry
+                    self.recorded.setdefault(key, (place, one.outcome))
+                case Acquired():
+                    self.acquired[one.group, one.partition, one.epoch] = place
+                case Emptied():
+                    self.emptied.append(place)
+
+    @property
+    def answered(self) -> dict[str, Attempt]:
+        """The first 200 of each notification that got one."""
+        return {
+            notification: oks[0]
+            for notification, attempts in self.sent.items()
+            if (oks := [one for one in attempts if one.answer == 200])
+        }
+
+    def outcome(self, group: str, notification: str) -> str | None:
+        """What was recorded last, of any entry of a notification."""
+        found = [
+            recorded
+            for _, entry in self.appended[notification]
+            if (recorded := self.recorded.get((group, entry.partition, entry.entry))) is not None
+        ]
+        return max(found)[1] if found else None
+
+    def recorded_at(self, group: str, entry: Appended) -> float:
+        """Where in Redis' history the outcome of an entry stands."""
+        found = self.recorded.get((group, entry.partition, entry.entry))
+        return NEVER if found is None else found[0]
+
+    def is_forgotten(self, group: str, notification: str) -> bool:
+        """Whether Redis lost it before its outcome was recorded."""
+        return any(
+            place < emptied < self.recorded_at(group, entry)
+            for place, entry in self.appended[notification]
+            for emptied in self.emptied
+        )
+
+    def ended_ns(self, delivery: Delivery) -> float:
+        """When a delivery ended with an outcome, as far as the handler says; `NEVER` if not."""
+        if delivery.ended_ns is None:
+            return NEVER
+        if delivery.end in ("handled", "rejected"):
+            return delivery.ended_ns
+        is_last = delivery.attempt >= self.evidence.max_attempts
+        return delivery.ended_ns if is_last and self._is_dead(delivery) else NEVER
+
+    def _is_dead(self, delivery: Delivery) -> bool:
+        return self.outcome(delivery.group, delivery.notification) == "dead"
+
+    def outcomes_ns(self, group: str, device: str) -> dict[str, float]:
+        """When each notification of a device first had its outcome in a group.
+
+        One that killed its process at every attempt is dead when its last delivery began: nobody
+        was there any more to write down its end.
+        """
+        found: dict[str, float] = {}
+        last: dict[str, Delivery] = {}
+        for delivery in self.of_device[group, device]:
+            notification = delivery.notification
+            found[notification] = min(found.get(notification, NEVER), self.ended_ns(delivery))
+            last[notification] = delivery
+        for notification, delivery in last.items():
+            if found[notification] == NEVER and self._is_dead(delivery):
+                found[notification] = delivery.ended_ns or delivery.started_ns
+        return found
+
+    def explains(self, program: str, from_ns: float, to_ns: float) -> list[Disturbance]:
+        """What was done to `program`, or to all, that can have made something run twice."""
+        return [
+            one
+            for one in self.evidence.disturbances
+            if one.kind not in REPEATS_NOTHING
+            and one.target in (program, "redis", "*")
+            and one.began_ns <= to_ns
+            and one.ended_ns + AFTERMATH_NS >= from_ns
+        ]

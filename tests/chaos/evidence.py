@@ -1,0 +1,171 @@
+"""What is known of a run, and how it is written down: what was sent, what was delivered, what Redis
+wrote, and what was done to them. Values only; `checker` judges them.
+
+All times are nanoseconds of CLOCK_MONOTONIC, which is one clock for all processes of a machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One request of the sender. `to` names the process that got it, `name/pid`.
+
+    `answer` is the HTTP status, 0 where there was none; `body` is the body's SHA-256 in hex;
+    `fate` is what the receiver will do with it in the end: "handled" or "dead".
+    """
+
+    notification: str
+    device: str
+    command: str
+    status: str
+    body: str
+    fate: str
+    to: str
+    sent_ns: int
+    answered_ns: int
+    answer: int
+    error: str = ""
+
+    @property
+    def program(self) -> str:
+        """The program's name, whichever its process."""
+        return self.to.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One call of the handler.
+
+    `end` is what the handler did: "handled", "failed", "rejected", "cancelled" (from outside) or
+    "died" (it is about to kill its process); `None`, as `ended_ns`, where nothing was written.
+    """
+
+    group: str
+    program: str
+    pid: int
+    device: str
+    notification: str
+    body: str
+    partition: int
+    epoch: int
+    attempt: int
+    late: bool
+    started_ns: int
+    ended_ns: int | None = None
+    end: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    """An entry was added to a partition's stream."""
+
+    partition: int
+    entry: str
+    notification: str
+    device: str
+    command: str
+    status: str
+    late: bool
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """The outcome of an entry was recorded for a group: "handled" or "dead"."""
+
+    group: str
+    partition: int
+    entry: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acquired:
+    """A worker took a lease."""
+
+    group: str
+    partition: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Emptied:
+    """Redis lost everything it had."""
+
+
+Written = Appended | Recorded | Acquired | Emptied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disturbance:
+    """Something that was done to a program, to `redis`, or to everything (`*`)."""
+
+    kind: str
+    target: str
+    began_ns: int
+    ended_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a process ended that was asked to, or that ended by itself (then `asked_ns` is `None`).
+
+    `code` is `None` where it had to be killed.
+    """
+
+    program: str
+    code: int | None
+    asked_ns: int | None
+    ended_ns: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Evidence:
+    """All that is known of a run. `written` is in the order in which Redis wrote it."""
+
+    groups: tuple[str, ...]
+    max_attempts: int
+    attempts: list[Attempt] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
+    disturbances: list[Disturbance] = field(default_factory=list)
+    exits: list[Exit] = field(default_factory=list)
+
+
+# --- files: a JSON object per line ----------------------------------------------------------------
+
+
+def append(file: TextIO, one: Attempt | Disturbance) -> None:
+    """Adds a line to a history."""
+    file.write(json.dumps(asdict(one)) + "\n")
+
+
+def read_deliveries(folder: Path) -> list[Delivery]:
+    """What `chaos_receiver` wrote, in the order of the starts."""
+    found = [one for file in folder.glob("*.deliveries") for one in _deliveries(file)]
+    return sorted(found, key=lambda one: one.started_ns)
+
+
+def _deliveries(file: Path) -> Iterable[Delivery]:
+    started: dict[int, dict[str, Any]] = {}
+    for line in _whole_lines(file):
+        number = line.pop("number")
+        if "ended_ns" in line:
+            started[number].update(line)
+        else:
+            started[number] = line
+    return [Delivery(**one) for one in started.values()]
+
+
+def _whole_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """A process that was killed may leave half a line."""
+    text = file.read_bytes()
+    for line in text[: text.rfind(b"\n") + 1].splitlines():
+        yield json.loads(line)

@@ -1,0 +1,181 @@
+"""Does to a stand what a schedule plans, undoes it, and writes down when it began and ended.
+
+One thing at a time is done to the process of a program, and one to the server; everything else
+overlaps as it comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import signal
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+import redis.exceptions
+
+from evidence import Disturbance
+from program import Program
+from schedule import INGRESS_FAULTS, WIRE_FAULTS, WORKER_FAULTS, Planned
+from stand import Stand
+
+NOBODY_LISTENS: Final = 1  # a port
+
+
+class Faults:
+    """`run` does everything planned; `done` is what really happened, and when."""
+
+    def __init__(self, stand: Stand) -> None:
+        self._stand = stand
+        self.done: list[Disturbance] = []
+
+    async def run(self, planned: Sequence[Planned]) -> None:
+        """Returns when the last fault is over."""
+        began_s = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for one in planned:
+                await asyncio.sleep(max(0.0, began_s + one.at_s - time.monotonic()))
+                group.create_task(self._do(one))
+
+    async def _do(self, one: Planned) -> None:
+        if one.kind in WIRE_FAULTS:
+            await self._on_wire(one)
+        elif one.kind in INGRESS_FAULTS or one.kind in WORKER_FAULTS:
+            program = (self._stand.ingresses | self._stand.workers)[one.target]
+            async with program.lock, self._told(one):
+                await self._on_program(one, program)
+        else:
+            async with self._stand.server_lock, self._told(one):
+                await self._on_server(one)
+
+    @contextlib.asynccontextmanager
+    async def _told(self, one: Planned) -> AsyncIterator[None]:
+        began_ns = time.monotonic_ns()
+        yield
+        self.done.append(
+            Disturbance(
+                kind=one.kind,
+                target=one.target,
+                began_ns=began_ns,
+                ended_ns=time.monotonic_ns(),
+            )
+        )
+
+    # --- programs
+
+    async def _on_program(self, one: Planned, program: Program) -> None:
+        match one.kind:
+            case "term_ingress" | "term_worker":
+                await program.terminate()
+                await self._restart(program, one.lasts_s)
+            case "kill_ingress" | "kill_worker":
+                program.signal_all(signal.SIGKILL)
+                await self._restart(program, one.lasts_s)
+            case "kill_parent":
+                program.signal(signal.SIGKILL)
+                await self._restart(program, one.lasts_s)
+            case "kill_child":
+                if (child := program.child()) is not None:
+                    program.signal(signal.SIGKILL, child)
+            case "freeze_ingress" | "freeze_worker":
+                await self._freeze(program, None, one.lasts_s)
+            case "freeze_parent":
+                await self._freeze(program, program.pid, one.lasts_s)
+            case "freeze_child":
+                if (child := program.child()) is not None:
+                    await self._freeze(program, child, one.lasts_s)
+            case "disk_error":
+                await self._fail_disk(program, one.lasts_s)
+            case _:
+                raise AssertionError(one.kind)
+
+    async def _restart(self, program: Program, after_s: float) -> None:
+        await program.ended()
+        await asyncio.sleep(after_s)
+        program.start()
+        if program.name in self._stand.ingresses:
+            await self._stand.accepts(program.name)
+
+    @staticmethod
+    async def _freeze(program: Program, pid: int | None, for_s: float) -> None:
+        if pid is None:
+            program.signal_all(signal.SIGSTOP)
+        else:
+            program.signal(signal.SIGSTOP, pid)
+        await asyncio.sleep(for_s)
+        program.signal_all(signal.SIGCONT)
+
+    @staticmethod
+    async def _fail_disk(program: Program, for_s: float) -> None:
+        """Every write of the process to a file fails with EFBIG (setrlimit(2), RLIMIT_FSIZE)."""
+        with contextlib.suppress(ProcessLookupError):
+            before = resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (0, -1))
+            await asyncio.sleep(for_s)
+            resource.prlimit(program.pid, resource.RLIMIT_FSIZE, before)
+
+    # --- wires
+
+    async def _on_wire(self, one: Planned) -> None:
+        wire = (self._stand.ingresses | self._stand.workers)[one.target].wire
+        async with self._told(one):
+            match one.kind:
+                case "cut":
+                    wire.cut()
+                case "cut_answers":
+                    wire.cut_answers()
+                case "strand":
+                    wire.strand(one.lasts_s)
+                    await asyncio.sleep(one.lasts_s)
+                case "delay":
+                    wire.delay_s = 0.4 * one.strength**2
+                    await asyncio.sleep(one.lasts_s)
+                    wire.delay_s = 0.0
+                case "black_hole":
+                    wire.is_open.clear()
+                    await asyncio.sleep(one.lasts_s)
+                    wire.is_open.set()
+
+    # --- the server
+
+    async def _on_server(self, one: Planned) -> None:
+        server, control = self._stand.server, self._stand.control
+        execute: Any = control.execute_command
+        match one.kind:
+            case "kill_redis":
+                server.kill()
+                await asyncio.sleep(one.lasts_s)
+                server.start()
+            case "empty_restart":
+                server.kill()
+                folder = server.data_dir / f"lost-{len(self._stand.lost_folders)}"
+                (server.data_dir / "appendonlydir").rename(folder)
+                self._stand.lost_folders.append(folder)
+                await asyncio.sleep(one.lasts_s)
+                server.start()
+            case "freeze_redis":
+                server.process.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(one.lasts_s)
+                server.process.send_signal(signal.SIGCONT)
+            case "out_of_memory":
+                await control.config_set("maxmemory", 1)
+                await asyncio.sleep(one.lasts_s)
+                await control.config_set("maxmemory", 0)
+            case "read_only":
+                await execute("REPLICAOF", "127.0.0.1", NOBODY_LISTENS)
+                await asyncio.sleep(one.lasts_s)
+                await execute("REPLICAOF", "NO", "ONE")
+            case "pause_writes":
+                await execute("CLIENT", "PAUSE", 60_000, "WRITE")
+                await asyncio.sleep(one.lasts_s)
+                await execute("CLIENT", "UNPAUSE")
+            case "script_flush":
+                await control.script_flush()
+            case "client_kill":
+                with contextlib.suppress(redis.exceptions.ConnectionError):
+                    await execute("CLIENT", "KILL", "TYPE", "normal")
+            case "flush":
+                await control.flushall()
+            case _:
+                raise AssertionError(one.kind)

@@ -1,0 +1,126 @@
+"""Rules about order per device, and about who may deliver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from case import NEVER, Case, Violation
+from evidence import Delivery
+
+
+def nothing_skipped(case: Case) -> Iterator[Violation]:
+    """A delivery starts only when all before it in the stream have their outcome."""
+    for group, device, places in _ordered_devices(case):
+        order = list(places)
+        outcomes = case.outcomes_ns(group, device)
+        frontier = 0
+        for delivery in case.of_device[group, device]:
+            place = places.get(delivery.notification)
+            if place is None:
+                continue
+            while frontier < len(order) and (
+                outcomes.get(order[frontier], NEVER) <= delivery.started_ns
+                or case.is_forgotten(group, order[frontier])
+            ):
+                frontier += 1
+            if place > frontier:
+                text = (
+                    f"{delivery.notification} of {device} began in {group} (epoch "
+                    f"{delivery.epoch}, {delivery.program}) before {order[frontier]} had an outcome"
+                )
+                yield Violation("nothing_skipped", text)
+
+
+def _ordered_devices(case: Case) -> Iterator[tuple[str, str, dict[str, int]]]:
+    """Per group and device, the place of each notification in the stream.
+
+    Without those that are there twice because Redis forgot the first.
+    """
+    for group, device in case.of_device:
+        once = [
+            entry.notification
+            for entry in case.streams[device]
+            if len(case.appended[entry.notification]) == 1
+        ]
+        yield group, device, {notification: place for place, notification in enumerate(once)}
+
+
+def one_at_a_time(case: Case) -> Iterator[Violation]:
+    """No two deliveries of a device run at once.
+
+    But one begun under a lease that was lost meanwhile may still run in its process, or have died
+    with it, while the next owner goes on.
+    """
+    for (group, device), deliveries in case.of_device.items():
+        running: list[Delivery] = []
+        for delivery in deliveries:
+            running = [one for one in running if (one.ended_ns or NEVER) > delivery.started_ns]
+            for one in running:
+                is_of_lost_lease = (
+                    one.pid != delivery.pid
+                    and one.epoch < delivery.epoch
+                    and case.explains(one.program, one.started_ns, delivery.started_ns)
+                )
+                if not is_of_lost_lease:
+                    text = (
+                        f"{delivery.notification} of {device} began in {group} while "
+                        f"{one.notification} ran (epochs {one.epoch}, then {delivery.epoch}; "
+                        f"{one.program}, then {delivery.program})"
+                    )
+                    yield Violation("one_at_a_time", text)
+            running.append(delivery)
+
+
+def no_rewind_in_an_epoch(case: Case) -> Iterator[Violation]:
+    """One owner goes forwards: it repeats only what had no outcome, and nothing older."""
+    for group, device, places in _ordered_devices(case):
+        last: dict[int, Delivery] = {}
+        for delivery in case.of_device[group, device]:
+            before = last.get(delivery.epoch)
+            last[delivery.epoch] = delivery
+            place = places.get(delivery.notification)
+            if before is None or place is None or before.notification not in places:
+                continue
+            is_back = place < places[before.notification]
+            is_again = place == places[before.notification] and case.ended_ns(before) != NEVER
+            if is_back or is_again:
+                text = (
+                    f"{delivery.notification} of {device} ran again in {group} in epoch "
+                    f"{delivery.epoch} ({delivery.program}), after {before.notification}"
+                )
+                yield Violation("no_rewind_in_an_epoch", text)
+
+
+def no_rewind_behind_the_record(case: Case) -> Iterator[Violation]:
+    """Nobody who took the lease after an outcome was recorded delivers that notification again."""
+    for delivery in case.deliveries:
+        key = delivery.group, delivery.partition, delivery.epoch
+        acquired = case.acquired.get(key)
+        if acquired is None:
+            text = f"{delivery.notification} delivered under an epoch nobody took: {key}"
+            yield Violation("no_rewind_behind_the_record", text)
+            continue
+        entries = case.appended[delivery.notification]
+        if entries and all(
+            case.recorded_at(delivery.group, entry) < acquired for _, entry in entries
+        ):
+            text = (
+                f"{delivery.notification} of {delivery.device} delivered in {delivery.group} in "
+                f"epoch {delivery.epoch}, taken after its outcome was recorded"
+            )
+            yield Violation("no_rewind_behind_the_record", text)
+
+
+def one_owner(case: Case) -> Iterator[Violation]:
+    """Nothing starts under an epoch once another one with a higher epoch has begun."""
+    highest: dict[tuple[str, int], Delivery] = {}
+    for delivery in case.deliveries:
+        owner = highest.setdefault((delivery.group, delivery.partition), delivery)
+        if owner.epoch < delivery.epoch:
+            highest[delivery.group, delivery.partition] = delivery
+        elif owner.epoch > delivery.epoch:
+            text = (
+                f"{delivery.notification} began in {delivery.program} under epoch "
+                f"{delivery.epoch}, after {owner.program} had begun under {owner.epoch}"
+            )
+            yield Violation("one_owner", text)

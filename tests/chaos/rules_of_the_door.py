@@ -1,0 +1,98 @@
+"""Rules about the ingress: what it answers, and what it publishes in which order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Final
+
+from bridge.notification import CommandStatus
+from case import Case, Violation
+from evidence import Appended, Attempt, Emptied
+
+# A process that was killed, stopped or frozen is felt a little before and after.
+ANSWER_SLACK_NS: Final = 2_000_000_000
+
+
+def published_once(case: Case) -> Iterator[Violation]:
+    """A notification is in the streams once, unless Redis forgot what it had accepted."""
+    for notification, entries in case.appended.items():
+        for (first, _), (second, entry) in pairwise(entries):
+            if not any(first < emptied < second for emptied in case.emptied):
+                text = f"{notification} of {entry.device} is in the stream again as {entry.entry}"
+                yield Violation("published_once", text)
+
+
+def published_in_order(case: Case) -> Iterator[Violation]:
+    """What one ingress process was sent by a device is in the order it was sent in.
+
+    Only where nobody else saw it: neither another ingress nor an earlier process of this one.
+    """
+    per_sender: dict[tuple[str, str], list[list[Attempt]]] = defaultdict(list)
+    for attempts in case.sent.values():
+        if len({one.to for one in attempts}) == 1:
+            per_sender[attempts[0].device, attempts[0].to].append(attempts)
+    for (device, to), sequence in per_sender.items():
+        sequence.sort(key=lambda attempts: attempts[0].sent_ns)
+        promised: list[tuple[int, int]] = []  # answered at, place
+        highest = -1
+        for attempts in sequence:
+            places = case.appended[attempts[0].notification]
+            if not places or case.emptied:
+                continue
+            while promised and promised[0][0] < attempts[0].sent_ns:
+                highest = max(highest, promised.pop(0)[1])
+            if places[0][0] < highest:
+                text = f"{attempts[0].notification} of {device} overtook another one in {to}"
+                yield Violation("published_in_order", text)
+            answers = [one.answered_ns for one in attempts if one.answer == 200]
+            if answers:
+                promised.append((min(answers), places[0][0]))
+                promised.sort()
+
+
+def late_is_told(case: Case) -> Iterator[Violation]:
+    """An entry is late if one of higher rank of its command was accepted before; so is told."""
+    highest: dict[tuple[str, str], int] = {}
+    lates: dict[str, set[bool]] = defaultdict(set)
+    for one in case.evidence.written:
+        if isinstance(one, Emptied):
+            highest.clear()
+        if not isinstance(one, Appended):
+            continue
+        command = one.device, one.command
+        rank = CommandStatus.of(one.status).rank or 0
+        is_late = 0 < rank < highest.get(command, 0)
+        highest[command] = max(rank, highest.get(command, 0))
+        lates[one.notification].add(one.late)
+        if one.late != is_late:
+            text = f"{one.entry} ({one.status} of {one.command}) says late={one.late}"
+            yield Violation("late_is_told", text)
+    for delivery in case.deliveries:
+        if delivery.late not in lates.get(delivery.notification, {delivery.late}):
+            text = f"{delivery.notification} delivered with late={delivery.late}"
+            yield Violation("late_is_told", text)
+
+
+def answers(case: Case) -> Iterator[Violation]:
+    """Nothing but 200 is answered without a reason of the ingress's own.
+
+    Connections may break when the ingress is killed, stopped or frozen; 503 needs a disk that
+    fails, or is bounded and full.
+    """
+    breaks = {"kill_ingress", "term_ingress", "freeze_ingress", "stall"}
+    for attempt in case.evidence.attempts:
+        if attempt.answer == 200:
+            continue
+        allowed = {"disk_error", "small_spool"} if attempt.answer == 503 else breaks
+        if attempt.answer not in (0, 503) or not any(
+            one.kind in allowed
+            and one.target in (attempt.program, "*")
+            and one.began_ns <= attempt.answered_ns + ANSWER_SLACK_NS
+            and one.ended_ns + ANSWER_SLACK_NS >= attempt.sent_ns
+            for one in case.evidence.disturbances
+        ):
+            told = attempt.answer or attempt.error
+            text = f"{attempt.to} answered {told} to {attempt.notification} at {attempt.sent_ns}"
+            yield Violation("answers", text)

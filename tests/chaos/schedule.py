@@ -1,0 +1,103 @@
+"""Which faults come when: made from a seed alone, so that a run can be repeated. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+INGRESS_FAULTS: Final = ("kill_ingress", "term_ingress", "freeze_ingress", "disk_error")
+WORKER_FAULTS: Final = (
+    "kill_parent", "kill_child", "kill_worker", "term_worker",
+    "freeze_parent", "freeze_child", "freeze_worker",
+)  # fmt: skip
+REDIS_FAULTS: Final = (
+    "kill_redis", "freeze_redis", "out_of_memory", "read_only", "pause_writes",
+    "script_flush", "client_kill",
+)  # fmt: skip
+WIRE_FAULTS: Final = ("cut", "cut_answers", "black_hole", "delay", "strand")
+EMPTYING_FAULTS: Final = ("flush", "empty_restart")
+MIXED: Final = (*INGRESS_FAULTS, *WORKER_FAULTS, *REDIS_FAULTS, *WIRE_FAULTS)
+ALL: Final = (*MIXED, *EMPTYING_FAULTS)
+
+# Seconds a fault lasts, or a killed program stays down. Some shorter than a lease, some longer.
+_LASTS_S: Final = {
+    "kill_redis": (0.1, 4.0),
+    "freeze_redis": (0.2, 7.0),
+    "freeze_ingress": (0.2, 3.0),
+    "black_hole": (0.3, 7.0),
+    "strand": (0.3, 7.0),
+    "delay": (1.0, 5.0),
+    "term_worker": (0.0, 1.0),
+    "term_ingress": (0.0, 0.5),
+    "kill_ingress": (0.0, 1.5),
+    "script_flush": (0.0, 0.0),
+    "client_kill": (0.0, 0.0),
+    "cut": (0.0, 0.0),
+    "cut_answers": (0.0, 0.0),
+    "flush": (0.0, 0.0),
+}
+_DEFAULT_S: Final = (0.2, 4.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """One fault: from `at_s` after the start for `lasts_s`, done to the `target` of its kind.
+
+    `strength` (0 to 1) is for those that have one.
+    """
+
+    kind: str
+    target: str
+    at_s: float
+    lasts_s: float
+    strength: float
+
+    def __str__(self) -> str:
+        return f"{self.at_s:7.2f} s  {self.kind:15} {self.target:10} for {self.lasts_s:.2f} s"
+
+
+def plan(
+    seed: int,
+    *,
+    seconds: float,
+    ingresses: Sequence[str],
+    workers: Sequence[str],
+    kinds: Collection[str] = MIXED,
+    every_s: float = 1.5,
+) -> list[Planned]:
+    """Faults of `kinds` for `seconds`, one about `every_s`; those that last may overlap.
+
+    Every kind comes once before any comes twice.
+    """
+    dice = random.Random(seed)
+    deck: list[str] = []
+    planned: list[Planned] = []
+    at_s = every_s * dice.uniform(0.5, 1)
+    while at_s < seconds:
+        deck = deck or dice.sample(sorted(kinds), len(kinds))
+        kind = deck.pop()
+        planned.append(
+            Planned(
+                kind=kind,
+                target=_target(kind, dice, ingresses, workers),
+                at_s=round(at_s, 3),
+                lasts_s=round(dice.uniform(*_LASTS_S.get(kind, _DEFAULT_S)), 3),
+                strength=round(dice.random(), 3),
+            )
+        )
+        at_s += every_s * dice.uniform(0.3, 1.7)
+    return planned
+
+
+def _target(
+    kind: str, dice: random.Random, ingresses: Sequence[str], workers: Sequence[str]
+) -> str:
+    if kind in INGRESS_FAULTS:
+        return dice.choice(ingresses)
+    if kind in WORKER_FAULTS:
+        return dice.choice(workers)
+    if kind in WIRE_FAULTS:
+        return dice.choice((*ingresses, *workers))
+    return "redis"

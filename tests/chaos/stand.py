@@ -1,0 +1,187 @@
+"""What a run is made on: a server that appends always, ingresses and workers as real processes,
+and a wire between each of them and the server.
+
+Owns starting and ending them, and looking at what they left. What is done to them is `faults`'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import redis.asyncio
+
+import chaos_receiver
+from bridge.contract import Keys
+from bridge.embedded import EmbeddedServer, free_port
+from program import GRACE_S, Program
+from wire import Wire
+
+NAMESPACE: Final = "chaos"
+PARTITIONS: Final = 6
+MAX_ATTEMPTS: Final = 6
+LEASE_TTL_S: Final = 1.5
+SMALL_SPOOL_BYTES: Final = 2**18
+SUPERVISE_S: Final = 0.5
+
+COMMON: Final = {
+    "NAMESPACE": NAMESPACE,
+    "PARTITIONS": PARTITIONS,
+    "GRACE_S": GRACE_S,
+    "LOG_FORMAT": "json",
+}
+INGRESS: Final = {"HOST": "127.0.0.1", "DRAIN_DELAY_S": 0}
+# A small window, so that there is a backlog and devices are parked.
+WORKER: Final = {
+    "ADMIN_PORT": 0,
+    "LEASE_TTL_S": LEASE_TTL_S,
+    "HANDLER_TIMEOUT_S": 1.5,
+    "MAX_ATTEMPTS": MAX_ATTEMPTS,
+    "BACKOFF_BASE_S": 0.05,
+    "BACKOFF_MAX_S": 0.5,
+    "CONCURRENCY": 16,
+    "WINDOW_MAX_ENTRIES": 96,
+}
+
+
+class Stand:
+    """Everything a run needs, started and ended together."""
+
+    def __init__(self, folder: Path, *, groups: list[str], ingresses: int, small: bool) -> None:
+        self.folder = folder
+        self.groups = groups
+        self.keys = Keys(namespace=NAMESPACE)
+        self.server = EmbeddedServer(
+            folder / "redis", extra_args=("--auto-aof-rewrite-percentage", "0")
+        )
+        self.server_lock = asyncio.Lock()
+        self.lost_folders: list[Path] = []
+        """Append-only files of servers that were started again without them."""
+        self.ingresses: dict[str, Program] = {}
+        self.workers: dict[str, Program] = {}
+        self._ports = {f"ingress-{number}": free_port() for number in range(ingresses)}
+        self._admin_ports = {name: free_port() for name in self._ports}
+        self._spool: dict[str, object] = {"SPOOL_DIR": folder / "spool"}
+        if small:
+            self._spool["SPOOL_MAX_BYTES"] = SMALL_SPOOL_BYTES
+
+    async def start(self) -> None:
+        """Returns when the ingresses accept connections and every group is registered.
+
+        What every group then registered is done with may be trimmed before another one comes.
+        """
+        self.server.start()
+        port = self.server.port
+        assert port is not None
+        self.control = redis.asyncio.Redis(port=port, protocol=2, socket_timeout=5)
+        for name, its_port in self._ports.items():
+            environ = {**COMMON, **INGRESS, **self._spool, "PORT": its_port}
+            environ["ADMIN_PORT"] = self._admin_ports[name]
+            self.ingresses[name] = await self._program(name, environ, port)
+        for number, group in enumerate(self.groups):
+            receiver = "SyncReceiver" if group == "sync" else "AsyncReceiver"
+            environ = {**COMMON, **WORKER, "GROUP": group}
+            environ["RECEIVER"] = f"{chaos_receiver.__file__}:{receiver}"
+            name = f"worker-{number}"
+            self.workers[name] = await self._program(name, environ, port)
+        for name in self.ingresses:
+            await self.accepts(name)
+        while await self.control.scard(self.keys.groups) < len(set(self.groups)):
+            await asyncio.sleep(0.02)
+        self._session = aiohttp.ClientSession()
+        self._supervising = asyncio.create_task(self._supervise())
+
+    async def _supervise(self) -> None:
+        while True:
+            for program in self.programs:
+                program.look_after()
+            await asyncio.sleep(SUPERVISE_S)
+
+    async def _program(self, name: str, environ: Mapping[str, object], port: int) -> Program:
+        wire = Wire(port)
+        await wire.start()
+        program = Program(name, self.folder, environ, wire)
+        program.start()
+        return program
+
+    def url(self, ingress: str) -> str:
+        """Where callbacks for this ingress go."""
+        return f"http://127.0.0.1:{self._ports[ingress]}/v1.0.0/messageReceiver/cmd"
+
+    async def accepts(self, ingress: str) -> None:
+        """Returns when the ingress accepts connections."""
+        while True:
+            with contextlib.suppress(OSError), socket.socket() as probe:
+                probe.settimeout(0.2)
+                probe.connect(("127.0.0.1", self._ports[ingress]))
+                return
+            await asyncio.sleep(0.02)
+
+    @property
+    def programs(self) -> list[Program]:
+        """All of them."""
+        return [*self.ingresses.values(), *self.workers.values()]
+
+    # --- at the end
+
+    async def is_drained(self) -> bool:
+        """Whether nothing is spooled, waiting, pending or parked any more."""
+        if len(self._spool_files()) > len(self.ingresses):
+            return False  # a dead process's file; each minute the others look for such
+        try:
+            for port in self._admin_ports.values():
+                async with self._session.get(f"http://127.0.0.1:{port}/status") as response:
+                    if (await response.json())["spool"]["entries"]:
+                        return False
+            for partition in range(PARTITIONS):
+                stream = self.keys.stream(partition)
+                if not await self.control.exists(stream):
+                    continue
+                last = (await self.control.xinfo_stream(stream))["last-generated-id"]
+                for group in await self.control.xinfo_groups(stream):
+                    if group["pending"] or group["last-delivered-id"] != last:
+                        return False
+                for name in set(self.groups):
+                    if await self.control.exists(self.keys.parked(partition, name)):
+                        return False
+        except (redis.exceptions.RedisError, aiohttp.ClientError):
+            return False
+        return True
+
+    def _spool_files(self) -> list[Path]:
+        return list((self.folder / "spool").glob("spool-*.db"))
+
+    async def leftovers(self) -> list[str]:
+        """What should be gone after a clean stop, and is not."""
+        found = [f"spool file {path.name}" for path in self._spool_files()]
+        for partition in range(PARTITIONS):
+            for group in sorted(set(self.groups)):
+                records = await self.control.hkeys(self.keys.retry(partition, group))
+                found += [
+                    f"attempt record {record!r} of {group} in partition {partition}"
+                    for record in records
+                    if record != b"clean"
+                ]
+        found += [f"key {key!r}" async for key in self.control.scan_iter("*:lease:*")]
+        return found
+
+    async def stop(self) -> None:
+        """Stops everything cleanly, the workers last."""
+        self._supervising.cancel()
+        await asyncio.gather(*(program.terminate() for program in self.ingresses.values()))
+        await asyncio.gather(*(program.terminate() for program in self.workers.values()))
+
+    async def end(self) -> None:
+        """Ends whatever is left."""
+        self._supervising.cancel()
+        await self._session.close()
+        for program in self.programs:
+            program.kill()
+            await program.wire.stop()
+        await self.control.aclose()
+        self.server.stop()

@@ -1,0 +1,84 @@
+"""The figures of a run: what was survived, and what it cost. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, TypedDict
+
+from case import Case
+from evidence import Evidence
+from rules_of_outcomes import repeats
+
+
+class Summary(TypedDict):
+    """What `--json` prints."""
+
+    faults: dict[str, int]
+    callbacks: dict[str, Any]
+    groups: dict[str, dict[str, int]]
+    restarted_by_supervisor: int
+    drained_s: float | None
+
+
+def summarise(evidence: Evidence, *, drained_s: float | None) -> Summary:
+    """Counts everything worth telling."""
+    case = Case(evidence)
+    answers = Counter(str(one.answer or one.error) for one in evidence.attempts)
+    times = sorted(
+        (one.answered_ns - one.sent_ns) / 1e6 for one in evidence.attempts if one.answer == 200
+    )
+    entries = [entry for found in case.appended.values() for _, entry in found]
+    callbacks = {
+        "notifications": len(case.sent),
+        "requests": len(evidence.attempts),
+        "answers": dict(answers.most_common()),
+        "answer_ms": {
+            f"p{share * 100:g}": round(times[int(share * (len(times) - 1))], 1)
+            for share in (0.5, 0.99, 1.0)
+            if times
+        },
+        "answered_200": len(case.answered),
+        "published": len(entries),
+        "late": sum(entry.late for entry in entries),
+    }
+    return Summary(
+        faults=dict(sorted(Counter(one.kind for one in evidence.disturbances).items())),
+        callbacks=callbacks,
+        groups={group: _of_group(case, group) for group in evidence.groups},
+        restarted_by_supervisor=sum(one.asked_ns is None for one in evidence.exits),
+        drained_s=None if drained_s is None else round(drained_s, 1),
+    )
+
+
+def _of_group(case: Case, group: str) -> dict[str, int]:
+    deliveries = [one for one in case.deliveries if one.group == group]
+    outcomes = Counter(
+        case.outcome(group, notification) or "none" for notification in case.appended
+    )
+    return {
+        "handled": outcomes["handled"],
+        "dead": outcomes["dead"],
+        "without_outcome": outcomes["none"],
+        "deliveries": len(deliveries),
+        "failed": sum(one.end == "failed" for one in deliveries),
+        "interrupted": sum(one.end in (None, "cancelled", "died") for one in deliveries),
+        "repeated_after_outcome": sum(it[1].group == group for it in repeats(case)),
+        "epochs": sum(key[0] == group for key in case.acquired),
+    }
+
+
+def table(summary: Summary) -> str:
+    """For people."""
+    callbacks = summary["callbacks"]
+    rows: list[tuple[str, object]] = [("faults survived", sum(summary["faults"].values()))]
+    rows += [(f"  {kind}", count) for kind, count in summary["faults"].items()]
+    for name in ("notifications", "requests", "answered_200", "published", "late"):
+        rows.append((name.replace("_", " "), callbacks[name]))
+    rows += [(f"  answer {answer}", count) for answer, count in callbacks["answers"].items()]
+    rows += [(f"  200 after, {name}", f"{ms} ms") for name, ms in callbacks["answer_ms"].items()]
+    for group, counts in summary["groups"].items():
+        rows.append((f"group {group}", ""))
+        rows += [(f"  {name.replace('_', ' ')}", count) for name, count in counts.items()]
+    rows.append(("restarted by the supervisor", summary["restarted_by_supervisor"]))
+    rows.append(("drained after", f"{summary['drained_s']} s"))
+    return "\n".join(f"{name:34}{value!s:>12}" for name, value in rows)

@@ -1,0 +1,431 @@
+"""The checker catches every kind of violation, and lets pass what the design allows."""
+
+from __future__ import annotations
+
+import pytest
+
+from evidence import Emptied
+from story import EPOCH, Story
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
+
+
+def test_nothing_is_wrong_with_a_run_in_which_all_goes_well(story: Story) -> None:
+    story.goes_well("n1", "n2", "n3")
+    assert story.broken == set()
+
+
+# --- kept, handled or dead ------------------------------------------------------------------------
+
+
+def test_answered_and_never_published(story: Story) -> None:
+    story.sent("n1")
+    assert story.broken == {"kept"}
+
+
+def test_not_answered_and_never_published_is_no_loss(story: Story) -> None:
+    story.disturbed("kill_ingress", "ingress-0")
+    story.sent("n1", answer=0, error="ClientOSError")
+    assert story.broken == set()
+
+
+def test_published_and_never_delivered(story: Story) -> None:
+    story.sent("n1")
+    story.appended("n1")
+    assert story.broken == {"kept"}
+
+
+def test_handled_in_one_group_and_not_in_the_other(story: Story) -> None:
+    story.goes_well("n1")
+    story.evidence.groups = ("g", "h")
+    assert story.broken == {"kept"}
+
+
+def test_acknowledged_without_a_delivery(story: Story) -> None:
+    story.sent("n1")
+    story.appended("n1")
+    story.recorded("n1")
+    assert "kept" in story.broken
+
+
+def test_lost_by_an_emptied_redis_is_nobodys_fault(story: Story) -> None:
+    story.sent("n1")
+    story.appended("n1")
+    story.evidence.written.append(Emptied())
+    assert story.broken == set()
+
+
+def test_published_after_redis_was_emptied_and_lost_all_the_same(story: Story) -> None:
+    story.evidence.written.append(Emptied())
+    story.sent("n1")
+    story.appended("n1")
+    assert story.broken == {"kept"}
+
+
+def test_recorded_as_handled_although_the_handler_failed(story: Story) -> None:
+    story.sent("n1")
+    story.appended("n1")
+    story.delivered("n1", end="failed")
+    story.recorded("n1")
+    assert story.broken == {"handled_is_handled"}
+
+
+def test_an_innocent_dead_letter(story: Story) -> None:
+    story.sent("n1")
+    story.appended("n1")
+    story.delivered("n1", end="failed", attempt=3)
+    story.recorded("n1", "dead")
+    assert story.broken == {"handled_is_handled"}
+
+
+def test_one_that_always_fails_may_die(story: Story) -> None:
+    story.sent("n1", fate="dead")
+    story.appended("n1")
+    for attempt in (1, 2, 3):
+        story.delivered("n1", end="failed", attempt=attempt)
+    story.recorded("n1", "dead")
+    story.goes_well("n2")
+    assert story.broken == set()
+
+
+# --- only what was sent ---------------------------------------------------------------------------
+
+
+def test_published_by_nobody(story: Story) -> None:
+    story.appended("n1")
+    story.delivered("n1")
+    story.recorded("n1")
+    assert story.broken == {"only_what_was_sent"}
+
+
+def test_published_with_other_bytes(story: Story) -> None:
+    story.sent("n1")
+    story.appended("n1", body="another")
+    story.delivered("n1", body="another")
+    story.recorded("n1")
+    assert story.broken == {"only_what_was_sent"}
+
+
+def test_delivered_with_other_bytes(story: Story) -> None:
+    story.goes_well("n1")
+    story.change(story.evidence.deliveries[0], body="another")
+    assert story.broken == {"only_what_was_sent"}
+
+
+def test_delivered_without_ever_having_been_published(story: Story) -> None:
+    story.delivered("n1")
+    assert story.broken == {"only_what_was_sent"}
+
+
+# --- the door -------------------------------------------------------------------------------------
+
+
+def test_a_duplicate_in_the_stream(story: Story) -> None:
+    story.goes_well("n1")
+    story.appended("n1", entry="n1 again")
+    story.recorded("n1 again")
+    assert story.broken == {"published_once"}
+
+
+def test_a_duplicate_after_the_ledger_was_lost(story: Story) -> None:
+    story.goes_well("n1")
+    story.evidence.written.append(Emptied())
+    story.appended("n1", entry="n1 again")
+    story.recorded("n1 again")
+    assert story.broken == set()
+
+
+def test_one_overtakes_another_in_the_ingress(story: Story) -> None:
+    story.sent("n1")
+    story.sent("n2")
+    for name in ("n2", "n1"):
+        story.appended(name)
+        story.delivered(name)
+        story.recorded(name)
+    assert story.broken == {"published_in_order"}
+
+
+@pytest.mark.parametrize("to", ["ingress-1/2", "ingress-0/3"])
+def test_between_processes_no_order_is_promised(story: Story, to: str) -> None:
+    story.sent("n1")
+    story.sent("n2", to=to)
+    for name in ("n2", "n1"):
+        story.appended(name)
+        story.delivered(name)
+        story.recorded(name)
+    assert story.broken == set()
+
+
+def test_of_two_sent_at_once_either_may_be_first(story: Story) -> None:
+    first = story.sent("n1")
+    story.sent("n2", sent_ns=first.sent_ns)
+    for name in ("n2", "n1"):
+        story.appended(name)
+        story.delivered(name)
+        story.recorded(name)
+    assert story.broken == set()
+
+
+@pytest.mark.parametrize(
+    ("second", "says", "is_right"),
+    [
+        ("DELIVERED", True, True),
+        ("DELIVERED", False, False),
+        ("SUCCESSFUL", True, False),
+        ("a code nobody knows", True, False),
+        ("a code nobody knows", False, True),
+    ],
+)
+def test_late_flags_of_entries(story: Story, second: str, says: bool, is_right: bool) -> None:
+    story.sent("n1", status="SUCCESSFUL")
+    story.appended("n1", status="SUCCESSFUL")
+    story.delivered("n1")
+    story.recorded("n1")
+    story.sent("n2", status=second)
+    story.appended("n2", status=second, late=says)
+    story.delivered("n2", late=says)
+    story.recorded("n2")
+    assert story.broken == (set() if is_right else {"late_is_told"})
+
+
+def test_a_late_flag_that_did_not_reach_the_handler(story: Story) -> None:
+    story.goes_well("n1")
+    story.change(story.evidence.deliveries[0], late=True)
+    assert story.broken == {"late_is_told"}
+
+
+@pytest.mark.parametrize("answer", [0, 400, 404, 500, 503])
+def test_an_answer_other_than_200_out_of_the_blue(story: Story, answer: int) -> None:
+    story.sent("n1", answer=answer)
+    assert story.broken == {"answers"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "is_fine"),
+    [
+        (0, "kill_ingress", True),
+        (0, "kill_redis", False),
+        (503, "disk_error", True),
+        (503, "kill_ingress", False),
+        (500, "kill_ingress", False),
+    ],
+)
+def test_an_answer_other_than_200_and_its_reason(
+    story: Story, answer: int, kind: str, is_fine: bool
+) -> None:
+    story.disturbed(kind, "ingress-0")
+    story.sent("n1", answer=answer)
+    assert story.broken == (set() if is_fine else {"answers"})
+
+
+def test_the_trouble_of_one_ingress_is_no_reason_for_the_other(story: Story) -> None:
+    story.disturbed("kill_ingress", "ingress-1")
+    story.sent("n1", answer=0)
+    assert story.broken == {"answers"}
+
+
+# --- order ----------------------------------------------------------------------------------------
+
+
+def test_one_is_skipped(story: Story) -> None:
+    for name in ("n1", "n2"):
+        story.sent(name)
+        story.appended(name)
+    for name in ("n2", "n1"):
+        story.delivered(name)
+        story.recorded(name)
+    assert "nothing_skipped" in story.broken
+
+
+def test_the_next_begins_before_a_retry_has_its_outcome(story: Story) -> None:
+    for name in ("n1", "n2"):
+        story.sent(name)
+        story.appended(name)
+    story.delivered("n1", end="failed")
+    story.delivered("n2")
+    story.delivered("n1", attempt=2)
+    story.recorded("n2")
+    story.recorded("n1")
+    assert "nothing_skipped" in story.broken
+
+
+def test_two_of_a_device_at_once(story: Story) -> None:
+    story.goes_well("n1", "n2")
+    first, second = story.evidence.deliveries
+    story.change(first, ended_ns=second.started_ns + 1)
+    assert "one_at_a_time" in story.broken
+
+
+def test_a_delivery_begun_under_a_lost_lease_may_run_on_in_its_process(story: Story) -> None:
+    handed_over_while_running(story)
+    assert story.broken == set()
+
+
+def test_but_not_beside_another_one_of_the_same_process(story: Story) -> None:
+    handed_over_while_running(story, pid=1)
+    assert story.broken == {"one_at_a_time"}
+
+
+def test_nor_when_nothing_took_the_lease_away(story: Story) -> None:
+    handed_over_while_running(story)
+    story.evidence.disturbances.clear()
+    assert "one_at_a_time" in story.broken
+
+
+def handed_over_while_running(story: Story, *, pid: int = 2) -> None:
+    """A worker is frozen; another one takes over what it runs, and is done before it thaws."""
+    story.sent("n1")
+    story.appended("n1")
+    zombie = story.delivered("n1")
+    story.disturbed("freeze_worker", lasts_s=3)
+    story.acquires(EPOCH + 1)
+    story.delivered("n1", program="worker-1", pid=pid, epoch=EPOCH + 1)
+    story.recorded("n1")
+    story.change(zombie, ended_ns=story.now_ns + 1)
+
+
+def test_a_worker_goes_back_although_nobody_took_over(story: Story) -> None:
+    story.goes_well("n1", "n2")
+    story.disturbed("client_kill", "redis")
+    story.delivered("n1")
+    assert "no_rewind_in_an_epoch" in story.broken
+
+
+def test_a_worker_repeats_what_it_had_handled(story: Story) -> None:
+    story.goes_well("n1")
+    story.disturbed("client_kill", "redis")
+    story.delivered("n1")
+    assert story.broken == {"no_rewind_in_an_epoch"}
+
+
+def test_the_next_owner_goes_back_to_what_was_not_recorded(story: Story) -> None:
+    story.sent("n1")
+    story.appended("n1")
+    story.delivered("n1")
+    story.disturbed("kill_worker")
+    story.acquires(EPOCH + 1)
+    story.delivered("n1", program="worker-1", pid=2, epoch=EPOCH + 1)
+    story.recorded("n1")
+    assert story.broken == set()
+
+
+def test_the_next_owner_goes_back_behind_the_record(story: Story) -> None:
+    story.goes_well("n1")
+    story.disturbed("kill_worker")
+    story.acquires(EPOCH + 1)
+    story.delivered("n1", program="worker-1", pid=2, epoch=EPOCH + 1)
+    assert story.broken == {"no_rewind_behind_the_record"}
+
+
+def test_a_delivery_under_an_epoch_that_nobody_took(story: Story) -> None:
+    story.goes_well("n1")
+    story.change(story.evidence.deliveries[0], epoch=7)
+    assert story.broken == {"no_rewind_behind_the_record"}
+
+
+def test_an_old_owner_begins_something(story: Story) -> None:
+    story.goes_well("n1")
+    story.disturbed("freeze_worker", lasts_s=3)
+    story.acquires(EPOCH + 1)
+    story.sent("n2", device="e")
+    story.appended("n2", device="e")
+    story.delivered("n2", device="e", program="worker-1", pid=2, epoch=EPOCH + 1)
+    story.recorded("n2")
+    story.sent("n3")
+    story.appended("n3")
+    story.delivered("n3")
+    story.recorded("n3")
+    assert story.broken == {"one_owner"}
+
+
+# --- repeats --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cause", [None, "term_worker", "script_flush"])
+def test_a_repeat_that_nothing_explains(story: Story, cause: str | None) -> None:
+    story.sent("n1")
+    story.appended("n1")
+    story.delivered("n1")
+    if cause is not None:
+        story.disturbed(cause)
+    story.acquires(EPOCH + 1)
+    story.delivered("n1", program="worker-1", pid=2, epoch=EPOCH + 1)
+    story.recorded("n1")
+    assert story.broken == {"repeats_are_explained"}
+
+
+def test_a_fault_of_another_program_explains_no_repeat(story: Story) -> None:
+    story.sent("n1")
+    story.appended("n1")
+    story.delivered("n1")
+    story.disturbed("kill_worker", "worker-2")
+    story.acquires(EPOCH + 1)
+    story.delivered("n1", program="worker-1", pid=2, epoch=EPOCH + 1)
+    story.recorded("n1")
+    assert story.broken == {"repeats_are_explained"}
+
+
+def test_a_fault_long_over_explains_no_repeat(story: Story) -> None:
+    story.disturbed("kill_worker")
+    story.now_ns += 10**10
+    story.sent("n1")
+    story.appended("n1")
+    story.delivered("n1")
+    story.acquires(EPOCH + 1)
+    story.delivered("n1", program="worker-1", pid=2, epoch=EPOCH + 1)
+    story.recorded("n1")
+    assert story.broken == {"repeats_are_explained"}
+
+
+def test_a_delivery_that_never_ended(story: Story) -> None:
+    story.sent("n1")
+    story.appended("n1")
+    story.delivered("n1", ended_ns=None, end=None)
+    story.acquires(EPOCH + 1)
+    story.delivered("n1", program="worker-1", pid=2, epoch=EPOCH + 1)
+    story.recorded("n1")
+    assert "interruptions_are_explained" in story.broken
+
+
+def test_a_poison_explains_what_its_process_left_undone(story: Story) -> None:
+    story.sent("n1", device="e")
+    story.appended("n1", device="e")
+    story.delivered("n1", device="e", ended_ns=None, end=None)
+    story.sent("n2", fate="dead")
+    story.appended("n2")
+    for attempt in (1, 2, 3):
+        story.delivered("n2", attempt=attempt, end="died", epoch=EPOCH + attempt - 1)
+        story.acquires(EPOCH + attempt)
+    story.recorded("n2", "dead")
+    story.delivered("n1", device="e", pid=2, epoch=EPOCH + 3)
+    story.recorded("n1")
+    assert story.broken == set()
+
+
+@pytest.mark.parametrize("attempt", [0, 4])
+def test_attempts_beyond_the_last(story: Story, attempt: int) -> None:
+    story.goes_well("n1")
+    story.change(story.evidence.deliveries[0], attempt=attempt)
+    assert story.broken == {"attempts_are_bounded"}
+
+
+# --- stopping -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "was_asked", "is_fine"),
+    [
+        (0, True, True),
+        (1, True, False),
+        (None, True, False),
+        (3, False, True),
+        (0, False, False),
+        (-11, False, False),
+    ],
+)
+def test_how_programs_end(story: Story, code: int | None, was_asked: bool, is_fine: bool) -> None:
+    story.ended(code, was_asked=was_asked)
+    assert story.broken == (set() if is_fine else {"stops_are_clean"})

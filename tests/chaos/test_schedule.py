@@ -1,0 +1,49 @@
+"""The same seed makes the same run."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import schedule
+import traffic
+from chaos import Plan
+
+
+def plan(seed: int, *, kinds: tuple[str, ...] = schedule.ALL) -> list[schedule.Planned]:
+    return schedule.plan(seed, seconds=60, ingresses=("i0", "i1"), workers=("w0",), kinds=kinds)
+
+
+def test_a_seed_makes_one_schedule_and_another_seed_another() -> None:
+    assert plan(1) == plan(1)
+    assert plan(1) != plan(2)
+    assert str(Plan.of(1, seconds=30)) == str(Plan.of(1, seconds=30))
+
+
+def test_every_fault_comes_before_one_comes_again() -> None:
+    kinds = [one.kind for one in plan(3)]
+    assert len(kinds) > len(schedule.ALL)
+    assert set(kinds[: len(schedule.ALL)]) == set(schedule.ALL)
+
+
+def test_faults_come_in_order_in_time_and_to_those_they_are_for() -> None:
+    found = plan(4)
+    assert found == sorted(found, key=lambda one: one.at_s)
+    assert all(0 < one.at_s < 60 and one.lasts_s >= 0 for one in found)
+    for one in found:
+        assert one.kind not in schedule.INGRESS_FAULTS or one.target in ("i0", "i1")
+        assert one.kind not in schedule.WORKER_FAULTS or one.target == "w0"
+        assert one.kind not in schedule.REDIS_FAULTS or one.target == "redis"
+
+
+def test_only_the_faults_that_are_wanted() -> None:
+    assert {one.kind for one in plan(5, kinds=("cut",))} == {"cut"}
+
+
+def test_a_device_lives_the_same_life_with_the_same_seed() -> None:
+    def life(seed: int) -> list[traffic.Callback]:
+        return list(islice(traffic.of_device("d", seed, poison_at=7), 50))
+
+    assert life(1) == life(1)
+    assert life(1) != life(2)
+    assert [one.deed for one in life(1)].index("poison") == 7
+    assert len({one.notification for one in life(1)}) == 50
