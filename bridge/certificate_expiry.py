@@ -1,6 +1,6 @@
-"""When a certificate ends, read from its PEM file by the standard library alone.
+"""When a certificate begins and ends, read from its PEM file by the standard library alone.
 
-Pure but for reading the file. Reads the one field, and judges nothing: whether a certificate can be
+Pure but for reading the file. Reads its validity, and judges nothing: whether a certificate can be
 used is OpenSSL's to say (`bridge.tls`).
 """
 
@@ -19,7 +19,12 @@ _VALIDITY: Final = 3  # after the serial number, the algorithm and the issuer
 
 
 def expires_at_s(chain: Path) -> float:
-    """The end of the first certificate in a PEM file, epoch seconds.
+    """The end of the first certificate in a PEM file; as `validity_s`."""
+    return validity_s(chain)[1]
+
+
+def validity_s(chain: Path) -> tuple[float, float]:
+    """From when to when the first certificate in a PEM file is valid, epoch seconds.
 
     `ValueError` if the file holds none that can be read; `OSError`.
     Source: RFC 5280, sections 4.1 and 4.1.2.5.
@@ -31,11 +36,15 @@ def expires_at_s(chain: Path) -> float:
         (_, certificate), *_ = _elements(der)
         (_, to_be_signed), *_ = _elements(certificate)
         fields = [value for tag, value in _elements(to_be_signed) if tag != _OPTIONAL_VERSION]
-        _, (tag, end) = _elements(fields[_VALIDITY])
+        begin_at, end_at = _elements(fields[_VALIDITY])
     except IndexError as error:
         raise ValueError("the certificate is cut off") from error
+    return _moment_s(*begin_at), _moment_s(*end_at)
+
+
+def _moment_s(tag: int, text: bytes) -> float:
     year = "%y" if tag == _UTC_TIME else "%Y"
-    moment = datetime.strptime(end.decode("ascii"), f"{year}%m%d%H%M%SZ")
+    moment = datetime.strptime(text.decode("ascii"), f"{year}%m%d%H%M%SZ")
     return moment.replace(tzinfo=UTC).timestamp()
 
 

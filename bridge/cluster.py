@@ -60,6 +60,13 @@ class ClusterLink(Link):
             self._health.succeeded()
         return replies
 
+    async def nodes(self, *, timeout_s: float) -> list[Link]:
+        """As `Link.nodes`: one for each primary that owns slots."""
+        async with self._turn:
+            if self._is_stale:
+                await self._learn(timeout_s)
+        return [self._node(each) for each in dict.fromkeys(self._owners) if each is not None]
+
     async def close(self) -> None:
         """Closes the connections; the link may be used again."""
         for node in self._nodes.values():

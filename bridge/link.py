@@ -171,6 +171,10 @@ class Link:
         """`run` with a single call."""
         return (await self.run((call,), timeout_s=timeout_s))[0]
 
+    async def nodes(self, *, timeout_s: float) -> list[Link]:
+        """A link to each server that holds keys: here it is this one. Closed with it."""
+        return [self]
+
     async def close(self) -> None:
         """Closes the connection; the link may be used again."""
         self._drop()

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from bridge import __version__
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, UsageError
 
 PROGRAM: Final = "nb-bridge"
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "worker": "A worker: run the receiver for each notification, in order per device.",
     "send": "Play the platform: send callbacks, repeat what is not answered 200.",
     "status": "What is going on: backlog, leases, workers, ingresses, spool, dead letters.",
+    "check": "Look for what is wrong with Redis, the settings and this machine.",
     "ping": "Whether the program here is ready, for health checks of containers.",
     "trace": "Where is my command: accepted, waiting, tried, parked, dead, handled.",
     "device": "What is known of a device, and what waits for it.",
@@ -48,7 +49,14 @@ class Commands(click.Group):
         """The command, imported now; `None` for a name that is none."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"bridge.cli.{cmd_name}").command
+        try:
+            command: click.Command = importlib.import_module(f"bridge.cli.{cmd_name}").command
+        except Exception:
+            from bridge.cli import shadowing
+
+            if found := shadowing.shadowing():
+                raise UsageError(shadowing.advice(found)) from None
+            raise
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

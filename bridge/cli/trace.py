@@ -189,7 +189,10 @@ class Trace:
 
 
 def _prefix(found: Found) -> bytes:
-    return bytes.fromhex(found.entry.id)[:8]
+    try:
+        return bytes.fromhex(found.entry.id)[:8]
+    except ValueError:  # a foreign producer's
+        return b""
 
 
 def print_notifications(found: list[Found]) -> None:

@@ -1,0 +1,28 @@
+"""`python -m bridge.cli.receiver_probe [SPEC]`: whether a receiver loads, as for a worker.
+
+A process of its own, for it runs the user's code, which may hang, print or exit. Prints what is
+wrong on stderr; exit code 0 fine, 2 not.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from bridge.errors import BridgeError
+
+
+def main(spec: str | None) -> int:
+    """Loads the receiver and looks at its handlers."""
+    from consumers import loading
+    from consumers.handler import Handlers
+
+    try:
+        Handlers(loading.load(spec))
+    except BridgeError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else None))
