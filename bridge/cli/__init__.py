@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "device": "What is known of a device, and what waits for it.",
     "dead": "Dead letters: list, show, replay, drop.",
     "quarantine": "Bodies that are no notification: list, show, mend and replay, drop.",
+    "spool": "The queue on this machine's disk: status, export, import, drain.",
     "groups": "Consumer groups: list, retire, restore, pause, resume.",
     "settings": "Show every setting: variable, value, default, source.",
     "receivers": "List the receivers that installed packages offer.",

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from bridge import settings as settings_module
 from bridge.cli import shadowing, spool_reading
 from bridge.cli.findings import Finding, ok, problem, skipped, warning
-from bridge.errors import UsageError
+from bridge.cli.spool_reading import SpoolFile
+from bridge.errors import BridgeError, UsageError
 from bridge.settings import Settings
 
 RECEIVER_TIMEOUT_S: Final = 30.0
@@ -166,7 +167,11 @@ def spool(settings: Settings) -> list[Finding]:
         if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
             return [ok("spool.folder", f"{folder} will be made"), _disk(parent)]
         return [problem("spool.folder", f"{folder} cannot be made in {parent}", _ANOTHER)]
-    return [_writable(folder), _disk(folder), _room(settings, folder), _files(folder)]
+    try:
+        files = spool_reading.files(folder)
+    except BridgeError as error:
+        return [problem("spool.folder", str(error), _ANOTHER)]
+    return [_writable(folder), _disk(folder), _room(settings, folder, files), _files(files)]
 
 
 _ANOTHER: Final = "set NB_BRIDGE_SPOOL_DIR to a folder on a local disk that this user may write to"
@@ -223,8 +228,8 @@ def filesystem(folder: Path, mounts: str) -> str | None:
     return None if best is None else best[1]
 
 
-def _room(settings: Settings, folder: Path) -> Finding:
-    used = sum(each.bytes for each in spool_reading.files(folder))
+def _room(settings: Settings, folder: Path, files: Sequence[SpoolFile]) -> Finding:
+    used = sum(each.bytes for each in files)
     free, wanted = shutil.disk_usage(folder).free, settings.spool_max_bytes - used
     found = f"{free / 2**20:.0f} MiB free, {max(0, wanted) / 2**20:.0f} MiB may be needed"
     if free < wanted:
@@ -233,9 +238,8 @@ def _room(settings: Settings, folder: Path) -> Finding:
     return ok("spool.room", found)
 
 
-def _files(folder: Path) -> Finding:
+def _files(files: Sequence[SpoolFile]) -> Finding:
     name = "spool.files"
-    files = spool_reading.files(folder)
     damaged = [each.name for each in files if each.state in ("damaged", "unreadable")]
     aside = sum(each.set_aside or 0 for each in files)
     dead = sum(each.entries or 0 for each in files if each.state == "dead")

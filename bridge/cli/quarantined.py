@@ -9,6 +9,7 @@ from typing import Any
 
 from bridge.cli import namespace
 from bridge.cli.namespace import Namespace
+from bridge.cli.publishing import publisher_for
 from bridge.cli.selection import Filter
 from bridge.errors import BridgeError
 from bridge.link import Refused, command
@@ -19,7 +20,7 @@ from bridge.notification import (
     accept_command_status,
     accept_platform_notification,
 )
-from bridge.publisher import Arrival, Publisher
+from bridge.publisher import Arrival
 from bridge.quarantine import QuarantinedBody
 from bridge.settings import Settings
 
@@ -103,14 +104,7 @@ class Replayer:
         self._connected = connected
         self._notify_paths = settings.notify_paths
         self._is_ready = False
-        self._publisher = Publisher(
-            connected.link,
-            connected.keys,
-            partitions=connected.partitions,
-            dedupe_window_s=settings.dedupe_window_s,
-            ledger_max_records=settings.ledger_max_records,
-            quarantine_max_entries=settings.quarantine_max_entries,
-        )
+        self._publisher = publisher_for(connected, settings)
 
     async def replay(self, kept: Kept, mended: bytes | None) -> str:
         """Publishes one, then removes it: what is interrupted between is a duplicate next time.

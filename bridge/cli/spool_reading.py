@@ -9,12 +9,13 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from bridge.errors import BridgeError
 from bridge.spool_row import Row
 
 State = Literal["live", "dead", "damaged", "unreadable"]
@@ -37,13 +38,40 @@ class SpoolFile:
 
 
 def files(folder: Path) -> list[SpoolFile]:
-    """Every spool file in `folder`, by name; none if there is no such folder. `OSError`."""
-    found = [_look(path) for path in sorted(folder.glob("spool-*.db"))]
+    """Every spool file in `folder`, by name; none if there is no such folder.
+
+    `BridgeError` where the folder cannot be read.
+    """
+    try:
+        names = sorted(os.listdir(folder))  # not glob, which takes "may not look" for "empty"
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BridgeError(
+            f"the spool folder {folder} cannot be read ({error.strerror}): "
+            "look as the user the ingress runs as"
+        ) from error
+    paths = [folder / name for name in names if name.startswith("spool-")]
+    found = [_look(path) for path in paths if path.suffix == ".db"]
     found += [
         SpoolFile(name=path.name, state="damaged", bytes=_size_bytes(path))
-        for path in sorted(folder.glob("spool-*.damaged"))
+        for path in paths
+        if path.suffix == ".damaged"
     ]
     return found
+
+
+def total(files: Iterable[SpoolFile]) -> dict[str, Any]:
+    """Sums over files, and the oldest."""
+    known = list(files)
+    stamps = [it.oldest_received_at_ms for it in known if it.oldest_received_at_ms is not None]
+    return {
+        "files": len(known),
+        "entries": sum(it.entries or 0 for it in known),
+        "bytes": sum(it.bytes for it in known),
+        "set_aside": sum(it.set_aside or 0 for it in known),
+        "oldest_received_at_ms": min(stamps, default=None),
+    }
 
 
 def rows(path: Path, *, aside: bool = False) -> Iterator[tuple[Row, str | None]]:
@@ -97,6 +125,8 @@ def _is_locked(lock: Path) -> bool:
         descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except PermissionError:
+        return True  # whoever may look at it can say; not adopting it is the safe guess
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

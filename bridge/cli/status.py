@@ -11,7 +11,7 @@ import click
 from bridge.cli import namespace, options, overview, report, spool_reading, when
 from bridge.cli.namespace import Namespace
 from bridge.cli.overview import Group, Ingress, Overview
-from bridge.errors import RedisUnavailableError, UsageError
+from bridge.errors import BridgeError, RedisUnavailableError, UsageError
 from bridge.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,7 +69,11 @@ class Status:
         self._partitions = partitions
         self.away = away
         self._folder = settings.spool_path
-        self._files = spool_reading.files(self._folder)
+        self._spool: dict[str, Any] = {"folder": str(self._folder), "error": None}
+        try:
+            self._spool |= spool_reading.total(spool_reading.files(self._folder))
+        except BridgeError as error:
+            self._spool |= dict.fromkeys(spool_reading.total(())) | {"error": str(error)}
 
     def document(self) -> dict[str, Any]:
         """As docs/commands.md has it."""
@@ -85,13 +89,7 @@ class Status:
             "groups": [] if seen is None else [_group(each) for each in seen.groups],
             "ingresses": [] if seen is None else [_ingress(each) for each in seen.ingresses],
             "quarantine": {"entries": seen and seen.quarantined},
-            "spool": {
-                "folder": str(self._folder),
-                "entries": sum(each.entries or 0 for each in self._files),
-                "bytes": sum(each.bytes for each in self._files),
-                "set_aside": sum(each.set_aside or 0 for each in self._files),
-                "files": len(self._files),
-            },
+            "spool": self._spool,
         }
 
     def _redis(self) -> dict[str, Any]:
@@ -112,7 +110,7 @@ class Status:
     def tables(self, by_partition: bool) -> list[RenderableType]:
         """The same for people."""
         document = self.document()
-        spool = document["spool"]
+        spool = self._spool
         found: list[RenderableType] = []
         if self._seen is not None:
             found.append(_facts(document, self._seen))
@@ -121,7 +119,8 @@ class Status:
                 found += [_partitions_table(each) for each in self._seen.groups]
             found.append(_ingresses_table(self._seen))
         found.append(
-            f"spool here: {spool['entries']} entries, {spool['bytes']} bytes in {spool['folder']}"
+            spool["error"]
+            or f"spool here: {spool['entries']} entries, {spool['bytes']} bytes in {self._folder}"
         )
         return found
 

@@ -12,6 +12,7 @@ import click
 from bridge.cli import namespace, options, report, selection, spool_reading, when
 from bridge.cli.namespace import Namespace
 from bridge.contract import partition_of
+from bridge.errors import BridgeError
 
 if TYPE_CHECKING:
     from bridge.cli.ledger import Record
@@ -104,7 +105,12 @@ class Trace:
         from bridge.publisher import Arrival
         from bridge.spool_row import UnreadableRowError, to_record
 
-        for file in spool_reading.files(folder):
+        try:
+            files = spool_reading.files(folder)
+        except BridgeError as error:
+            click.echo(f"nb-bridge: {error}", err=True)
+            return
+        for file in files:
             if not file.entries:
                 continue
             try:
