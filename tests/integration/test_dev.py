@@ -31,6 +31,12 @@ READY = "Ctrl-C ends it"
 needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
+@pytest.fixture(autouse=True)
+def _any_admin_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual ones are for one dev on a machine; tests run side by side."""
+    monkeypatch.setenv("NB_BRIDGE_ADMIN_PORT", "0")
+
+
 def start(
     programs: Programs, *arguments: str, port: int | None = None, name: str = "dev"
 ) -> Program:
