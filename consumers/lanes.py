@@ -12,6 +12,7 @@ from collections import deque
 from itertools import count
 
 from bridge.contract import entry_order
+from consumers.attempts import NO_ATTEMPT
 from consumers.partition import Item, Lane, LaneState, Partition
 
 
@@ -20,6 +21,10 @@ class Lanes:
 
     def __init__(self) -> None:
         self._ready: deque[Lane] = deque()
+        # Lanes whose head failed before: they take turns with the others, or few good devices
+        # would wait behind thousands of bad ones wherever little may start (the brake).
+        self._again: deque[Lane] = deque()
+        self._turn_of_again = False
         self._suspects: deque[Lane] = deque()
         self._waiting: list[tuple[float, int, Lane]] = []
         self._tie = count()
@@ -58,7 +63,7 @@ class Lanes:
     def next(self, now_s: float) -> Lane | None:
         """The next lane whose head may start now; it is running from here on."""
         self.wake(now_s)
-        queue = self._suspects if _has_next(self._suspects) else self._ready
+        queue = self._next_queue()
         if self._alone or (queue is self._suspects and self.running):
             return None  # nothing else starts until the suspects are through, each alone
         lane = queue.popleft() if _has_next(queue) else None
@@ -161,7 +166,7 @@ class Lanes:
     @property
     def ready(self) -> int:
         """Lanes that could start now (some may turn out to be lost)."""
-        return len(self._ready) + len(self._suspects)
+        return len(self._ready) + len(self._again) + len(self._suspects)
 
     @property
     def waiting(self) -> int:
@@ -182,11 +187,25 @@ class Lanes:
             heapq.heappush(self._waiting, (lane.head.due_s, next(self._tie), lane))
             return
         lane.state = LaneState.READY
-        queue = self._suspects if lane.head.attempts.suspect else self._ready
+        queue = self._queue_of(lane.head)
         if first:
             queue.appendleft(lane)
         else:
             queue.append(lane)
+
+    def _queue_of(self, head: Item) -> deque[Lane]:
+        if head.attempts is NO_ATTEMPT:
+            return self._ready
+        return self._suspects if head.attempts.suspect else self._again
+
+    def _next_queue(self) -> deque[Lane]:
+        if _has_next(self._suspects):
+            return self._suspects
+        self._turn_of_again = not self._turn_of_again
+        first, second = self._ready, self._again
+        if self._turn_of_again:
+            first, second = second, first
+        return first if _has_next(first) else second
 
     def _continue(self, lane: Lane) -> None:
         if lane.items:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.attempts import Attempts
+from consumers.attempts import NO_ATTEMPT, Attempts
 from consumers.lanes import Lanes
 from consumers.partition import Item, Lane, Partition
 from entries import item, partition
@@ -18,7 +18,7 @@ def fill(lanes: Lanes, where: Partition, *names: str) -> list[Item]:
     """Entries named `device` or `device!` (a suspect), in this order."""
     made = []
     for name in names:
-        attempts = Attempts(suspect=name.endswith("!"))
+        attempts = Attempts(suspect=True) if name.endswith("!") else NO_ATTEMPT
         one = item(name.rstrip("!"), attempts=attempts)
         lanes.add(where, one)
         made.append(one)
@@ -140,6 +140,15 @@ def test_entries_are_rewound_before_a_head_that_does_not_run() -> None:
     lanes.add(where, newer)
     lanes.add(where, older, rewound=True)
     assert start(lanes).head is older
+
+
+def test_devices_that_failed_before_take_turns_with_the_others() -> None:
+    """Where little may start, a good device must not wait behind thousands of bad ones."""
+    lanes, where = Lanes(), partition()
+    for n in range(5):
+        lanes.add(where, item(f"bad{n}", attempts=Attempts(count=0, due_ms=1)))
+    fill(lanes, where, "good0", "good1")
+    assert sorted(devices(lanes)[:4]) == ["bad0", "bad1", "good0", "good1"]
 
 
 # --- suspects
