@@ -238,6 +238,7 @@ class Ingress:
         return {
             "url": self.callback_url,
             "version": __version__,
+            "partitions": self._settings.partitions,
             "started_at_ms": self._started_at_ms,
             "path": self._keeping.path,
             "pressure": self._keeping.pressure,

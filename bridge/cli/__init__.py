@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "quarantine": "Bodies that are no notification: list, show, mend and replay, drop.",
     "spool": "The queue on this machine's disk: status, export, import, drain.",
     "groups": "Consumer groups: list, retire, restore, pause, resume.",
+    "partitions": "Change into how many streams devices are spread.",
     "settings": "Show every setting: variable, value, default, source.",
     "receivers": "List the receivers that installed packages offer.",
 }

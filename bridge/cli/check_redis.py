@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,12 +42,11 @@ class Server:
 
 async def check(connected: Namespace, settings: Settings) -> list[Finding]:
     """Everything that is to be found there. Raises what `Link.run` raises."""
-    nodes = await connected.link.nodes(timeout_s=TIMEOUT_S)
     findings = [await _reachable(connected)]
-    for node in nodes:
-        server = await _server(node)
-        for finding in _of_server(server, connected, settings, len(nodes)):
-            if len(nodes) > 1:
+    servers = await _servers(connected.link)
+    for server in servers:
+        for finding in _of_server(server, connected, settings, len(servers)):
+            if len(servers) > 1:
                 finding = Finding(
                     name=finding.name,
                     level=finding.level,
@@ -76,15 +76,21 @@ def _of_server(
 # --- one server
 
 
-async def _server(node: Link) -> Server:
-    info = await node.one(command("INFO"), timeout_s=TIMEOUT_S)
-    try:
-        config = await node.one(command("CONFIG", "GET", "*"), timeout_s=TIMEOUT_S)
-    except RedisUnavailableError:  # NOPERM counts as that
-        config = None
-    readable = isinstance(config, list)
-    pairs = {told(k): told(v) for k, v in fields_of(config).items()} if readable else None
-    return Server(info=overview.server_facts(info), config=pairs)
+async def _servers(link: Link) -> list[Server]:
+    infos = await link.everywhere(command("INFO"), timeout_s=TIMEOUT_S)
+    configs: list[Any] = [None] * len(infos)
+    with contextlib.suppress(RedisUnavailableError):  # NOPERM counts as that
+        configs = await link.everywhere(command("CONFIG", "GET", "*"), timeout_s=TIMEOUT_S)
+    return [
+        Server(info=overview.server_facts(info), config=_settings_of(config))
+        for info, config in zip(infos, configs, strict=False)
+    ]
+
+
+def _settings_of(config: Any) -> Mapping[str, str] | None:
+    if not isinstance(config, list):
+        return None
+    return {told(name): told(value) for name, value in fields_of(config).items()}
 
 
 async def _reachable(connected: Namespace) -> Finding:

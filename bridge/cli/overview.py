@@ -125,6 +125,12 @@ def server_facts(info: Any) -> dict[str, str]:
     return {name: text for name, _, text in lines}
 
 
+async def ingresses_of(namespace: Namespace) -> list[Ingress]:
+    """Every ingress that told of itself in the last hour."""
+    beats = await namespace.get(command("HGETALL", namespace.keys.ingresses))
+    return _ingresses(beats, await namespace.now_ms())
+
+
 def _ingresses(beats: Sequence[bytes], now_ms: int) -> list[Ingress]:
     found = []
     for name, raw in fields_of(beats).items():

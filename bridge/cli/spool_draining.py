@@ -13,11 +13,11 @@ from typing import Final
 from bridge.cli import selection
 from bridge.cli.namespace import Namespace
 from bridge.cli.publishing import publisher_for
-from bridge.drainer import Drainer
-from bridge.intake import Intake
+from bridge.keeping import Keeping
 from bridge.settings import Settings
 from bridge.spool import Spool
 
+NO_LIMIT_S: Final = 30 * 86400.0
 _SHOW_S: Final = 0.2
 
 
@@ -26,28 +26,28 @@ async def drain(connected: Namespace, settings: Settings) -> int:
 
     Returns how many entries are left; they stay on the disk.
     """
-    clock = asyncio.get_running_loop().time
-    spool = Spool(settings.spool_path, max_bytes=settings.spool_max_bytes)
-    timeout_s = settings.publish_timeout_s
-    publisher = publisher_for(connected, settings)
-    intake = Intake(publisher, spool, timeout_s=timeout_s, clock=clock)
-    drainer = Drainer(intake, spool, publisher, publish_timeout_s=timeout_s, clock=clock)
-    await spool.open()
-    working = [asyncio.create_task(spool.run()), asyncio.create_task(drainer.run())]
-    finishing = asyncio.create_task(drainer.finish())
+    keeping = Keeping(
+        publisher_for(connected, settings),
+        Spool(settings.spool_path, max_bytes=settings.spool_max_bytes),
+        publish_timeout_s=settings.publish_timeout_s,
+        clock=asyncio.get_running_loop().time,
+    )
+    await keeping.open()
+    works = [asyncio.create_task(work) for work in keeping.works().values()]
+    finishing = asyncio.create_task(keeping.finish(timeout_s=NO_LIMIT_S))
     try:
-        await _watch(lambda: spool.outstanding, [finishing, *working])
+        await _watch(lambda: keeping.outstanding, [finishing, *works])
     finally:
-        for task in (finishing, *working):
+        for task in (finishing, *works):
             task.cancel()
-        await asyncio.gather(finishing, *working, return_exceptions=True)
-        left = spool.outstanding
-        await spool.close()
+        await asyncio.gather(finishing, *works, return_exceptions=True)
+        left = keeping.outstanding
+        await keeping.close()
     return left
 
 
 async def _watch(left: Callable[[], int], tasks: list[asyncio.Task[None]]) -> None:
-    """Returns when one of `tasks` has ended; raises what it raised."""
+    """Shows how it gets on, until one of `tasks` has ended."""
     total = left()
     with selection.progress(total, "draining") as advance:
         shown = 0
@@ -60,4 +60,5 @@ async def _watch(left: Callable[[], int], tasks: list[asyncio.Task[None]]) -> No
             advance(published - shown)
             shown = published
     for task in ended:
-        task.result()
+        if not task.cancelled():
+            task.result()

@@ -185,7 +185,7 @@ def _group(group: Group) -> dict[str, Any]:
 
 
 def _ingress(ingress: Ingress) -> dict[str, Any]:
-    wanted = ("url", "version", "started_at_ms", "path", "pressure", "spool_entries")
+    wanted = ("url", "version", "started_at_ms", "partitions", "path", "pressure", "spool_entries")
     return {
         "name": ingress.name,
         "silent": ingress.is_silent,
