@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bridge import clock, logs, metrics
 from bridge.backoff import Backoff
-from bridge.contract import Keys, NewerContractError, entry_order
+from bridge.contract import Keys, NewerContractError
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Link, Refused, Script, command
 from consumers.attempts import NO_ATTEMPT, Attempts
@@ -148,9 +148,12 @@ class Fetcher:
         # acknowledged entries may be pending again. This reply is forgotten with the rest: the
         # pending list is read from the start, and what is in the window is skipped.
         self._generation = self._link.generation
-        self._rereading = set(self._owned.values())
-        for partition in self._rereading:
-            partition.cursor = FROM_THE_START
+        for partition in self._owned.values():
+            self._read_again(partition)
+
+    def _read_again(self, partition: Partition) -> None:
+        self._rereading = {each for each in self._rereading if not each.lost} | {partition}
+        partition.cursor = FROM_THE_START
 
     def _room(self, partition: Partition) -> tuple[int, int]:
         """What may be fetched now: entries, bytes."""
@@ -167,7 +170,8 @@ class Fetcher:
             self._keys.retry(number, self._group),
         )
         from_ = b">" if partition.cursor is None else partition.cursor
-        return FETCH.call(keys, (partition.token, self._group, CONSUMER, from_, *room))
+        fixed = (partition.token, self._group, CONSUMER, from_)
+        return FETCH.call(keys, (*fixed, *room, partition.delivered))
 
     def _refused(self, partition: Partition, reply: Refused) -> None:
         # NOGROUP, WRONGTYPE, a script error: whatever it is, acquiring anew puts it right or says
@@ -178,9 +182,18 @@ class Fetcher:
         self._on_lost(partition)
 
     def _take(
-        self, partition: Partition, room: tuple[int, int], entries: list[Any], records: list[Any]
+        self,
+        partition: Partition,
+        room: tuple[int, int],
+        entries: list[Any],
+        records: list[Any],
+        delivered: bytes,
     ) -> None:
         pending = partition.cursor is not None
+        if not pending and delivered != partition.delivered:
+            # A fetch that was given up long ago arrived after all, and what it took is pending.
+            self._read_again(partition)
+            return
         for i, (entry_id, fields) in enumerate(entries):
             if pending:
                 partition.cursor = entry_id
@@ -200,11 +213,9 @@ class Fetcher:
             was_cut = len(entries) >= room[0] or bytes_ >= room[1]
             # Nobody listens for a partition without room: look again when there is some.
             partition.may_have_more = was_cut or not self._has_room(partition)
-        elif entries:
-            # More may have been delivered than we heard of; the bell must not ring for that.
-            partition.delivered = max(partition.delivered, entries[-1][0], key=entry_order)
-        else:
+        elif not entries:
             partition.cursor = None
+            partition.delivered = delivered
             partition.trusted = True
             self._rereading.discard(partition)
             partition.may_have_more = True

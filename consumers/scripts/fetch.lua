@@ -4,16 +4,36 @@
 -- ARGV 1 token "worker:epoch"  2 group  3 consumer
 --      4 from: ">" for new entries, else an id: pending entries after it
 --      5 most entries  6 bytes of bodies after which to stop
+--      7 last-delivered-id of the group as the owner knows it; compared for new entries only
 --
--- Returns {entries, records}: entries as XREADGROUP gives them ({id, {field, value, …}}, the
--- fields nil where the entry was deleted while pending); records is empty for new entries, else
--- the attempt record of each entry or nil. Error FENCED when the lease is not ours.
+-- Returns {entries, records, last-delivered-id}: entries as XREADGROUP gives them ({id, {field,
+-- value, …}}, the fields nil where the entry was deleted while pending); records is empty for new
+-- entries, else the attempt record of each entry or nil; the last-delivered-id as it was before.
+-- Where that is not the one the owner knows, no new entries are read. Error FENCED when the lease
+-- is not ours.
 --
 -- Atomic because an entry must not enter the pending list on behalf of a worker that lost the
--- lease: its successor may have read that list already. Reads in steps, so that a few long bodies
--- do not make the reply long.
+-- lease: its successor may have read that list already. Nor without its owner's knowing: a call
+-- that was given up may arrive after the pending list was read again over another connection. Then
+-- new entries would be read past those that it took. Reads in steps, so that a few long bodies do
+-- not make the reply long.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED the lease of ' .. KEYS[1] .. ' is not ours')
+end
+
+local delivered
+-- pcall: where there is no stream, XREADGROUP has the better word for it.
+for _, group in ipairs(redis.pcall('XINFO', 'GROUPS', KEYS[2])) do
+  local info = {}
+  for i = 1, #group, 2 do
+    info[group[i]] = group[i + 1]
+  end
+  if info['name'] == ARGV[2] then
+    delivered = info['last-delivered-id']
+  end
+end
+if ARGV[4] == '>' and delivered and delivered ~= ARGV[7] then
+  return {{}, {}, delivered}
 end
 
 local STEP = 64
@@ -45,4 +65,4 @@ if ARGV[4] ~= '>' then
     records[i] = redis.call('HGET', KEYS[3], entry[1])
   end
 end
-return {entries, records}
+return {entries, records, delivered}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import redis.exceptions
 
 import servers
 from bridge.contract import DeadLetter, EntryId, entry_order
@@ -61,13 +62,29 @@ class Partition:
         return await self.call(RENEW, (self.lease,), (self.token, ttl_ms))
 
     async def fetch(
-        self, *, after: bytes | None = None, most: int = 100, max_bytes: int = 10**6
+        self,
+        *,
+        after: bytes | None = None,
+        most: int = 100,
+        max_bytes: int = 10**6,
+        delivered: bytes | None = None,
     ) -> Any:
         keys = (self.lease, self.stream, self.retry)
         from_ = b">" if after is None else after
-        return await self.call(
-            FETCH, keys, (self.token, self.group, CONSUMER, from_, most, max_bytes)
+        known = await self.delivered() if delivered is None else delivered
+        reply = await self.call(
+            FETCH, keys, (self.token, self.group, CONSUMER, from_, most, max_bytes, known)
         )
+        return reply if isinstance(reply, Refused) or delivered is not None else reply[:2]
+
+    async def delivered(self) -> bytes:
+        """Last-delivered-id of the group; 0-0 where there is none."""
+        try:
+            groups = await self.client.xinfo_groups(self.stream)
+        except redis.exceptions.ResponseError:
+            return b"0-0"
+        found = [each for each in groups if each["name"] == self.group.encode()]
+        return found[0]["last-delivered-id"] if found else b"0-0"
 
     async def settle(
         self,
@@ -295,6 +312,21 @@ async def test_an_entry_deleted_while_pending_comes_without_fields(real: Partiti
     entries, records = await real.fetch(after=b"0-0")
     assert entries[0] == [ids[0], None]
     assert len(records) == len(entries) == 2
+
+
+@pytest.mark.real
+async def test_new_entries_are_fetched_only_by_who_knows_what_was_delivered(
+    real: Partition,
+) -> None:
+    await real.acquire()
+    ids = await real.add(3)
+    assert [each[0] for each in (await real.fetch(delivered=b"0-0", most=1))[0]] == ids[:1]
+    assert await real.fetch(delivered=b"0-0") == [[], [], ids[0]]
+    assert await real.pending() == ids[:1]
+    entries, records, delivered = await real.fetch(delivered=b"0-0", after=b"0-0")
+    assert ([each[0] for each in entries], records, delivered) == (ids[:1], [None], ids[0])
+    entries, _, delivered = await real.fetch(delivered=ids[0])
+    assert ([each[0] for each in entries], delivered) == (ids[1:], ids[0])
 
 
 @pytest.mark.real

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.contract import Entry, Keys
+from bridge.contract import Entry, Keys, entry_order
 from bridge.link import Call, Refused
 from consumers.attempts import Attempts
 from consumers.fetcher import Doorbell, Fetcher
@@ -29,10 +29,23 @@ class Server:
         self.answers: asyncio.Queue[list[Any]] = asyncio.Queue()
         self.bells: list[dict[str, Any]] = []
         self.rings: asyncio.Queue[Any] = asyncio.Queue()
+        self.delivered: dict[Any, bytes] = {}
+        """Last-delivered-id of each stream, where it is not 0-0."""
 
     async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
         self.fetches.append(list(calls))
-        return await self.answers.get()
+        replies = await self.answers.get()
+        return [self._completed(*each) for each in zip(calls, replies, strict=True)]
+
+    def _completed(self, call: Call, reply: Any) -> Any:
+        """Tests give entries and records; the last-delivered-id follows from what they gave."""
+        if isinstance(reply, Refused):
+            return reply
+        (entries, records), stream = reply, call.args[4]
+        before = self.delivered.get(stream, b"0-0")
+        ids = [before, *(entry_id for entry_id, _ in entries)]
+        self.delivered[stream] = max(ids, key=entry_order)
+        return [entries, records, before]
 
     async def one(self, call: Call, *, timeout_s: float) -> Any:
         words = call.args[call.args.index("STREAMS") + 1 :]
@@ -248,6 +261,35 @@ async def test_what_a_lost_answer_delivered_does_not_ring_the_bell(bench: Make) 
     await it.answered([[], []])
     await it.answered([[], []])
     assert it.server.bells[-1] == {KEYS.stream(1): b"10-0"}
+
+
+async def test_new_entries_are_not_read_past_those_that_a_stray_fetch_took(bench: Make) -> None:
+    it = bench(1)
+    await it.read_pending()
+    it.server.rings.put_nowait(None)
+    it.server.delivered[KEYS.stream(1)] = b"1-0"  # a call that was given up long ago arrives
+    await it.answered([[], []])
+    await it.answered([[raw(b"1-0")], [None]])
+    await it.answered([[], []])
+    await it.answered([[raw(b"2-0")], []])
+    assert [it.server.asked_from(n)[0] for n in (-4, -3, -2, -1)] == [b">", b"0-0", b"1-0", b">"]
+    assert in_order(it, 1) == [b"1-0", b"2-0"]
+
+
+async def test_where_the_server_was_set_back_it_is_believed(bench: Make) -> None:
+    """Else the worker would read what is pending again and again."""
+    it = bench(1)
+    await it.read_pending()
+    it.server.rings.put_nowait(None)
+    await it.answered([[raw(b"9-0")], []])
+    it.server.rings.put_nowait(None)
+    it.server.delivered[KEYS.stream(1)] = b"5-0"
+    await it.answered([[], []])
+    await it.answered([[raw(b"9-0")], [None]])
+    it.server.delivered[KEYS.stream(1)] = b"5-0"
+    await it.answered([[], []])
+    await it.answered([[], []])
+    assert it.server.bells[-1] == {KEYS.stream(1): b"5-0"}
 
 
 # --- the doorbell
