@@ -53,6 +53,8 @@ class Calls:
         self._shared = shared
         self._timeout_s = timeout_s
         self._running: dict[int, _Call] = {}
+        self.stuck = 0
+        """Calls beyond their time that still run: threads, and coroutines that will not end."""
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="handler")
         self._log = logs.get("calls").bind(group=group)
         self._in_flight = metrics.in_flight.labels(group)
@@ -93,6 +95,7 @@ class Calls:
         finally:
             del self._running[slot]
             self._shared.end(slot)
+            self.stuck -= call.is_overdue
         while task.cancelling():  # whatever the handler made of its cancellation
             task.uncancel()
         return ABANDONED if delivery.lost else outcome
@@ -117,6 +120,7 @@ class Calls:
                 overdue_threads += 1
             if not call.is_overdue:
                 call.is_overdue = True
+                self.stuck += 1
                 if call.task is None:
                     self._tell_overdue(call.delivery)
                 else:

@@ -32,7 +32,7 @@ class Lanes:
         self._orphans: dict[tuple[int, str], Lane] = {}
         self._behind_orphans: dict[tuple[int, str], Lane] = {}
         self.running = 0
-        self._alone = False
+        self._alone: Lane | None = None
 
     # --- coming in
 
@@ -60,15 +60,18 @@ class Lanes:
 
     # --- going out
 
-    def next(self, now_s: float) -> Lane | None:
-        """The next lane whose head may start now; it is running from here on."""
+    def next(self, now_s: float, *, stuck: int = 0) -> Lane | None:
+        """The next lane whose head may start now; it is running from here on.
+
+        `stuck` of those that run may never end, and are not waited for.
+        """
         self.wake(now_s)
         queue = self._next_queue()
-        if self._alone or (queue is self._suspects and self.running):
+        if (self._alone or queue is self._suspects) and self.running > stuck:
             return None  # nothing else starts until the suspects are through, each alone
         lane = queue.popleft() if _has_next(queue) else None
-        self._alone = lane is not None and queue is self._suspects
         if lane is not None:
+            self._alone = lane if queue is self._suspects else None
             lane.state = LaneState.RUNNING
             self.running += 1
         return lane
@@ -215,7 +218,8 @@ class Lanes:
 
     def _leave(self, lane: Lane) -> None:
         self.running -= 1
-        self._alone = False
+        if self._alone is lane:
+            self._alone = None
 
     def _open(self, lane: Lane) -> None:
         key = lane.partition.number, lane.device

@@ -147,7 +147,7 @@ class Runner:
             if self._brake.is_on and not await self._may_probe(slot):
                 continue
             now_s = clock.boottime_s()
-            lane = self._lanes.next(now_s)
+            lane = self._lanes.next(now_s, stuck=self._calls.stuck)
             if lane is None:
                 await self._wait_for_work()
                 continue
@@ -212,7 +212,10 @@ class Runner:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
+            stuck = self._calls.stuck
             self._calls.look(clock.boottime_s())
+            if self._calls.stuck > stuck:
+                self.kick()  # suspects wait for them no longer
             self._aftermath.publish_counts()
 
     # --- one delivery

@@ -168,6 +168,37 @@ def test_a_suspect_starts_only_when_nothing_runs_and_nothing_starts_beside_it() 
     assert devices(lanes) == ["b"]
 
 
+def test_a_suspect_does_not_wait_for_what_may_never_end_and_stays_alone_when_it_does() -> None:
+    lanes, where = Lanes(), partition()
+    fill(lanes, where, "hangs")
+    hanging = start(lanes)
+    fill(lanes, where, "s!", "a")
+    assert lanes.next(0) is None
+    suspect = lanes.next(0, stuck=1)
+    assert suspect is not None
+    assert suspect.device == "s"
+    lanes.finished(hanging)
+    assert lanes.next(0) is None
+    lanes.finished(suspect)
+    assert devices(lanes) == ["a"]
+
+
+def test_a_suspect_that_may_never_end_does_not_hold_the_others_up() -> None:
+    lanes, where = Lanes(), partition()
+    fill(lanes, where, "s!", "t!", "a", "b")
+    start(lanes)
+    assert lanes.next(0) is None
+    second = lanes.next(0, stuck=1)
+    assert second is not None
+    assert second.device == "t"
+    assert lanes.next(0, stuck=1) is None
+    lanes.finished(second)
+    for device in ("a", "b"):
+        lane = lanes.next(0, stuck=1)
+        assert lane is not None
+        assert lane.device == device
+
+
 def test_suspects_run_one_after_the_other() -> None:
     lanes, where = Lanes(), partition()
     fill(lanes, where, "s!", "t!", "a")

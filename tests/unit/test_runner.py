@@ -357,6 +357,26 @@ async def test_a_sync_handler_that_takes_too_long_keeps_its_device_closed(
     await wait_until(lambda: overdue() == 0, "the overdue handler to be through")
 
 
+async def test_a_handler_that_never_ends_does_not_stop_the_suspects_and_all_behind_them(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    go_on = threading.Event()
+
+    def handle() -> None:
+        if request.json["deviceId"] == "hangs":
+            assert go_on.wait(30)
+
+    it = bench(handle, timeout_s=0.01)
+    try:
+        it.add("hangs")
+        await wait_until(lambda: list(it.shared.running()))
+        it.add("suspect", attempts=Attempts(suspect=True))
+        it.add("another")
+        await wait_until(lambda: len(it.recorder.handled_ids) == 2)
+    finally:
+        go_on.set()
+
+
 async def test_retries_that_are_due_together_start_together(
     bench: Make, wait_until: WaitUntil
 ) -> None:
