@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def queries() -> Iterator[tuple[str, str]]:
             yield "ScaledObject", trigger["metadata"]["query"]
 
 
+@cache
 def known() -> dict[str, frozenset[str]]:
     recorded = {rule["record"]: names(rule["expr"]).grouped for rule in RULES if "record" in rule}
     return {**exposed(), **recorded}
