@@ -210,7 +210,7 @@ class Worker:
             await first.close()
         try:
             await _maybe_await(getattr(self._receiver, "setup", None))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             name = type(self._receiver).__name__
             raise ReceiverError(f"{name}.setup failed: {type(error).__name__}: {error}") from error
 
