@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from bridge.contract import Entry
-from evidence import Acquired, Appended, Emptied, Recorded, Written
+from evidence import Acquired, Appended, Emptied, Recorded, Registered, Written
 
 Command = list[bytes]
 _PARKED: Final = "parked"
@@ -95,6 +95,9 @@ class _Reader:
             if name.upper() in (b"FLUSHALL", b"FLUSHDB"):
                 self._lists.clear()
                 yield Emptied()
+            elif name.upper() == b"SADD" and words[0].endswith(b":groups"):
+                for group in words[1:]:
+                    yield Registered(group=group.decode())
             elif words and (key := _KEY.match(words[0])) is not None:
                 yield from self._read(name.upper(), words, key, done)
         for (group, partition, entry), outcome in done.items():

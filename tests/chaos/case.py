@@ -15,6 +15,7 @@ from evidence import (
     Emptied,
     Evidence,
     Recorded,
+    Registered,
 )
 
 NEVER: Final = float("inf")
@@ -57,6 +58,7 @@ class Case:
         self.recorded: dict[tuple[str, int, str], tuple[int, str]] = {}
         self.acquired: dict[tuple[str, int, int], int] = {}
         self.emptied: list[int] = []
+        self.registered: dict[str, list[int]] = defaultdict(list)
         for place, one in enumerate(self.evidence.written):
             match one:
                 case Appended():
@@ -67,6 +69,8 @@ class Case:
                     self.recorded.setdefault(key, (place, one.outcome))
                 case Acquired():
                     self.acquired[one.group, one.partition, one.epoch] = place
+                case Registered():
+                    self.registered[one.group].append(place)
                 case Emptied():
                     self.emptied.append(place)
 
@@ -94,12 +98,16 @@ class Case:
         return NEVER if found is None else found[0]
 
     def is_forgotten(self, group: str, notification: str) -> bool:
-        """Whether Redis lost it before its outcome was recorded."""
+        """Whether Redis lost it before its outcome was recorded, or had lost the group before."""
         return any(
-            place < emptied < self.recorded_at(group, entry)
+            not self._is_registered(group, place)
+            or any(place < emptied < self.recorded_at(group, entry) for emptied in self.emptied)
             for place, entry in self.appended[notification]
-            for emptied in self.emptied
         )
+
+    def _is_registered(self, group: str, place: int) -> bool:
+        since = max((emptied for emptied in self.emptied if emptied < place), default=-1)
+        return any(since < registered < place for registered in self.registered[group])
 
     def ended_ns(self, delivery: Delivery) -> float:
         """When a delivery ended with an outcome, as far as the handler says; `NEVER` if not."""

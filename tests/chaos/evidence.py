@@ -95,12 +95,19 @@ class Acquired:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A group was registered: from here on nothing is trimmed that it has not handled."""
+
+    group: str
+
+
 @dataclass(frozen=True, slots=True)
 class Emptied:
-    """Redis lost everything it had."""
+    """Redis lost everything it had, its registered groups too."""
 
 
-Written = Appended | Recorded | Acquired | Emptied
+Written = Appended | Recorded | Acquired | Registered | Emptied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

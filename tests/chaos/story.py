@@ -9,7 +9,17 @@ from dataclasses import replace
 from typing import Any
 
 import checker
-from evidence import Acquired, Appended, Attempt, Delivery, Disturbance, Evidence, Exit, Recorded
+from evidence import (
+    Acquired,
+    Appended,
+    Attempt,
+    Delivery,
+    Disturbance,
+    Evidence,
+    Exit,
+    Recorded,
+    Registered,
+)
 
 GROUP = "g"
 EPOCH = 100
@@ -22,6 +32,7 @@ class Story:
     def __init__(self) -> None:
         self.evidence = Evidence(groups=(GROUP,), max_attempts=3)
         self.now_ns = 10_000_000_000
+        self.registers()
         self.acquires()
 
     def _tick(self) -> int:
@@ -65,6 +76,10 @@ class Story:
         )
         self.evidence.written.append(entry)
         return entry
+
+    def registers(self, group: str = GROUP) -> None:
+        """A worker of a group starts."""
+        self.evidence.written.append(Registered(group=group))
 
     def acquires(self, epoch: int = EPOCH) -> None:
         """A worker takes the lease."""

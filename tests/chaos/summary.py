@@ -16,6 +16,7 @@ class Summary(TypedDict):
     faults: dict[str, int]
     callbacks: dict[str, Any]
     groups: dict[str, dict[str, int]]
+    repeats_explained_by: dict[str, int]
     restarted_by_supervisor: int
     drained_s: float | None
 
@@ -37,6 +38,7 @@ def summarise(evidence: Evidence, *, drained_s: float | None) -> Summary:
             for share in (0.5, 0.99, 1.0)
             if times
         },
+        "slower_than_1_s": _slow(evidence),
         "answered_200": len(case.answered),
         "published": len(entries),
         "late": sum(entry.late for entry in entries),
@@ -45,8 +47,27 @@ def summarise(evidence: Evidence, *, drained_s: float | None) -> Summary:
         faults=dict(sorted(Counter(one.kind for one in evidence.disturbances).items())),
         callbacks=callbacks,
         groups={group: _of_group(case, group) for group in evidence.groups},
+        repeats_explained_by=dict(
+            Counter(kind for *_, causes in repeats(case) for kind in {it.kind for it in causes})
+        ),
         restarted_by_supervisor=sum(one.asked_ns is None for one in evidence.exits),
         drained_s=None if drained_s is None else round(drained_s, 1),
+    )
+
+
+def _slow(evidence: Evidence) -> int:
+    """Answers that took over a second although nobody touched the ingress or its disk."""
+    return sum(
+        attempt.answer == 200
+        and attempt.answered_ns - attempt.sent_ns > 10**9
+        and not any(
+            one.target in (attempt.program, "*")
+            and one.kind in ("freeze_ingress", "disk_error", "stall")
+            and one.began_ns <= attempt.answered_ns
+            and one.ended_ns >= attempt.sent_ns
+            for one in evidence.disturbances
+        )
+        for attempt in evidence.attempts
     )
 
 
@@ -72,13 +93,22 @@ def table(summary: Summary) -> str:
     callbacks = summary["callbacks"]
     rows: list[tuple[str, object]] = [("faults survived", sum(summary["faults"].values()))]
     rows += [(f"  {kind}", count) for kind, count in summary["faults"].items()]
-    for name in ("notifications", "requests", "answered_200", "published", "late"):
+    for name in (
+        "notifications",
+        "requests",
+        "answered_200",
+        "published",
+        "late",
+        "slower_than_1_s",
+    ):
         rows.append((name.replace("_", " "), callbacks[name]))
     rows += [(f"  answer {answer}", count) for answer, count in callbacks["answers"].items()]
     rows += [(f"  200 after, {name}", f"{ms} ms") for name, ms in callbacks["answer_ms"].items()]
     for group, counts in summary["groups"].items():
         rows.append((f"group {group}", ""))
         rows += [(f"  {name.replace('_', ' ')}", count) for name, count in counts.items()]
+    rows.append(("repeats explained by (several may)", ""))
+    rows += [(f"  {kind}", count) for kind, count in summary["repeats_explained_by"].items()]
     rows.append(("restarted by the supervisor", summary["restarted_by_supervisor"]))
     rows.append(("drained after", f"{summary['drained_s']} s"))
     return "\n".join(f"{name:34}{value!s:>12}" for name, value in rows)

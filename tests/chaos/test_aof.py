@@ -13,7 +13,7 @@ from bridge.contract import EntryId, Keys
 from bridge.embedded import EmbeddedServer
 from consumers import netstrings
 from entries import entry
-from evidence import Acquired, Appended, Emptied, Recorded
+from evidence import Acquired, Appended, Emptied, Recorded, Registered
 
 pytestmark = pytest.mark.real
 
@@ -70,6 +70,7 @@ def handled(entry_id: bytes) -> Recorded:
 
 
 def test_entries_leases_and_outcomes(writer: Writer) -> None:
+    writer.client.sadd(KEYS.groups, GROUP)
     first, second = writer.add("d"), writer.add("e")
     writer.make_pending()
     writer.client.set(KEYS.lease(2, GROUP), "worker:77", px=10_000)
@@ -78,7 +79,8 @@ def test_entries_leases_and_outcomes(writer: Writer) -> None:
         both.xack(KEYS.stream(2), GROUP, second)
         both.xadd(KEYS.dead(2, GROUP), {"dead_reason": "rejected", "dead_entry": second})
         both.execute()
-    one, other, *rest = writer.read()
+    group, one, other, *rest = writer.read()
+    assert group == Registered(group=GROUP)
     assert isinstance(one, Appended)
     assert isinstance(other, Appended)
     assert (one.entry, one.device, one.partition) == (first.decode(), "d", 2)

@@ -39,9 +39,17 @@ def test_published_and_never_delivered(story: Story) -> None:
 
 
 def test_handled_in_one_group_and_not_in_the_other(story: Story) -> None:
+    story.registers("h")
     story.goes_well("n1")
     story.evidence.groups = ("g", "h")
     assert story.broken == {"kept"}
+
+
+def test_a_group_that_comes_later_may_miss_what_the_others_were_done_with(story: Story) -> None:
+    story.goes_well("n1")
+    story.registers("h")
+    story.evidence.groups = ("g", "h")
+    assert story.broken == set()
 
 
 def test_acknowledged_without_a_delivery(story: Story) -> None:
@@ -60,6 +68,7 @@ def test_lost_by_an_emptied_redis_is_nobodys_fault(story: Story) -> None:
 
 def test_published_after_redis_was_emptied_and_lost_all_the_same(story: Story) -> None:
     story.evidence.written.append(Emptied())
+    story.registers()
     story.sent("n1")
     story.appended("n1")
     assert story.broken == {"kept"}
