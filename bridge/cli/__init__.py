@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "spool": "The queue on this machine's disk: status, export, import, drain.",
     "groups": "Consumer groups: list, retire, restore, pause, resume.",
     "partitions": "Change into how many streams devices are spread.",
+    "new": "Write the beginnings of a receiver's package.",
     "settings": "Show every setting: variable, value, default, source.",
     "receivers": "List the receivers that installed packages offer.",
 }

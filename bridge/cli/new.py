@@ -1,0 +1,80 @@
+"""`nb-bridge new receiver DIR`: the beginnings of a receiver's package.
+
+What is written is in `templates/`; names are all that is put into it.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+import sys
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Final
+
+import click
+
+from bridge import __version__
+from bridge.cli import shadowing
+from bridge.errors import UsageError
+
+# Template → where it goes, in the order people should read them.
+FILES: Final = {
+    "README.md": "README.md",
+    "receiver.py": "src/{module}/receiver.py",
+    "package.py": "src/{module}/__init__.py",
+    "test_receiver.py": "tests/test_receiver.py",
+    "pyproject.toml": "pyproject.toml",
+    "ci.yml": ".github/workflows/ci.yml",
+    "gitignore": ".gitignore",
+}
+
+
+@click.group(no_args_is_help=False)
+def command() -> None:
+    """Write the beginnings of something of your own."""
+
+
+@command.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def receiver(folder: Path) -> None:
+    """Write a small package with a typed handler, its entry point, its tests and a CI file to DIR,
+    which must be new or empty. It is named as DIR is.
+    """
+    name, module = names_for(folder.resolve().name)
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise UsageError(f"{folder} is not empty: name a new folder")
+        for template, place in FILES.items():
+            _write(folder / place.format(module=module), template, name=name, module=module)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written to: {error.strerror}") from error
+    click.echo(
+        f"{name} is in {folder}; go on with\n"
+        f"  cd {folder}\n"
+        "  pip install -e '.[test]'\n"
+        "  pytest\n"
+        f"  nb-bridge dev {name}"
+    )
+
+
+def names_for(folder: str) -> tuple[str, str]:
+    """Name of the distribution and of its module; `UsageError` where that can be no module."""
+    name = re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")
+    module = name.replace("-", "_")
+    taken = {*shadowing.DISTRIBUTIONS, *shadowing.OURS, *sys.stdlib_module_names, "tests", "flask"}
+    if not module.isidentifier() or keyword.iskeyword(module) or module in taken:
+        raise UsageError(
+            f"{folder!r} cannot be the name of a Python package of yours: choose another"
+        )
+    return name, module
+
+
+def _write(path: Path, template: str, *, name: str, module: str) -> None:
+    source = resources.files("bridge.cli") / "templates" / "receiver" / f"{template}.template"
+    text = Template(source.read_text(encoding="utf-8"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        text.substitute(name=name, module=module, version=__version__), encoding="utf-8"
+    )
