@@ -57,9 +57,12 @@ class SharedState:
     @staticmethod
     def create(*, concurrency: int) -> int:
         """Makes the memory and returns its file descriptor (inheritable, no name on disk)."""
-        with tempfile.TemporaryFile() as file:
-            file.truncate(_SLOTS_AT + concurrency * _SLOT.size)
-            fd = os.dup(file.fileno())
+        if hasattr(os, "memfd_create"):  # Linux; needs no folder that can be written
+            fd = os.memfd_create("nb-bridge-worker")
+        else:
+            with tempfile.TemporaryFile() as file:
+                fd = os.dup(file.fileno())
+        os.truncate(fd, _SLOTS_AT + concurrency * _SLOT.size)
         os.set_inheritable(fd, True)
         return fd
 
