@@ -1,88 +1,106 @@
 """A link to a Redis Cluster: each call goes to the node that owns its slot.
 
 Every key of a partition has the same hash tag, so a script call never crosses slots; only a batch
-of calls does, and it is split by node. Source: https://redis.io/docs/reference/cluster-spec/
+of calls does, and it is split by node. Source:
+https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
-from redis.asyncio import ConnectionPool
 from redis.crc import key_slot
 
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Health, Link, Refused, command
-
-Address = tuple[str, int]
+from bridge.link import Address, Call, Health, Link, Refused, command
 
 SLOTS: Final = 16384
 # A slot that moved is moved once more at most while we learn of it.
 MAX_ROUNDS: Final = 3
+# Half of a slot's keys are here and half are there. A script needs them all, so there is nothing
+# to ask the other node for; and of several calls none may be made before an earlier one.
+_MOVING_CODES: Final = frozenset(("ASK", "TRYAGAIN", "MOVED"))
 
 
 class ClusterLink(Link):
     """One connection per node, used by one call of `run` at a time.
 
     What holds for `Link` holds here, with two additions: calls for different nodes run side by
-    side, and a call whose slot is just being migrated is `Refused` with `ASK` or `TRYAGAIN`.
+    side, and while a slot of theirs is being moved, Redis counts as unavailable.
     """
 
     def __init__(
         self,
         seeds: Sequence[Address],
-        pool_for: Callable[[Address], ConnectionPool],
+        link_to: Callable[[Address], Link],
         health: Health | None = None,
     ) -> None:
+        super().__init__(None, health)
         self._seeds = list(seeds)
-        self._pool_for = pool_for
-        self._health = health
-        self._turn = asyncio.Lock()
+        self._link_to = link_to
         self._nodes: dict[Address, Link] = {}
         self._owners: list[Address | None] = [None] * SLOTS
         self._is_stale = True
-        self.generation = 0
+        self._past_generations = 0
+
+    @property
+    def generation(self) -> int:
+        """As `Link.generation`, for any of the nodes."""
+        return self._past_generations + sum(node.generation for node in self._nodes.values())
 
     async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
         """As `Link.run`, each call at its slot's owner."""
-        try:
-            async with asyncio.timeout(timeout_s), self._turn:
-                replies = await self._routed(calls, timeout_s)
-        except TimeoutError:
-            raise self._lost(f"no answer within {timeout_s:g} s") from None
-        except RedisUnavailableError as error:
-            self._is_stale = True
-            self._tell(error)
-            raise
-        if self._health is not None:
-            self._health.succeeded()
-        return replies
+        return await self._within(timeout_s, lambda: self._routed(calls, timeout_s))
 
-    async def nodes(self, *, timeout_s: float) -> list[Link]:
-        """As `Link.nodes`: one for each primary that owns slots."""
-        async with self._turn:
-            if self._is_stale:
-                await self._learn(timeout_s)
-        return [self._node(each) for each in dict.fromkeys(self._owners) if each is not None]
+    async def everywhere(self, call: Call, *, timeout_s: float) -> list[Any]:
+        """`one` at every node that owns slots."""
+        return await self._within(timeout_s, lambda: self._at_all(call, timeout_s))
 
     async def close(self) -> None:
         """Closes the connections; the link may be used again."""
         for node in self._nodes.values():
             await node.close()
 
+    async def _within(
+        self, timeout_s: float, work: Callable[[], Awaitable[list[Any]]]
+    ) -> list[Any]:
+        try:
+            async with asyncio.timeout(timeout_s), self._turn:
+                replies = await work()
+        except TimeoutError:
+            self._doubt()
+            raise self._lost(f"no answer within {timeout_s:g} s") from None
+        except RedisUnavailableError as error:
+            self._doubt()
+            self._tell(error)
+            raise
+        if self._health is not None:
+            self._health.succeeded()
+        return replies
+
+    def _doubt(self) -> None:
+        # Other nodes may have answered: what they said is lost with this failure.
+        self._past_generations += 1
+        self._is_stale = True
+
+    # --- calls to their nodes
+
     async def _routed(self, calls: Sequence[Call], timeout_s: float) -> list[Any]:
         replies: list[Any] = [None] * len(calls)
         places = list(range(len(calls)))
         for _ in range(MAX_ROUNDS):
-            if self._is_stale:
-                await self._learn(timeout_s)
+            await self._learn_if_stale(timeout_s)
             await self._round(calls, places, replies, timeout_s)
-            places = [i for i in places if _is_moved(replies[i])]
+            places = [i for i in places if _code(replies[i]) == "MOVED"]
             if not places:
                 break
             self._is_stale = True
+        for reply in replies:
+            if _code(reply) in _MOVING_CODES:
+                raise RedisUnavailableError(f"Redis is moving a slot: {reply.text}")
         return replies
 
     async def _round(
@@ -93,40 +111,48 @@ class ClusterLink(Link):
             by_node.setdefault(self._owner(calls[i]), []).append(i)
 
         async def at(address: Address, mine: list[int]) -> None:
-            node = self._node(address)
-            before = node.generation
-            found = await node.run([calls[i] for i in mine], timeout_s=timeout_s)
-            self.generation += node.generation - before
+            found = await self._node(address).run([calls[i] for i in mine], timeout_s=timeout_s)
             for i, reply in zip(mine, found, strict=True):
                 replies[i] = reply
 
-        # All are waited for, also when one fails: none may go on behind the caller's back.
-        ended = await asyncio.gather(
-            *(at(address, mine) for address, mine in by_node.items()), return_exceptions=True
-        )
-        for error in ended:
-            if isinstance(error, BaseException):
-                raise error
+        await _all(at(address, mine) for address, mine in by_node.items())
 
     def _owner(self, call: Call) -> Address:
         key = call.key
         owner = self._owners[0 if key is None else key_slot(key)]
         if owner is None:
+            self._is_stale = True
             raise RedisUnavailableError("Redis: no node of the cluster owns the slot of a key")
         return owner
 
     def _node(self, address: Address) -> Link:
         if address not in self._nodes:
-            self._nodes[address] = Link(self._pool_for(address))
+            self._nodes[address] = self._link_to(address)
         return self._nodes[address]
 
-    async def _learn(self, timeout_s: float) -> None:
-        """Asks a node who owns which slots; any that answers will do."""
-        why = "no node of the cluster is known"
-        for address in dict.fromkeys([*self._nodes, *self._seeds]):
+    async def _at_all(self, call: Call, timeout_s: float) -> list[Any]:
+        await self._learn_if_stale(timeout_s)
+        owners = {owner for owner in self._owners if owner is not None}
+        return await _all(self._node(each).one(call, timeout_s=timeout_s) for each in owners)
+
+    # --- who owns what
+
+    async def _learn_if_stale(self, timeout_s: float) -> None:
+        """Asks a node who owns which slots; any that answers will do.
+
+        In a random order: the one that does not answer, or that was cut off from the others and
+        knows nothing new, must not be the first each time.
+        """
+        if not self._is_stale:
+            return
+        known = {owner for owner in self._owners if owner is not None}
+        nodes = list(known.union(self._seeds))
+        random.shuffle(nodes)
+        why = "Redis: no node of the cluster is known"
+        for address in nodes:
             try:
                 reply = await self._node(address).one(
-                    command("CLUSTER", "SLOTS"), timeout_s=timeout_s / 2
+                    command("CLUSTER", "SLOTS"), timeout_s=timeout_s / 3
                 )
             except RedisUnavailableError as error:
                 why = str(error)
@@ -139,15 +165,26 @@ class ClusterLink(Link):
 
     async def _take(self, asked: Address, reply: list[Any]) -> None:
         owners: list[Address | None] = [None] * SLOTS
-        for first, last, master, *_ in reply:
-            host = master[0].decode() if master[0] else asked[0]  # "" means: where you asked
-            owners[first : last + 1] = [(host, master[1])] * (last - first + 1)
+        for first, last, primary, *_ in reply:
+            host = primary[0].decode() if primary[0] else asked[0]  # none: where you asked
+            owners[first : last + 1] = [(host, primary[1])] * (last - first + 1)
         self._owners = owners
         known = set(owners)
         for address in [each for each in self._nodes if each not in known]:
-            await self._nodes.pop(address).close()
+            node = self._nodes.pop(address)
+            self._past_generations += node.generation
+            await node.close()
         self._is_stale = False
 
 
-def _is_moved(reply: Any) -> bool:
-    return isinstance(reply, Refused) and reply.code == "MOVED"
+async def _all(work: Iterable[Awaitable[Any]]) -> list[Any]:
+    """Waits for all, also when one fails: none may go on behind the caller's back."""
+    ended = await asyncio.gather(*work, return_exceptions=True)
+    for result in ended:
+        if isinstance(result, BaseException):
+            raise result
+    return ended
+
+
+def _code(reply: Any) -> str | None:
+    return reply.code if isinstance(reply, Refused) else None

@@ -6,17 +6,18 @@ XADD, and a socket time-out cuts blocking reads.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
-from bridge.cluster import Address, ClusterLink
+from bridge.cluster import ClusterLink
 from bridge.errors import UsageError
-from bridge.link import Health, Link
+from bridge.link import Address, Health, Link
+from bridge.sentinel import SentinelLink
 
 CONNECT_TIMEOUT_S: Final = 2.0
 DEFAULT_PORT: Final = 6379
@@ -28,19 +29,35 @@ def open_link(url: str, *, name: str, health: Health | None = None) -> Link:
 
     `redis://`, `rediss://` and `unix://` as the driver reads them;
     `redis+sentinel://[user:password@]host:port,…/service[/db]` and
-    `redis+cluster://[user:password@]host:port,…`, both with `?ssl=true` for TLS, the former also
-    with `sentinel_password=…`. `UsageError` where the URL lacks what its kind needs.
+    `redis+cluster://[user:password@]host:port,…`, both with `?ssl=true` for TLS and the driver's
+    further options (`ssl_ca_certs=…`), the former also with `sentinel_username=…` and
+    `sentinel_password=…`. `UsageError` where the URL lacks what its kind needs.
     """
     if is_cluster(url):
-        return _cluster_link(urlsplit(url), name, health)
+        servers = _Servers.of(url, DEFAULT_PORT)
+        connection_pool(servers.url(servers.addresses[0]), name=name)  # a wrong option shows now
+        return ClusterLink(
+            servers.addresses,
+            lambda address: Link(connection_pool(servers.url(address), name=name)),
+            health,
+        )
     if url.startswith("redis+sentinel://"):
-        return Link(_sentinel_pool(urlsplit(url), name), health)
+        return _sentinel_link(url, name, health)
     return Link(connection_pool(url, name=name), health)
 
 
 def connection_pool(url: str, *, name: str) -> ConnectionPool:
-    """Where the connections of a link to one server come from."""
-    return ConnectionPool.from_url(url, **_options(name))
+    """Where the connections of a link to one server come from; `UsageError` for a wrong URL."""
+    try:
+        pool = ConnectionPool.from_url(url, **_options(name))
+        pool.make_connection()  # type: ignore[no-untyped-call]  # only here it looks at its options
+    except (TypeError, ValueError):
+        # Not the driver's words: they repeat what may be a part of the password.
+        raise UsageError(
+            "NB_BRIDGE_REDIS_URL cannot be used: an option after the ? is unknown, or a special "
+            "character of the password is not percent-encoded"
+        ) from None
+    return pool
 
 
 def is_cluster(url: str) -> bool:
@@ -60,58 +77,76 @@ def _options(name: str) -> dict[str, Any]:
     }
 
 
-def _cluster_link(parts: SplitResult, name: str, health: Health | None) -> ClusterLink:
-    credentials, addresses = _authority(parts, DEFAULT_PORT)
-    scheme = "rediss" if _is_tls(parts) else "redis"
-
-    def pool_for(address: Address) -> ConnectionPool:
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
-        url = f"{scheme}://{host}:{address[1]}"
-        return ConnectionPool.from_url(url, **_options(name), **credentials)
-
-    return ClusterLink(addresses, pool_for, health)
-
-
-def _sentinel_pool(parts: SplitResult, name: str) -> SentinelConnectionPool:
-    credentials, addresses = _authority(parts, DEFAULT_SENTINEL_PORT)
-    service, _, db = parts.path.strip("/").partition("/")
+def _sentinel_link(url: str, name: str, health: Health | None) -> SentinelLink:
+    servers = _Servers.of(url, DEFAULT_SENTINEL_PORT)
+    service, _, db = servers.path.partition("/")
     if not service or not (db or "0").isdigit():
         raise UsageError(
             "NB_BRIDGE_REDIS_URL: a Sentinel URL ends in its service, and a database number if "
             "any: redis+sentinel://host:26379,host:26379/mymaster/0"
         )
-    options = _options(name)
-    secret = parse_qs(parts.query).get("sentinel_password", [None])[0]
-    ask = {**options, "socket_timeout": CONNECT_TIMEOUT_S, "password": secret}
-    del ask["client_name"]
-    sentinel = Sentinel(addresses, sentinel_kwargs=ask)  # type: ignore[no-untyped-call]
-    tls = {"ssl": True} if _is_tls(parts) else {}
-    return SentinelConnectionPool(  # type: ignore[no-untyped-call]
-        service, sentinel, db=int(db or 0), **options, **credentials, **tls
+    sentinels = [
+        Link(connection_pool(servers.sentinel_url(address), name=name))
+        for address in servers.addresses
+    ]
+    return SentinelLink(
+        sentinels,
+        service,
+        lambda address: connection_pool(servers.url(address, db), name=name),
+        health,
     )
 
 
-def _authority(parts: SplitResult, default_port: int) -> tuple[dict[str, str], list[Address]]:
-    """Credentials as the driver names them, and every `host:port` after them."""
-    userinfo, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = userinfo.partition(":")
-    credentials = {
-        name: unquote(value)
-        for name, value in (("username", user), ("password", password))
-        if value
-    }
-    addresses = []
-    for each in hosts.split(","):
-        host, colon, port = each.rpartition(":")
-        if not colon or each.endswith("]"):
-            host, port = each, str(default_port)
-        if not host or not port.isdigit():
-            raise UsageError(
-                f"NB_BRIDGE_REDIS_URL: {each!r} is no host:port; separate several by commas"
-            )
-        addresses.append((host.strip("[]"), int(port)))
-    return credentials, addresses
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Servers:
+    """A URL of several servers, taken apart; each of them gets a URL that the driver reads."""
+
+    scheme: str
+    userinfo: str
+    addresses: list[Address]
+    path: str
+    options: list[tuple[str, str]]
+    sentinel_userinfo: str
+
+    @classmethod
+    def of(cls, url: str, default_port: int) -> _Servers:
+        parts = urlsplit(url)
+        userinfo, _, hosts = parts.netloc.rpartition("@")
+        options = dict(parse_qsl(parts.query))
+        is_tls = options.pop("ssl", "").lower() in ("1", "true", "yes")
+        user = quote(options.pop("sentinel_username", ""), safe="")
+        password = quote(options.pop("sentinel_password", ""), safe="")
+        return cls(
+            scheme="rediss" if is_tls else "redis",
+            userinfo=userinfo,
+            addresses=[_address(each, default_port) for each in hosts.split(",")],
+            path=parts.path.strip("/"),
+            options=list(options.items()),
+            sentinel_userinfo=f"{user}:{password}" if password else "",
+        )
+
+    def url(self, address: Address, db: str = "") -> str:
+        return self._url(self.userinfo, address, db)
+
+    def sentinel_url(self, address: Address) -> str:
+        return self._url(self.sentinel_userinfo, address, "")
+
+    def _url(self, userinfo: str, address: Address, db: str) -> str:
+        host, port = address
+        netloc = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if userinfo:
+            netloc = f"{userinfo}@{netloc}"
+        return SplitResult(self.scheme, netloc, f"/{db}", urlencode(self.options), "").geturl()
 
 
-def _is_tls(parts: SplitResult) -> bool:
-    return parse_qs(parts.query).get("ssl", [""])[0].lower() in ("1", "true", "yes")
+def _address(text: str, default_port: int) -> Address:
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, str(default_port)
+    if not host or not port.isdigit():
+        # Not repeated: with a password that is not percent-encoded it may be a part of that.
+        raise UsageError(
+            "NB_BRIDGE_REDIS_URL: what should be host:port, separated by commas, is not; special "
+            "characters of a password must be percent-encoded"
+        )
+    return host.strip("[]"), int(port)

@@ -34,8 +34,7 @@ _STATE_CODES: Final = frozenset(
     )
 )  # fmt: skip
 
-_MOVING_CODES: Final = frozenset(("ASK", "MOVED", "TRYAGAIN"))
-
+Address = tuple[str, int]
 Argument = str | bytes | int | float
 _KEYLESS: Final = frozenset(("PING", "INFO", "SCRIPT", "CONFIG", "CLUSTER", "TIME", "DBSIZE"))
 _FIRST_KEY: Final = {"EVALSHA": 3, "XGROUP": 2, "XINFO": 2, "MEMORY": 2}
@@ -95,11 +94,6 @@ class Refused:
         """The first word, in capitals by convention: `NOGROUP`, `WRONGTYPE`, `FENCED`…"""
         return self.text.partition(" ")[0]
 
-    @property
-    def is_passing(self) -> bool:
-        """Whether the same call will do once a cluster has finished moving a slot."""
-        return self.code in _MOVING_CODES
-
 
 def command(*args: Argument) -> Call:
     """A plain command."""
@@ -136,13 +130,17 @@ class Link:
     Without a `health`, what it meets changes no state and is not logged: for short errands.
     """
 
-    def __init__(self, pool: ConnectionPool, health: Health | None = None) -> None:
+    def __init__(self, pool: ConnectionPool | None, health: Health | None = None) -> None:
         self._pool = pool
         self._health = health
         self._connection: AbstractConnection | None = None
         self._turn = asyncio.Lock()
-        self.generation = 0
-        """Counts connections made; whoever remembers it sees that the connection changed."""
+        self._connections = 0
+
+    @property
+    def generation(self) -> int:
+        """Higher whenever replies may have been lost, or another server answers now."""
+        return self._connections
 
     async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
         """Sends all calls in one round trip; returns one reply for each, in their order.
@@ -175,17 +173,26 @@ class Link:
         """A link to each server that holds keys: here it is this one. Closed with it."""
         return [self]
 
+    async def everywhere(self, call: Call, *, timeout_s: float) -> list[Any]:
+        """`one` at every server behind this link: here there is one. For calls without a key."""
+        return [await self.one(call, timeout_s=timeout_s)]
+
     async def close(self) -> None:
         """Closes the connection; the link may be used again."""
         self._drop()
+
+    async def _new_connection(self) -> AbstractConnection:
+        """To the server that is the right one now; not connected yet."""
+        assert self._pool is not None, "a link without a pool chooses one itself"
+        return cast(AbstractConnection, self._pool.make_connection())  # type: ignore[no-untyped-call]
 
     async def _run(self, calls: Sequence[Call]) -> list[Any]:
         connection = self._connection
         try:
             if connection is None:
-                connection = self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-                await connection.connect()
-                self.generation += 1
+                connection = self._connection = await self._new_connection()
+                await connection.connect()  # type: ignore[no-untyped-call]
+                self._connections += 1
             replies = await self._round_trip(connection, calls)
             unknown = [i for i, reply in enumerate(replies) if _is_unknown_script(reply)]
             if unknown:

@@ -12,7 +12,6 @@ from enum import StrEnum
 from typing import Any, Final
 
 from bridge import contract, meta, metrics
-from bridge.errors import RedisUnavailableError
 from bridge.link import Argument, Call, Link, Refused, Script
 from bridge.notification import Notification
 from bridge.quarantine import QuarantinedBody, append_calls
@@ -126,9 +125,6 @@ class Publisher:
             _read(reply, where, results)
         if bodies:
             _read_quarantine(replies[len(places) :], bodies, results)
-        for result in results:
-            if isinstance(result, Refused) and result.is_passing:
-                raise RedisUnavailableError(f"Redis is moving a slot: {result.text}")
         return results
 
     def _calls(self, records: Sequence[Record]) -> tuple[list[Call], list[list[int]], list[int]]:
