@@ -189,36 +189,46 @@ class Fetcher:
         records: list[Any],
         delivered: bytes,
     ) -> None:
-        pending = partition.cursor is not None
-        if not pending and delivered != partition.delivered:
+        if partition.cursor is not None:
+            self._take_pending(partition, entries, records, delivered)
+        elif delivered != partition.delivered:
             # A fetch that was given up long ago arrived after all, and what it took is pending.
             self._read_again(partition)
-            return
-        for i, (entry_id, fields) in enumerate(entries):
-            if pending:
-                partition.cursor = entry_id
-                if entry_id in partition.items or entry_id in partition.settled_since:
-                    continue  # read again after a reconnect; it is in the window, or just left it
-                record = self._record(partition, records[i])
-            else:
-                partition.delivered = entry_id
-                record = NO_ATTEMPT
-            if fields is None:
-                self._settler.forget(partition, entry_id)
-                continue
-            if not self._admit(partition, entry_id, fields, record):
+        else:
+            self._take_new(partition, room, entries)
+
+    def _take_pending(
+        self, partition: Partition, entries: list[Any], records: list[Any], delivered: bytes
+    ) -> None:
+        for (entry_id, fields), record in zip(entries, records, strict=True):
+            partition.cursor = entry_id
+            if entry_id in partition.items or entry_id in partition.settled_since:
+                continue  # read again after a reconnect; it is in the window, or just left it
+            if not self._admit(partition, entry_id, fields, self._record(partition, record)):
                 return
-        if not pending:
-            bytes_ = sum(len(fields[-1]) for _, fields in entries)
-            was_cut = len(entries) >= room[0] or bytes_ >= room[1]
-            # Nobody listens for a partition without room: look again when there is some.
-            partition.may_have_more = was_cut or not self._has_room(partition)
-        elif not entries:
+        if not entries:
             partition.cursor = None
             partition.delivered = delivered
             partition.trusted = True
             self._rereading.discard(partition)
             partition.may_have_more = True
+
+    def _take_new(self, partition: Partition, room: tuple[int, int], entries: list[Any]) -> None:
+        known = False
+        for entry_id, fields in entries:
+            partition.delivered = entry_id
+            if entry_id in partition.items:
+                known = True
+            elif not self._admit(partition, entry_id, fields, NO_ATTEMPT):
+                return
+        bytes_ = sum(len(fields[-1]) for _, fields in entries)
+        was_cut = len(entries) >= room[0] or bytes_ >= room[1]
+        # Nobody listens for a partition without room: look again when there is some.
+        partition.may_have_more = was_cut or not self._has_room(partition)
+        if known:
+            # A failover forgot that it was delivered. If it was settled before this, that
+            # acknowledged nothing, and it is pending: to be found and run once more.
+            self._read_again(partition)
 
     def _record(self, partition: Partition, raw: bytes | None) -> Attempts:
         record = Attempts.decode(raw)
@@ -227,9 +237,12 @@ class Fetcher:
         return record
 
     def _admit(
-        self, partition: Partition, entry_id: bytes, fields: list[bytes], record: Attempts
+        self, partition: Partition, entry_id: bytes, fields: list[bytes] | None, record: Attempts
     ) -> bool:
         """Puts one entry into its lane; False if the partition is not for this program."""
+        if fields is None:  # deleted while it was pending
+            self._settler.forget(partition, entry_id)
+            return True
         try:
             item = Item.read(entry_id, fields)
         except NewerContractError:

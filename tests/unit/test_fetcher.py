@@ -292,6 +292,31 @@ async def test_where_the_server_was_set_back_it_is_believed(bench: Make) -> None
     assert it.server.bells[-1] == {KEYS.stream(1): b"5-0"}
 
 
+async def test_what_a_failover_forgot_to_have_delivered_is_in_the_window_once(
+    bench: Make,
+) -> None:
+    """The new primary delivers anew what it has not heard to be delivered."""
+    it = bench(1)
+    await it.read_pending()
+    it.server.rings.put_nowait(None)
+    await it.answered([[raw(b"1-0"), raw(b"2-0")], []])
+    bytes_ = it.owned[1].window_bytes
+    it.server.rings.put_nowait(None)
+    it.server.generation += 1
+    it.server.delivered[KEYS.stream(1)] = b"0-0"
+    await it.answered([[], []])
+    await it.answered([[], []])
+    await it.answered([[raw(b"1-0"), raw(b"2-0"), raw(b"3-0", device="e")], []])
+    assert in_order(it, 1) == [b"1-0", b"2-0"]
+    assert in_order(it, 1, "e") == [b"3-0"]
+    assert it.owned[1].window_bytes == bytes_ * 3 / 2
+    # Had 1-0 been settled before it was delivered again, it would be pending for ever.
+    assert it.server.asked_from(-1) == [b"0-0"]
+    await it.answered([[raw(b"1-0"), raw(b"2-0"), raw(b"3-0")], [None, None, None]])
+    await it.answered([[], []])
+    assert it.server.asked_from(-1) == [b">"]
+
+
 # --- the doorbell
 
 
