@@ -96,8 +96,7 @@ class _Reader:
                 self._lists.clear()
                 yield Emptied()
             elif name.upper() == b"SADD" and words[0].endswith(b":groups"):
-                for group in words[1:]:
-                    yield Registered(group=group.decode())
+                yield from (Registered(group=name.decode()) for name in words[1:])
             elif words and (key := _KEY.match(words[0])) is not None:
                 yield from self._read(name.upper(), words, key, done)
         for (group, partition, entry), outcome in done.items():

@@ -29,7 +29,7 @@ import checker
 import evidence
 import schedule
 from case import Violation
-from evidence import Disturbance, Evidence
+from evidence import Disturbance, Evidence, Leftover
 from faults import Faults
 from platform_sender import Platform
 from schedule import Planned
@@ -118,7 +118,7 @@ async def run(plan: Plan, folder: Path) -> Result:
     )
     faults = Faults(stand)
     watch = asyncio.create_task(_watch_stalls(faults.done))
-    leftovers: list[str] = []
+    leftovers: list[Leftover] = []
     try:
         began_ns = time.monotonic_ns()
         await stand.start()
@@ -143,9 +143,8 @@ async def run(plan: Plan, folder: Path) -> Result:
         watch.cancel()
         await platform.close()
         await stand.end()
-    known = _collect(stand, platform, faults)
+    known = _collect(stand, platform, faults, leftovers)
     violations = checker.check(known)
-    violations += [Violation("leftovers", text) for text in leftovers]
     if drained_s is None:
         violations.append(Violation("drained", f"not within {DRAIN_BOUND_S:g} s"))
     return Result(violations=violations, summary=summarise(known, drained_s=drained_s))
@@ -171,7 +170,9 @@ async def _watch_stalls(done: list[Disturbance]) -> None:
             done.append(Disturbance(kind="stall", target="*", began_ns=began_ns, ended_ns=ended_ns))
 
 
-def _collect(stand: Stand, platform: Platform, faults: Faults) -> Evidence:
+def _collect(
+    stand: Stand, platform: Platform, faults: Faults, leftovers: list[Leftover]
+) -> Evidence:
     folders = [*stand.lost_folders, stand.server.data_dir / "appendonlydir"]
     with (stand.folder / "faults.jsonl").open("w") as file:
         for one in faults.done:
@@ -184,6 +185,7 @@ def _collect(stand: Stand, platform: Platform, faults: Faults) -> Evidence:
         written=aof.written(folders),
         disturbances=list(faults.done),
         exits=[one for program in stand.programs for one in program.exits],
+        leftovers=leftovers,
     )
 
 

@@ -25,6 +25,7 @@ RULES: Final[tuple[Callable[[Case], Iterator[Violation]], ...]] = (
     outcomes.interruptions_are_explained,
     outcomes.attempts_are_bounded,
     outcomes.stops_are_clean,
+    outcomes.nothing_is_left,
     door.published_once,
     door.published_in_order,
     door.late_is_told,

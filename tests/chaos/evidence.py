@@ -133,6 +133,14 @@ class Exit:
     ended_ns: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """Something that should be gone after a clean stop: an "attempt", a "spool" file, a "lease"."""
+
+    kind: str
+    text: str
+
+
 @dataclass(slots=True, kw_only=True)
 class Evidence:
     """All that is known of a run. `written` is in the order in which Redis wrote it."""
@@ -144,6 +152,7 @@ class Evidence:
     written: list[Written] = field(default_factory=list)
     disturbances: list[Disturbance] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
+    leftovers: list[Leftover] = field(default_factory=list)
 
 
 # --- files: a JSON object per line ----------------------------------------------------------------

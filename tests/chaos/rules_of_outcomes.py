@@ -7,6 +7,7 @@ from typing import Final
 
 from bridge.errors import RedisUnavailableError
 from case import NEVER, Case, Violation
+from consumers.settler import CALL_TIMEOUT_S
 from evidence import Delivery, Disturbance
 
 # A child that a handler killed shortly before or while its worker was asked to stop.
@@ -126,3 +127,19 @@ def stops_are_clean(case: Case) -> Iterator[Violation]:
         )
         if one.code != 0 and not is_poisoned:
             yield Violation("stops_are_clean", f"{one.program} ended with {one.code}")
+
+
+def nothing_is_left(case: Case) -> Iterator[Violation]:
+    """After a clean stop no lease is held, no file spooled, and no attempt noted of what is done.
+
+    But a note that a worker sent, gave up waiting for and sent again may have arrived once more
+    after the outcome: then it stays.
+    """
+    gave_up = any(
+        one.kind in ("strand", "black_hole", "freeze_redis")
+        and one.ended_ns - one.began_ns >= CALL_TIMEOUT_S * 1e9
+        for one in case.evidence.disturbances
+    )
+    for one in case.evidence.leftovers:
+        if one.kind != "attempt" or not gave_up:
+            yield Violation("nothing_is_left", f"{one.kind} {one.text}")

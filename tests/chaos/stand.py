@@ -19,6 +19,7 @@ import redis.asyncio
 import chaos_receiver
 from bridge.contract import Keys
 from bridge.embedded import EmbeddedServer, free_port
+from evidence import Leftover
 from program import GRACE_S, Program
 from wire import Wire
 
@@ -156,19 +157,20 @@ class Stand:
     def _spool_files(self) -> list[Path]:
         return list((self.folder / "spool").glob("spool-*.db"))
 
-    async def leftovers(self) -> list[str]:
+    async def leftovers(self) -> list[Leftover]:
         """What should be gone after a clean stop, and is not."""
-        found = [f"spool file {path.name}" for path in self._spool_files()]
+        found = [Leftover(kind="spool", text=path.name) for path in self._spool_files()]
         for partition in range(PARTITIONS):
             for group in sorted(set(self.groups)):
-                records = await self.control.hkeys(self.keys.retry(partition, group))
+                key = self.keys.retry(partition, group)
+                records = await self.control.hkeys(key)
                 found += [
-                    f"attempt record {record!r} of {group} in partition {partition}"
+                    Leftover(kind="attempt", text=f"{record!r} in {key}")
                     for record in records
                     if record != b"clean"
                 ]
-        found += [f"key {key!r}" async for key in self.control.scan_iter("*:lease:*")]
-        return found
+        leases = [key async for key in self.control.scan_iter("*:lease:*")]
+        return found + [Leftover(kind="lease", text=repr(key)) for key in leases]
 
     async def stop(self) -> None:
         """Stops everything cleanly, the workers last."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evidence import Emptied
+from evidence import Emptied, Leftover
 from story import EPOCH, Story
 
 
@@ -438,3 +438,18 @@ def test_attempts_beyond_the_last(story: Story, attempt: int) -> None:
 def test_how_programs_end(story: Story, code: int | None, was_asked: bool, is_fine: bool) -> None:
     story.ended(code, was_asked=was_asked)
     assert story.broken == (set() if is_fine else {"stops_are_clean"})
+
+
+@pytest.mark.parametrize("kind", ["attempt", "spool", "lease"])
+def test_what_is_left_after_a_clean_stop(story: Story, kind: str) -> None:
+    story.evidence.leftovers.append(Leftover(kind=kind, text="it"))
+    assert story.broken == {"nothing_is_left"}
+
+
+@pytest.mark.parametrize(("lasts_s", "is_fine"), [(4.0, False), (6.0, True)])
+def test_an_attempt_noted_again_by_a_call_that_was_given_up(
+    story: Story, lasts_s: float, is_fine: bool
+) -> None:
+    story.disturbed("strand", lasts_s=lasts_s)
+    story.evidence.leftovers.append(Leftover(kind="attempt", text="it"))
+    assert story.broken == (set() if is_fine else {"nothing_is_left"})
