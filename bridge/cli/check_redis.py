@@ -44,8 +44,9 @@ async def check(connected: Namespace, settings: Settings) -> list[Finding]:
     """Everything that is to be found there. Raises what `Link.run` raises."""
     findings = [await _reachable(connected)]
     servers = await _servers(connected.link)
+    needed_bytes = projected_bytes(settings, connected.partitions) // len(servers)
     for server in servers:
-        for finding in _of_server(server, connected, settings, len(servers)):
+        for finding in judge(server, needed_bytes):
             if len(servers) > 1:
                 finding = Finding(
                     name=finding.name,
@@ -60,15 +61,14 @@ async def check(connected: Namespace, settings: Settings) -> list[Finding]:
     return findings
 
 
-def _of_server(
-    server: Server, connected: Namespace, settings: Settings, nodes: int
-) -> list[Finding]:
+def judge(server: Server, needed_bytes: int) -> list[Finding]:
+    """What is to be said of one server, which has to hold `needed_bytes`."""
     return [
         _version(server.info),
         _role(server.info),
         _persistence(server),
         _eviction(server.info),
-        _memory(server.info, projected_bytes(settings, connected.partitions) // nodes),
+        _memory(server.info, needed_bytes),
         _replicas(server),
     ]
 
