@@ -57,6 +57,8 @@ class Drainer:
         self._strikes = 0
         self._told: set[str] = set()
         self._is_at_rest = asyncio.Event()
+        # Not reset by an answered probe: in a cluster the streams may be elsewhere, and away.
+        self._failing = Backoff()
         self._reopening = Backoff()
         self._reopen_at_s = 0.0
         self._unpressed = asyncio.Event()
@@ -96,12 +98,11 @@ class Drainer:
 
     async def _drain(self) -> None:
         """Returns when the spool is empty and new records wait in memory."""
-        waiting = Backoff()
         while True:
             try:
                 await self._probe()
-                waiting.reset()
                 await self._drain_while_redis_answers()
+                self._failing.reset()
                 return
             except RedisUnavailableError:
                 self._batch_rows = max(1, self._batch_rows // 2)
@@ -113,7 +114,7 @@ class Drainer:
             except sqlite3.Error as error:
                 self._tell_once("spool_unreadable", str(error))
             self._rest()
-            await asyncio.sleep(waiting.next_s())
+            await asyncio.sleep(self._failing.next_s())
 
     def _rest(self) -> None:
         """Nothing gets on for now: what waits in memory need not wait for it."""
@@ -193,6 +194,7 @@ class Drainer:
         self, chunk: Chunk, batch: Sequence[Row], readable: Sequence[tuple[Row, Record]]
     ) -> None:
         await self._publish_or_halve(readable)
+        self._failing.reset()
         self._spool.confirm(chunk.source, batch[-1].id, len(batch))
         self._batch_rows = min(BATCH_ROWS, self._batch_rows * 2)
 

@@ -81,20 +81,18 @@ class Monitor:
     async def look(self) -> None:
         """One look, with everything that follows from it; `RedisUnavailableError`."""
         keys = self._keys
-        calls = [
-            command("SMEMBERS", keys.groups),
-            command("INFO", "memory"),
-            command("GET", keys.hold),
-        ]
+        calls = [command("SMEMBERS", keys.groups), command("GET", keys.hold)]
         for partition in range(self._partitions):
             stream = keys.stream(partition)
             calls += [command("XLEN", stream), command("XINFO", "GROUPS", stream)]
-        registered, memory, hold, *streams = await self._link.run(calls, timeout_s=TIMEOUT_S)
+        registered, hold, *streams = await self._link.run(calls, timeout_s=TIMEOUT_S)
         backlogs, positions = _backlogs(registered, streams)
         await self._find_oldest(backlogs, positions)
         self._show(backlogs)
         self.seen_at_ms = epoch_ms()
-        self._judge(_memory_ratio(memory), hold.decode() if isinstance(hold, bytes) else None)
+        infos = await self._link.everywhere(command("INFO", "memory"), timeout_s=TIMEOUT_S)
+        ratio = max(_memory_ratio(info) for info in infos)  # one full node refuses its partitions
+        self._judge(ratio, hold.decode() if isinstance(hold, bytes) else None)
         await self._tell()
 
     async def forget(self) -> None:

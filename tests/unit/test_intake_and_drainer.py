@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from bridge import drainer
+from bridge.backoff import Backoff
 from bridge.drainer import Drainer
 from bridge.errors import MetaMismatchError, RedisUnavailableError, UnableError
 from bridge.intake import Intake
@@ -188,6 +190,33 @@ async def test_what_comes_before_redis_answers_waits_at_most_its_deadline(tmp_pa
         assert set(await asyncio.gather(*it.submit(5))) == {Outcome.SPOOLED}
         it.shelf.is_down = False
         await it.all_kept_in_order()
+
+
+async def test_while_nothing_gets_on_the_waits_grow_although_probes_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of a cluster is away: the key that is probed is elsewhere."""
+    calls: list[str] = []
+
+    class Counted(Backoff):
+        def next_s(self) -> float:
+            calls.append("wait")
+            return 0.0
+
+        def reset(self) -> None:
+            calls.append("reset")
+
+    monkeypatch.setattr(drainer, "Backoff", Counted)
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        calls.clear()
+        it.shelf.loses_batches = 8
+        it.submit(3)
+        await it.all_kept_in_order()
+        await it.is_on(Way.DIRECT)
+    last_wait = len(calls) - calls[::-1].index("wait")
+    assert calls[:last_wait].count("wait") >= 8
+    assert "reset" not in calls[:last_wait]
 
 
 async def test_a_batch_without_an_answer_goes_to_the_spool_before_what_came_later(
