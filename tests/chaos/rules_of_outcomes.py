@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Final
 
@@ -112,7 +113,8 @@ def attempts_are_bounded(case: Case) -> Iterator[Violation]:
 def stops_are_clean(case: Case) -> Iterator[Violation]:
     """Who was asked to stop did so in time, with exit code 0, unless a handler killed it.
 
-    Nobody ends by itself, but for a worker that finds no Redis when it starts.
+    Or unless it had only just been started, and did not listen to signals yet. Nobody ends by
+    itself, but for a worker that finds no Redis when it starts.
     """
     for one in case.evidence.exits:
         if one.asked_ns is None:
@@ -125,7 +127,7 @@ def stops_are_clean(case: Case) -> Iterator[Violation]:
             and one.asked_ns - STOP_SLACK_NS <= it.started_ns <= one.ended_ns
             for it in case.deliveries
         )
-        if one.code != 0 and not is_poisoned:
+        if one.code not in (0, -signal.SIGTERM) and not is_poisoned:
             yield Violation("stops_are_clean", f"{one.program} ended with {one.code}")
 
 

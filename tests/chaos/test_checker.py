@@ -428,11 +428,13 @@ def test_attempts_beyond_the_last(story: Story, attempt: int) -> None:
     ("code", "was_asked", "is_fine"),
     [
         (0, True, True),
+        (-15, True, True),
         (1, True, False),
+        (-9, True, False),
         (None, True, False),
         (3, False, True),
         (0, False, False),
-        (-11, False, False),
+        (-15, False, False),
     ],
 )
 def test_how_programs_end(story: Story, code: int | None, was_asked: bool, is_fine: bool) -> None:
