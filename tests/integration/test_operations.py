@@ -1,0 +1,305 @@
+"""The operators' commands on a running system: they tell what is so, and do what they say."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+import servers
+from bridge.contract import Keys, partition_of
+from bridge.embedded import EmbeddedServer
+from operating import PARTITIONS, System, documented, shape
+from programs import Programs
+from waiting import wait_until_sync
+
+pytestmark = pytest.mark.real
+
+JUNK = b'{"deviceId": "junk", "result": {"resultCode": "SENT"}}'
+
+
+@pytest.fixture
+def system(
+    real_server: EmbeddedServer,
+    programs: Programs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[System]:
+    redis = servers.real_redis(real_server)
+    made = System(real_server.url, redis.namespace, programs, monkeypatch, capsys)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def system_of_own(
+    own_server: EmbeddedServer,
+    programs: Programs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[System]:
+    """On a server that may be hurt, and that is set up as it should be."""
+    made = System(own_server.url, "ops", programs, monkeypatch, capsys)
+    yield made
+    made.stop()
+
+
+def handled(system: System) -> list[str]:
+    """Devices of the deliveries that ended well."""
+    return [run.device for run in system.history.runs if run.how == "handled"]
+
+
+def test_what_is_told_of_traffic_and_failures_is_true(system: System) -> None:
+    ingress = system.start_ingress()
+    system.start_worker()
+    for device in ("ok-1", "ok-2", "ok-3"):
+        system.send(device, command=f"of-{device}", code="DELIVERED")
+    system.send("ok-1", command="of-ok-1", code="SENT")  # late
+    for device in ("no-1", "no-2"):
+        system.send(device, {"do": "reject"}, command=f"of-{device}")
+    system.send("bad", {"do": "fail"}, command="of-bad")
+    system.send("bad", command="behind")
+    assert system.post(JUNK) == (200, b"quarantined")
+    group = system.unhandled_is(2)
+
+    assert (group["waiting"], group["dead"], len(group["workers"])) == (0, 2, 1)
+    assert group["pending"] + group["parked"] == 2
+    for name in ("waiting", "pending", "parked", "parked_devices", "dead", "unhandled"):
+        assert group[name] == sum(each[name] for each in group["partitions"])
+    status = system.json("status")
+    assert shape(status) == shape(documented("`nb-bridge status`"))
+    assert status["namespace"] == {"name": system.namespace, "partitions": 4, "held": None}
+    assert status["quarantine"] == {"entries": 1}
+    assert [it["url"] for it in status["ingresses"]] == [ingress.url]
+
+    dead = system.json("dead", "list")
+    assert shape(dead) == shape(documented("`nb-bridge dead list`"))
+    assert dead["total"] == 2
+    assert {(it["device"], it["reason"], it["error_type"]) for it in dead["dead"]} == {
+        ("no-1", "rejected", "Reject"),
+        ("no-2", "rejected", "Reject"),
+    }
+    assert system.json("dead", "list", "--device", "no-2")["total"] == 1
+    assert system.json("dead", "list", "--error", "NO USE")["total"] == 2
+    assert system.json("dead", "list", "--until", "1h")["total"] == 0
+
+    kept = system.json("quarantine", "list")
+    assert shape(kept) == shape(documented("`nb-bridge quarantine list`"))
+    assert [(it["device"], it["length_bytes"]) for it in kept["quarantine"]] == [
+        ("junk", len(JUNK))
+    ]
+
+    failing = system.json("trace", "of-bad")
+    (found,) = failing["notifications"]
+    assert (found["device"], found["partition"]) == ("bad", partition_of("bad", PARTITIONS))
+    assert found["groups"]["default"]["state"] in ("pending", "parked")
+    assert found["groups"]["default"]["attempts"] == 1
+    assert found["groups"]["default"]["due_at_ms"] > found["received_at_ms"]
+    documented_trace = documented("`nb-bridge trace")
+    assert shape(failing) == {**shape(documented_trace), "spooled": []}
+
+    given_up = system.json("trace", "of-no-1")["notifications"][0]["groups"]["default"]
+    (letter,) = [it for it in dead["dead"] if it["device"] == "no-1"]
+    assert (given_up["state"], given_up["dead_id"]) == ("dead", letter["id"])
+
+    def accepted() -> list[tuple[str, bool]]:
+        (device,) = system.json("trace", "of-ok-1", "--device", "ok-1")["devices"]
+        assert device["furthest"] == "delivered"
+        return [(it["status"], it["handled"]) for it in device["accepted"]]
+
+    assert accepted() == [("DELIVERED", True), ("SENT", True)]
+    assert system.nb("trace", "of-nobody").code == 1
+
+    device = system.json("device", "bad")
+    (queue,) = device["groups"]
+    assert (device["total"], queue["owner"]) == (2, group["workers"][0]["id"])
+    assert queue["waiting"] + queue["pending"] + queue["parked"] == 2
+    expected = documented("`nb-bridge device") | {"notifications": failing["notifications"]}
+    assert shape(device) == shape(expected)
+
+    listed = system.json("groups", "list")
+    assert shape(listed) == shape(documented("`nb-bridge groups list`"))
+    assert listed["groups"][0]["unhandled"] == 2
+
+    pinged = system.json("ping", "--url", ingress.admin_url)
+    assert shape(pinged) == shape(documented("`nb-bridge ping`"))
+
+    for words in (["status", "--partitions"], ["dead", "list"], ["quarantine", "list"], ["check"],
+                  ["trace", "of-bad"], ["device", "bad"], ["groups", "list"]):  # fmt: skip
+        shown = system.nb(*words)
+        assert shown.out
+        assert "resultCode" not in shown.out  # payloads are not shown unasked
+
+
+def test_what_is_told_in_an_outage_is_true(
+    system_of_own: System, own_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = system_of_own
+    monkeypatch.setenv("NB_BRIDGE_PARTITIONS", str(PARTITIONS))  # `check` compares it
+    ingress = system.start_ingress()
+    system.send("before")
+    healthy = system.json("check", "--role", "ingress")
+    assert healthy["ok"], healthy
+    assert shape(healthy) == shape(documented("`nb-bridge check`"))
+
+    own_server.kill()
+    for number in range(5):
+        system.send(f"d{number}", command="spooled")
+    said = system.nb("status", "--json")
+    assert said.code == 3
+    assert said.err.count("\n") == 1
+    assert said.document["redis"]["up"] is False
+    assert shape(said.document["spool"]) == shape(documented("`nb-bridge status`")["spool"])
+    assert said.document["spool"]["entries"] == 5
+    spool = system.json("spool", "status")
+    assert shape(spool) == shape(documented("`nb-bridge spool status`"))
+    assert [(it["state"], it["entries"]) for it in spool["files"]] == [("live", 5)]
+    checked = system.nb("check", "--json", "--role", "ingress")
+    assert (checked.code, checked.document["ok"]) == (3, False)
+    assert system.nb("trace", "spooled").code == 3
+
+    ingress.kill()
+    spool = system.json("spool", "status")
+    assert [(it["state"], it["entries"]) for it in spool["files"]] == [("dead", 5)]
+    exported = [json.loads(line) for line in system.nb("spool", "export").out.splitlines()]
+    assert [json.loads(it["body"])["deviceId"] for it in exported] == [f"d{n}" for n in range(5)]
+
+    own_server.start()
+    traced = system.json("trace", "spooled")
+    assert shape(traced["spooled"]) == shape(documented("`nb-bridge trace")["spooled"])
+    assert {it["device"] for it in traced["spooled"]} == {f"d{n}" for n in range(5)}
+    assert system.json("spool", "drain", "--dry-run")["entries"] == 5
+    assert system.nb("spool", "drain").code == 2  # nobody can be asked
+    drained = system.json("spool", "drain", "--yes")
+    assert drained == {"schema": 1, "entries": 5, "left": 0, "dry_run": False}
+    assert system.json("spool", "status")["entries"] == 0
+    assert system.json("status")["entries"] == 6  # no group has handled them: all are kept
+
+
+def test_a_dead_letter_is_replayed_and_handled_and_a_quarantined_body_mended(
+    system: System,
+) -> None:
+    system.start_ingress()
+    worker = system.start_worker(max_attempts=1)
+    fail_once = {"do": "fail", "times": 1}
+    system.send("a", fail_once, command="failed")
+    system.send("b", {"do": "reject"})
+    assert system.post(JUNK)[0] == 200
+    assert system.post(b"no json at all")[0] == 400
+    wait_until_sync(lambda: system.json("dead", "list")["total"] == 2, "both to be given up")
+    worker.stop()
+    system.start_worker(backoff_base_s=0.05, backoff_max_s=0.05)
+
+    (letter,) = system.json("dead", "list", "--device", "a")["dead"]
+    shown = system.json("dead", "show", letter["id"])
+    assert "failed on purpose" in shown["error"]
+    assert "ValueError" in shown["traceback"]
+    assert "body" not in shown
+    assert "failed" in system.json("dead", "show", letter["id"], "--body")["body"]
+    assert system.json("dead", "replay", "--all", "--dry-run")["matched"] == 2
+    replayed = system.json("dead", "replay", letter["id"], "--rate", "100")
+    assert replayed["outcomes"] == {"replayed": 1}
+    assert shape(replayed) == shape(documented("`nb-bridge dead list`", 1))
+    again = system.nb("dead", "replay", letter["id"], "--json")
+    assert (again.code, again.document["outcomes"]) == (1, {"gone": 1})
+    assert system.nb("dead", "drop", "--device", "b").code == 2  # nobody can be asked
+    assert system.json("dead", "drop", "--device", "b", "--yes")["outcomes"] == {"dropped": 1}
+    assert system.json("dead", "list")["total"] == 0
+
+    junk, text = system.json("quarantine", "list")["quarantine"]
+    assert (junk["reason"], text["reason"]) == ("not_a_notification", "not_json")
+    left = system.nb("quarantine", "replay", junk["id"], "--json")
+    assert (left.code, left.document["outcomes"]) == (1, {"left": 1})
+    mended = system.folder / "mended.json"
+    system.json("quarantine", "show", junk["id"], "--out", str(mended))
+    assert mended.read_bytes() == JUNK
+    mended.write_text(json.dumps(json.loads(JUNK) | {"commandId": "mended"}))
+    done = system.json("quarantine", "replay", junk["id"], "--file", str(mended))
+    assert done["outcomes"] == {"replayed": 1}
+    assert system.json("quarantine", "drop", "--all", "--yes")["outcomes"] == {"dropped": 1}
+    assert system.json("quarantine", "list")["total"] == 0
+
+    wait_until_sync(lambda: {"a", "junk"} <= set(handled(system)), "both to be handled")
+    (device,) = system.json("trace", "failed", "--device", "a")["devices"]
+    assert device["accepted"][0]["status"] == "SENT"
+
+
+def test_a_paused_group_starts_nothing_until_it_is_resumed(system: System) -> None:
+    system.start_ingress()
+    worker = system.start_worker()
+    system.unhandled_is(0)
+    assert system.json("groups", "pause", "default") == {
+        "schema": 1, "group": "default", "changed": True,
+    }  # fmt: skip
+    assert not system.json("groups", "pause", "default")["changed"]
+    wait_until_sync(
+        lambda: len(system.group()["unowned"]) == PARTITIONS, "every lease to be given up"
+    )
+    system.send("d")
+    group = system.group()
+    assert (group["paused"], group["waiting"], len(group["workers"])) == (True, 1, 1)
+    assert system.json("groups", "resume", "default")["changed"]
+    system.unhandled_is(0)
+
+    assert system.nb("groups", "retire", "nobody").code == 1
+    assert system.nb("groups", "retire", "default").code == 2  # nobody can be asked
+    assert system.json("groups", "retire", "default", "--yes")["retired"] is True
+    assert worker.ends() == 2
+    assert system.json("groups", "list") == {"schema": 1, "groups": [], "retired": ["default"]}
+    assert system.json("groups", "restore", "default")["changed"]
+    assert system.json("groups", "list")["retired"] == []
+
+
+def test_the_partition_count_is_changed_under_traffic_unless_something_is_pending(
+    system: System,
+) -> None:
+    ingress = system.start_ingress()
+    worker = system.start_worker()
+    devices = [f"d{number}" for number in range(12)]
+    for device in devices:
+        system.send(device, {"do": "reject"}, command="dead")
+    system.send("late", {"do": "sleep", "s": 3}, command="slow")
+    system.unhandled_is(1)
+    refused = system.nb("partitions", "change", "8", "--yes", "--timeout-s", "0", "--json")
+    assert refused.code == 1
+    assert "nothing was changed" in refused.err
+    assert refused.document["changed"] is False
+
+    changing = system.start("partitions", "change", "8", "--yes", "--json")
+    wait_until_sync(lambda: system.json("status")["namespace"]["held"], "the hold")
+    for device in devices:
+        system.send(device, command="meanwhile")
+    wait_until_sync(lambda: system.json("status")["namespace"]["partitions"] == 8, "the switch")
+    ingress.terminate()
+    assert ingress.ended() == 0
+    worker.stop()
+    system.start_ingress(partitions="8")
+    system.start_worker(partitions=8)
+    assert changing.ends() == 0
+    changed = json.loads(changing.output)
+    assert shape(changed) == shape(documented("`nb-bridge partitions change"))
+    assert (changed["from"], changed["to"], changed["changed"]) == (4, 8, True)
+    moved = [it for it in devices if partition_of(it, 4) != partition_of(it, 8)]
+    assert changed["dead_moved"] == len(moved) > 0
+
+    system.unhandled_is(0)
+    assert sorted(handled(system)) == sorted([*devices, "late"])
+    dead = system.json("dead", "list")["dead"]
+    assert len(dead) == len(devices)
+    assert all(it["partition"] == partition_of(it["device"], 8) for it in dead)
+
+
+def test_a_change_that_was_killed_leaves_nothing_held_for_ever(system: System) -> None:
+    system.start_ingress()
+    system.send("d")
+    keys = Keys(namespace=system.namespace)
+    changing = system.start("partitions", "change", "8", "--yes")
+    wait_until_sync(lambda: system.json("status")["namespace"]["held"], "the hold")
+    assert 0 < system.client.pttl(keys.hold) <= 30_000
+    assert system.nb("partitions", "change", "2", "--yes").code == 1  # one at a time
+    changing.signal(signal.SIGINT)
+    assert changing.ends() == 130
+    assert system.client.exists(keys.hold) == 0
+    assert system.json("status")["namespace"]["partitions"] == PARTITIONS
