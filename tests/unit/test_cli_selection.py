@@ -1,0 +1,116 @@
+"""Choosing many, acting on them at a pace, and showing what strangers sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from bridge.cli import namespace, report, selection
+from bridge.cli.selection import Filter, Tally
+from bridge.errors import UsageError
+
+
+def filter_(**asked: str) -> Filter:
+    return Filter.of(**{**dict.fromkeys(("device", "error", "since", "until")), **asked})
+
+
+def test_a_filter_that_asks_nothing_takes_all() -> None:
+    assert not filter_().asks
+    assert filter_().matches(device=None, error="", at_ms=0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_meant"),
+    [
+        ({"device": "d"}, True),
+        ({"device": "D"}, False),
+        ({"error": "TIMEOUT"}, True),
+        ({"error": "refused"}, False),
+        ({"since": "1970-01-01T00:00:10"}, True),
+        ({"since": "1970-01-01T00:00:11"}, False),
+        ({"until": "1970-01-01T00:00:11"}, True),
+        ({"until": "1970-01-01T00:00:10"}, False),
+        ({"device": "d", "error": "nope"}, False),
+    ],
+)
+def test_a_filter_means_what_fits_all_that_is_asked(asked: dict[str, str], is_meant: bool) -> None:
+    found = filter_(**asked).matches(device="d", error="read timeout", at_ms=10_000)
+    assert found is is_meant
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "is_all"),
+    [((), {}, False), (("1-0",), {}, True), (("1-0",), {"device": "d"}, False),
+     ((), {"device": "d"}, True)],
+)  # fmt: skip
+def test_which_ones_must_be_said_in_one_way(
+    names: tuple[str, ...], asked: dict[str, str], is_all: bool
+) -> None:
+    with pytest.raises(UsageError, match="--all"):
+        selection.one_way(names, filter_(**asked), is_all)
+
+
+def test_each_is_acted_on_in_order_and_counted() -> None:
+    seen: list[int] = []
+
+    async def act(one: int) -> str:
+        seen.append(one)
+        return "gone" if one == 2 else "dropped"
+
+    tally = asyncio.run(selection.act_on_each([1, 2, 3], act, rate_per_s=None, title="drop"))
+    assert seen == [1, 2, 3]
+    assert (tally.matched, tally.outcomes) == (3, {"dropped": 2, "gone": 1})
+
+
+def test_a_rate_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def sleep(s: float) -> None:
+        waits.append(s)
+
+    async def act(one: int) -> str:
+        return "replayed"
+
+    monkeypatch.setattr("bridge.cli.selection.asyncio.sleep", sleep)
+    asyncio.run(selection.act_on_each([0, 1, 2], act, rate_per_s=0.01, title="replay"))
+    assert waits[0] == 0
+    assert 99 < waits[1] <= 100  # the n-th falls due n / rate after the first
+    assert 199 < waits[2] <= 200
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [({}, 0), ({"replayed": 3}, 0), ({"replayed": 2, "duplicate": 1}, 0), ({"gone": 1}, 1),
+     ({"replayed": 2, "left": 1}, 1)],
+)  # fmt: skip
+def test_what_did_not_go_as_asked_is_a_problem(
+    outcomes: dict[str, int], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tally = Tally(matched=3, outcomes=outcomes)
+    assert selection.tell(tally, what="things", dry_run=False, as_json=True) == code
+    assert json.loads(capsys.readouterr().out)["outcomes"] == outcomes
+
+
+def test_nothing_is_done_unasked_where_nobody_can_be_asked() -> None:
+    with pytest.raises(UsageError, match="--yes"):
+        namespace.confirm("Drop 3 things?", yes=False)
+    namespace.confirm("Drop 3 things?", yes=True)
+
+
+def test_a_body_is_shown_as_json_or_as_the_text_it_is() -> None:
+    assert selection.body_shown(b'{"a":"\xc3\xa9"}') == '{\n  "a": "é"\n}'
+    assert selection.body_shown(b"no \xff json") == "no \\xff json"
+    assert selection.body_shown(b"[" * 100_000) == "[" * 100_000
+
+
+def test_a_body_for_programs_keeps_every_byte() -> None:
+    assert selection.body_fields(b"{}") == {"body": "{}"}
+    assert selection.body_fields(b"\xff") == {"body_base64": "/w=="}
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "\x07", "a\rb", "\x9b1m", "\u202e", "\x00"])
+def test_a_terminal_obeys_nothing_that_strangers_sent(text: str) -> None:
+    assert all(each.isprintable() for each in report.visible(text))
+    assert report.visible("né\t1\n") == "né\t1\n"
