@@ -72,8 +72,10 @@ def list_(limit: int, as_json: bool, **asked: Any) -> None:
 def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> None:
     """Show one body's circumstances; what is kept of the body itself with --body or --out."""
 
+    id_ = _id(name)
+
     async def work(connected: Namespace) -> Kept:
-        return await _one(connected, _id(name))
+        return await _one(connected, id_)
 
     kept = namespace.run(work)
     body = b"" if kept.it is None else kept.it.body
