@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bridge.cli.namespace import PAGE, Namespace, fields_of, told
+from bridge.cli.namespace import PAGE, TIMEOUT_S, Namespace, fields_of, told
 from bridge.contract import entry_order
 from bridge.link import Refused, command
 
@@ -86,7 +86,8 @@ class Overview:
     """The whole of it at one moment, more or less."""
 
     now_ms: int
-    server: dict[str, str]
+    servers: list[dict[str, str]]
+    """What INFO tells of each that holds keys; several in a cluster."""
     held: str | None
     groups: list[Group]
     ingresses: list[Ingress]
@@ -98,8 +99,8 @@ async def take(namespace: Namespace) -> Overview:
     """Looks at everything; raises what `Link.run` raises."""
     keys = namespace.keys
     numbers = range(namespace.partitions)
-    info, held, quarantined, beats, *streams = await namespace.ask(
-        command("INFO"),
+    infos = await namespace.link.everywhere(command("INFO"), timeout_s=TIMEOUT_S)
+    held, quarantined, beats, *streams = await namespace.ask(
         command("GET", keys.hold),
         command("XLEN", keys.quarantine),
         command("HGETALL", keys.ingresses),
@@ -108,7 +109,7 @@ async def take(namespace: Namespace) -> Overview:
     now_ms = await namespace.now_ms()
     return Overview(
         now_ms=now_ms,
-        server=server_facts(info),
+        servers=[server_facts(info) for info in infos],
         held=told(held) if isinstance(held, bytes) else None,
         groups=await groups_of(namespace, now_ms),
         ingresses=[] if isinstance(beats, Refused) else _ingresses(beats, now_ms),

@@ -98,12 +98,13 @@ class Status:
                 "up": False, "version": None, "used_memory_bytes": None, "maxmemory_bytes": None,
                 "error": str(self.away),
             }  # fmt: skip
-        facts = self._seen.server
+        servers = self._seen.servers
+        facts = servers[0]
         return {
             "up": True,
             "version": facts.get("valkey_version") or facts.get("redis_version"),
-            "used_memory_bytes": int(facts.get("used_memory", 0)),
-            "maxmemory_bytes": int(facts.get("maxmemory", 0)),
+            "used_memory_bytes": sum(int(each.get("used_memory", 0)) for each in servers),
+            "maxmemory_bytes": sum(int(each.get("maxmemory", 0)) for each in servers),
             "error": None,
         }
 
