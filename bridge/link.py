@@ -31,6 +31,7 @@ _STATE_CODES: Final = frozenset(
     (
         "LOADING", "READONLY", "MISCONF", "OOM", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN",
         "BUSY", "UNKILLABLE", "NOAUTH", "WRONGPASS", "NOPERM",
+        "ACL",  # "ACL failure in script": NOPERM, when it happens inside one
     )
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -109,16 +110,18 @@ def _show(delivery: Delivery, outcome: str, took_s: float) -> None:
     entry = delivery.entry
     attempt = f" attempt {delivery.attempt}" if delivery.attempt > 1 else ""
     late = " late" if entry.late else ""
-    print(  # noqa: T201 - what --show-deliveries is for
-        f"{outcome:9} {entry.status or entry.type:12} device {entry.device} "
-        f"command {entry.command}{late}{attempt} ({took_s * 1000:.1f} ms)",
-        flush=True,
-    )
+    with contextlib.suppress(OSError):  # whoever read it has gone: no reason to stop working
+        print(  # noqa: T201 - what --show-deliveries is for
+            f"{outcome:9} {entry.status or entry.type:12} device {entry.device} "
+            f"command {entry.command}{late}{attempt} ({took_s * 1000:.1f} ms)",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
     code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     # Not sys.exit: a handler's thread that never ends would keep the process from ending.
     os._exit(code)

@@ -27,6 +27,10 @@ GONE_AFTER_TTLS: Final = 1
 # A partition that nobody leased for this many TTLs is anyone's: its share's owner cannot take it.
 ABANDONED_AFTER_TTLS: Final = 2
 
+# After Redis was away, the other workers' heartbeats are old although they live: for some ticks we
+# take back only what we had and can vouch for, not theirs as if they had died.
+CAREFUL_TICKS: Final = 4
+
 ACQUIRE: Final = Script.load("consumers", "acquire")
 RELEASE: Final = Script.load("consumers", "release")
 HEARTBEAT: Final = Script.load("consumers", "heartbeat")
@@ -70,6 +74,7 @@ class LeaseKeeper:
         """Partitions of others' shares that nobody took; ours until workers come or go."""
         self._trusted: dict[int, int] = {}
         """Last epoch of each partition that we got from one who ended in a known way."""
+        self._careful_ticks = 0
         self._releases: set[asyncio.Task[None]] = set()
         self._log = logs.get("leases").bind(group=group, worker=worker)
         self._owned_metric = metrics.leases_owned.labels(group)
@@ -84,6 +89,7 @@ class LeaseKeeper:
                 backoff.reset()
                 wait_s = tick_s
             except RedisUnavailableError:
+                self._careful_ticks = CAREFUL_TICKS
                 wait_s = max(tick_s, backoff.next_s())
             except UsageError:  # retired, or the namespace is another program's now
                 raise
@@ -138,6 +144,9 @@ class LeaseKeeper:
             return
         free = await self._free()
         wanted = [n for n in free if n not in self.refused and (n in mine or self._is_orphan(n))]
+        if self._careful_ticks:
+            self._careful_ticks -= 1
+            wanted = [number for number in wanted if number in self._trusted]
         if wanted:
             await self._acquire(wanted)
             self._adopted.update(n for n in wanted if n in self.owned and n not in mine)
@@ -271,6 +280,7 @@ class LeaseKeeper:
         except RedisUnavailableError:
             self._log.warning("release_failed", partition=partition.number)
         if self._forget(partition, "released"):
+            self._trusted.pop(partition.number, None)
             self._log.debug("lease_released", partition=partition.number, epoch=partition.epoch)
 
     def _forget(self, partition: Partition, change: str) -> bool:

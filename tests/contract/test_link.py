@@ -184,6 +184,18 @@ async def test_what_is_about_the_servers_state_is_no_answer(
 
 
 @pytest.mark.real
+async def test_a_right_that_a_script_lacks_is_the_servers_state(hurt: servers.Redis) -> None:
+    """An operator forgot a command in the user's rights: nothing is wrong with the notification."""
+    await hurt.client.acl_setuser(
+        "limited", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-time"]
+    )
+    link = open_link(hurt.url.replace("redis://", "redis://limited:any@"), name="limited")
+    with pytest.raises(RedisUnavailableError, match="ACL"):
+        await link.one(HEARTBEAT.call(["workers"], ["w", 1000]), timeout_s=10)
+    await link.close()
+
+
+@pytest.mark.real
 async def test_a_read_only_replica_is_no_server_to_write_to(hurt: servers.Redis) -> None:
     await hurt.client.execute_command("REPLICAOF", "127.0.0.1", str(free_port()))
     with pytest.raises(RedisUnavailableError, match="READONLY"):
