@@ -153,9 +153,10 @@ def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Returns if it may be done; `click.Abort` if not, `UsageError` where nobody can be asked."""
+    """Returns if it may be done; `BridgeError` if not, `UsageError` where nobody can be asked."""
     if yes:
         return
     if not sys.stdin.isatty():
         raise UsageError(f"{question} Nobody can be asked here: say --yes")
-    click.confirm(question, abort=True, err=True)
+    if not click.confirm(question, err=True):
+        raise BridgeError("nothing was done")

@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 JSON_SCHEMA: Final = 1
 _WIDTH_IN_A_PIPE: Final = 200  # nothing is gained by folding what `grep` reads
@@ -49,6 +50,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = ""
     for row in rows:
         made.add_row(*(Text(visible(cell)) for cell in row))  # Text: brackets are no markup
     return made
+
+
+def line(text: str) -> Text:
+    """A line that rich can print or show live as it is."""
+    from rich.text import Text
+
+    return Text(visible(text))
 
 
 def visible(text: str) -> str:

@@ -115,14 +115,14 @@ class Status:
         found: list[RenderableType] = []
         if self._seen is not None:
             found.append(_facts(document, self._seen))
-            found.append(_groups_table(self._seen))
+            if self._seen.groups:
+                found.append(_groups_table(self._seen))
             if by_partition:
                 found += [_partitions_table(each) for each in self._seen.groups]
-            found.append(_ingresses_table(self._seen))
-        found.append(
-            spool["error"]
-            or f"spool here: {spool['entries']} entries, {spool['bytes']} bytes in {self._folder}"
-        )
+            if self._seen.ingresses:
+                found.append(_ingresses_table(self._seen))
+        waiting = f"{spool['entries']} entries, {spool['bytes']} bytes in {self._folder}"
+        found.append(report.line(spool["error"] or f"spool here: {waiting}"))
         return found
 
 
@@ -148,7 +148,7 @@ def _watch(settings: Settings, interval_s: float, by_partition: bool) -> int:
                 status = await _look(settings)
                 shown = status.tables(by_partition)
                 if status.away is not None:
-                    shown.insert(0, str(status.away))
+                    shown.insert(0, report.line(str(status.away)))
                 live.update(Stack(*shown), refresh=True)
                 await asyncio.sleep(interval_s)
 
@@ -208,7 +208,7 @@ def _facts(document: dict[str, Any], seen: Overview) -> RenderableType:
         f"{name['partitions']} partitions, {seen.entries} entries kept, "
         f"{seen.quarantined} in quarantine"
     )
-    return f"{line}\nheld: {seen.held}" if seen.held else line
+    return report.line(f"{line}\nheld: {seen.held}" if seen.held else line)
 
 
 def _groups_table(seen: Overview) -> RenderableType:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 
 import pytest
 
 from bridge.cli import namespace, report, selection
 from bridge.cli.selection import Filter, Tally
-from bridge.errors import UsageError
+from bridge.errors import BridgeError, UsageError
 
 
 def filter_(**asked: str) -> Filter:
@@ -97,6 +99,19 @@ def test_nothing_is_done_unasked_where_nobody_can_be_asked() -> None:
     with pytest.raises(UsageError, match="--yes"):
         namespace.confirm("Drop 3 things?", yes=False)
     namespace.confirm("Drop 3 things?", yes=True)
+
+
+@pytest.mark.parametrize(("answer", "is_done"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_somebody_who_can_be_asked_decides(
+    answer: str, is_done: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    with contextlib.nullcontext() if is_done else pytest.raises(BridgeError, match="nothing"):
+        namespace.confirm("Drop 3 things?", yes=False)
 
 
 def test_a_body_is_shown_as_json_or_as_the_text_it_is() -> None:
