@@ -30,9 +30,11 @@ MAX_BATCH_RECORDS: Final = 512
 MAX_BATCH_BYTES: Final = 2**20
 MAX_WAITING_BYTES: Final = 32 * 2**20
 _BUSY_RECORDS: Final = 8
-_BUSY_INTERVAL_S: Final = 0.0015
-"""A flush that takes this many is not followed by another at once: the fewer round trips, the less
-each record costs. Records that come one by one never wait for others."""
+_PACE_S: Final = 0.000025
+_MAX_PAUSE_S: Final = 0.003
+"""A flush of this many records or more is followed by the next after `_PACE_S` for each of them,
+counted from its begin: about as long as as many requests take to be read. The fewer round trips,
+the less each record costs; records that come one by one never wait for others."""
 
 
 class Path(StrEnum):
@@ -126,7 +128,8 @@ class Intake:
                     batch = self._take()
                     await self._flush(batch)
                     if len(batch) >= _BUSY_RECORDS:
-                        await asyncio.sleep(began_s + _BUSY_INTERVAL_S - self._clock())
+                        pause_s = min(len(batch) * _PACE_S, _MAX_PAUSE_S)
+                        await asyncio.sleep(began_s + pause_s - self._clock())
                 else:
                     self._wake.clear()
                     await self._wake.wait()
