@@ -67,12 +67,14 @@ def _here(settings: Settings, role: str | None) -> list[Finding]:
 
 def _redis(settings: Settings) -> tuple[list[Finding], RedisUnavailableError | None]:
     """What was found there, and the error if it is away."""
-    from bridge.cli import check_redis, namespace
+    from bridge.cli import check_namespace, check_redis, namespace
+
+    async def look(connected: namespace.Namespace) -> list[Finding]:
+        found = await check_redis.check(connected, settings)
+        return found + await check_namespace.check(connected, settings)
 
     try:
-        return namespace.run(
-            lambda connected: check_redis.check(connected, settings), settings
-        ), None
+        return namespace.run(look, settings), None
     except RedisUnavailableError as error:
         advice = "start it, or set NB_BRIDGE_REDIS_URL; meanwhile callbacks are spooled"
         return [problem("redis.reachable", str(error), advice)], error

@@ -1,10 +1,10 @@
-"""What `check` asks Redis: whether it is there, ours, and set up so that promises can be kept."""
+"""What `check` asks Redis: whether it is there, and set up so that promises can be kept."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from bridge.cli import overview, when
 from bridge.cli.findings import Finding, ok, problem, skipped, warning
 from bridge.cli.namespace import TIMEOUT_S, Namespace, fields_of, told
 from bridge.errors import RedisUnavailableError
-from bridge.link import Link, Refused, command
+from bridge.link import Link, command
 from bridge.settings import Settings
 
 OLDEST: Final = (6, 2)
@@ -55,9 +55,7 @@ async def check(connected: Namespace, settings: Settings) -> list[Finding]:
                     advice=finding.advice,
                 )
             findings.append(finding)
-    findings.append(_meta(connected, settings))
     findings.append(await _clock(connected))
-    findings += await _groups(connected, settings)
     return findings
 
 
@@ -222,24 +220,6 @@ def _replicas(server: Server) -> Finding:
     return ok(name, f"{count}, at least one of which has to keep up")
 
 
-# --- the namespace
-
-
-def _meta(connected: Namespace, settings: Settings) -> Finding:
-    name = "namespace.meta"
-    if not connected.is_claimed:
-        return ok(name, f"{settings.namespace} is not in use yet")
-    if connected.partitions != settings.partitions:
-        return problem(
-            name,
-            f"{settings.namespace} has {connected.partitions} partitions, "
-            f"the settings here say {settings.partitions}",
-            f"set NB_BRIDGE_PARTITIONS={connected.partitions}, "
-            "or change the namespace: nb-bridge partitions change",
-        )
-    return ok(name, f"{settings.namespace}, {connected.partitions} partitions, as set here")
-
-
 async def _clock(connected: Namespace) -> Finding:
     name = "redis.clock"
     began_ms = time.time() * 1000
@@ -253,56 +233,3 @@ async def _clock(connected: Namespace) -> Finding:
     if apart_ms < _FAR_APART_MS:
         return warning(name, found, "let NTP set both")
     return problem(name, found, "let NTP set both: retries of parked devices go by it")
-
-
-async def _groups(connected: Namespace, settings: Settings) -> Sequence[Finding]:
-    findings: list[Finding] = []
-    held: Any = await connected.get(command("GET", connected.keys.hold))
-    if held and not isinstance(held, Refused):
-        findings.append(
-            warning(
-                "namespace.hold",
-                f"ingresses spool instead of publishing: {told(held)}",
-                "it ends by itself when that command ends",
-            )
-        )
-    for group in await overview.groups_of(connected, await connected.now_ms()):
-        name = f"group.{group.name}"
-        unhandled = group.total("unhandled")
-        if not group.registered:
-            findings.append(
-                warning(
-                    name,
-                    "is on the streams, but not registered",
-                    f"what it did not handle may be trimmed: SADD {connected.keys.groups} "
-                    f"{group.name}, or XGROUP DESTROY it on every stream",
-                )
-            )
-        elif group.paused:
-            findings.append(
-                warning(
-                    name,
-                    f"is paused, {unhandled} unhandled",
-                    f"nb-bridge groups resume {group.name}",
-                )
-            )
-        elif not group.workers:
-            findings.append(
-                (problem if unhandled else warning)(
-                    name,
-                    f"has no worker, {unhandled} unhandled",
-                    f"start one, or nb-bridge groups retire {group.name}: nothing is removed "
-                    "from the streams before every group is done with it",
-                )
-            )
-        elif any(share.dead >= settings.dead_max_entries for share in group.shares):
-            findings.append(
-                problem(
-                    name,
-                    "has a partition full of dead letters, which holds its devices",
-                    "nb-bridge dead list, then replay or drop",
-                )
-            )
-        else:
-            findings.append(ok(name, f"{len(group.workers)} workers, {unhandled} unhandled"))
-    return findings

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import trustme
 
-from bridge.cli import check_here, check_redis, shadowing
+from bridge.cli import check_here, check_namespace, check_redis, shadowing
 from bridge.cli.check_redis import Server
 from bridge.cli.findings import Finding
+from bridge.cli.overview import Group, Share
 from bridge.settings import Settings
 from bridge.spool_file import SpoolFile
 from bridge.spool_row import Row
@@ -82,6 +83,30 @@ def test_what_config_alone_tells_is_judged_where_it_may_be_seen() -> None:
 def test_the_projection_counts_both_pages_of_the_ledger_and_the_backlog() -> None:
     settings = Settings(ledger_max_records=1000, max_backlog=500)
     assert check_redis.projected_bytes(settings, 16) == 16 * 2 * 1000 * 130 + 500 * 400
+
+
+# --- the namespace
+
+
+@pytest.mark.parametrize(
+    ("group", "share", "level"),
+    [
+        ({}, {}, "ok"),
+        ({"workers": {}}, {}, "warning"),
+        ({"workers": {}}, {"waiting": 1}, "problem"),
+        ({"workers": {}}, {"parked": 1}, "problem"),
+        ({"paused": True, "workers": {}}, {"waiting": 1}, "warning"),
+        ({"registered": False}, {}, "warning"),
+        ({}, {"dead": 9}, "ok"),
+        ({}, {"dead": 10}, "problem"),
+    ],
+)
+def test_a_group_that_nobody_serves_is_a_problem(
+    group: dict[str, Any], share: dict[str, int], level: str
+) -> None:
+    made = {"name": "g", "registered": True, "paused": False, "workers": {"w": 0}} | group
+    one = Group(**made, shares=[Share(partition=0), Share(partition=1, **share)])
+    assert check_namespace.judge(one, dead_max_entries=10).level == level
 
 
 # --- this machine
