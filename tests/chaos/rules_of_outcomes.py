@@ -113,12 +113,13 @@ def attempts_are_bounded(case: Case) -> Iterator[Violation]:
 def stops_are_clean(case: Case) -> Iterator[Violation]:
     """Who was asked to stop did so in time, with exit code 0, unless a handler killed it.
 
-    Or unless it had only just been started, and did not listen to signals yet. Nobody ends by
-    itself, but for a worker that finds no Redis when it starts.
+    Or unless it had only just been started: then it may not have listened to signals yet. Nobody
+    ends by itself. Asked or not, a worker that finds no Redis when it starts ends and says so.
     """
+    no_redis = RedisUnavailableError.exit_code
     for one in case.evidence.exits:
         if one.asked_ns is None:
-            if one.code != RedisUnavailableError.exit_code:
+            if one.code != no_redis:
                 yield Violation("stops_are_clean", f"{one.program} ended by itself: {one.code}")
             continue
         is_poisoned = any(
@@ -127,7 +128,7 @@ def stops_are_clean(case: Case) -> Iterator[Violation]:
             and one.asked_ns - STOP_SLACK_NS <= it.started_ns <= one.ended_ns
             for it in case.deliveries
         )
-        if one.code not in (0, -signal.SIGTERM) and not is_poisoned:
+        if one.code not in (0, -signal.SIGTERM, no_redis) and not is_poisoned:
             yield Violation("stops_are_clean", f"{one.program} ended with {one.code}")
 
 

@@ -429,6 +429,7 @@ def test_attempts_beyond_the_last(story: Story, attempt: int) -> None:
     [
         (0, True, True),
         (-15, True, True),
+        (3, True, True),
         (1, True, False),
         (-9, True, False),
         (None, True, False),
