@@ -204,12 +204,16 @@ class Fetcher:
             partition.cursor = entry_id
             if entry_id in partition.items or entry_id in partition.settled_since:
                 continue  # read again after a reconnect; it is in the window, or just left it
+            if self._settler.was_handled(partition, entry_id):
+                self._settler.forget(partition, entry_id)
+                continue
             if not self._admit(partition, entry_id, fields, self._record(partition, record)):
                 return
         if not entries:
             partition.cursor = None
             partition.delivered = delivered
             partition.trusted = True
+            self._settler.forget_unrecorded(partition)
             self._rereading.discard(partition)
             partition.may_have_more = True
 

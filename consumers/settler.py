@@ -91,6 +91,7 @@ class Settler:
         self._on_lost = on_lost
         self._batches: dict[Partition, Batch] = {}
         self._in_flight: dict[Partition, Batch] = {}
+        self._unrecorded: dict[int, set[bytes]] = {}
         self._buffered = 0
         self._something = asyncio.Event()
         self._enough = asyncio.Event()
@@ -165,10 +166,27 @@ class Settler:
         return partition in self._batches or partition in self._in_flight
 
     def drop(self, partition: Partition) -> None:
-        """The partition was lost: its outcomes are the next owner's to decide."""
+        """The partition was lost: its outcomes are the next owner's to decide.
+
+        If that is this worker again (Redis was away), what it handled is known: `was_handled`.
+        """
+        self._remember(partition, self._in_flight.get(partition))
         batch = self._batches.pop(partition, None)
+        self._remember(partition, batch)
         if batch is not None:
             batch.tell_writers(done=False)
+
+    def was_handled(self, partition: Partition, entry_id: bytes) -> bool:
+        """Whether this worker handled an entry under a lease it lost before that was recorded."""
+        return entry_id in self._unrecorded.get(partition.number, ())
+
+    def forget_unrecorded(self, partition: Partition) -> None:
+        """All that is pending was read: nothing will be asked of `was_handled` any more."""
+        self._unrecorded.pop(partition.number, None)
+
+    def _remember(self, partition: Partition, batch: Batch | None) -> None:
+        if batch is not None and batch.handled:
+            self._unrecorded.setdefault(partition.number, set()).update(batch.handled)
 
     def _batch(self, partition: Partition) -> Batch:
         batch = self._batches.get(partition)
@@ -206,11 +224,16 @@ class Settler:
         sent, self._in_flight = self._in_flight, {}
         for (partition, _, on_reply), reply in zip(sending, replies, strict=True):
             if isinstance(reply, Refused):
+                self._remember(partition, sent[partition])
                 self._refused(partition, reply)
             elif not partition.lost:
                 on_reply(reply)
         for partition, batch in sent.items():
             batch.tell_writers(done=not partition.lost)
+        if any(isinstance(reply, Refused) for reply in replies):
+            # Perhaps only this connection still leads to a server that another has replaced (it
+            # was idle while that was frozen): then every new lease would be lost here again.
+            await self._link.close()
         self._on_room()
 
     def _calls(self, partition: Partition, batch: Batch) -> list[tuple[Call, OnReply]]:

@@ -5,6 +5,7 @@ As a receiver it is given to workers by its path; as a module it is imported by 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -37,6 +38,7 @@ class RecordingReceiver(PushMessageReceiver):
             "body": request.json,
         }
         self._file.write(json.dumps(line) + "\n")
+        await asyncio.sleep(float(os.environ.get("RECORDING_SLOW_S", "0")))
 
 
 def deliveries(folder: Path) -> list[dict[str, Any]]:

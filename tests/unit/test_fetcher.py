@@ -71,9 +71,16 @@ class Forgetting:
 
     def __init__(self) -> None:
         self.forgotten: list[bytes] = []
+        self.unrecorded: set[bytes] = set()
 
     def forget(self, _: Partition, entry_id: bytes) -> None:
         self.forgotten.append(entry_id)
+
+    def was_handled(self, _: Partition, entry_id: bytes) -> bool:
+        return entry_id in self.unrecorded
+
+    def forget_unrecorded(self, _: Partition) -> None:
+        self.unrecorded.clear()
 
 
 class Bench:
