@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from bridge import clock, logs, metrics
@@ -207,7 +207,7 @@ class Fetcher:
             if self._settler.was_handled(partition, entry_id):
                 self._settler.forget(partition, entry_id)
                 continue
-            if not self._admit(partition, entry_id, fields, self._record(partition, record)):
+            if not self._admit(partition, entry_id, fields, Attempts.decode(record)):
                 return
         if not entries:
             partition.cursor = None
@@ -234,11 +234,14 @@ class Fetcher:
             # acknowledged nothing, and it is pending: to be found and run once more.
             self._read_again(partition)
 
-    def _record(self, partition: Partition, raw: bytes | None) -> Attempts:
-        record = Attempts.decode(raw)
-        if not partition.trusted and not record.suspect:
-            return Attempts(count=record.count, due_ms=record.due_ms, suspect=True)
-        return record
+    def _may_have_run(self, partition: Partition, device: str) -> bool:
+        """Whether a device's next entry may have been running when the last owner died.
+
+        Only the head of a lane ever runs, so of a device it can only be the oldest one pending; of
+        a parked device it is the head of its list, which `Parking.restore` knows of.
+        """
+        is_head = device not in partition.lanes and device not in partition.parked
+        return is_head and not partition.trusted
 
     def _admit(
         self, partition: Partition, entry_id: bytes, fields: list[bytes] | None, record: Attempts
@@ -252,6 +255,8 @@ class Fetcher:
         except NewerContractError:
             self._on_newer(partition)
             return False
+        if self._may_have_run(partition, item.entry.device):
+            record = replace(record, suspect=True)
         item.attempts, item.due_s = record, _due_s(record)
         partition.admit(item)
         if item.entry.device in partition.parked:

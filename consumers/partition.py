@@ -138,7 +138,7 @@ class Partition:
         self.epoch = epoch
         self.token = f"{worker}:{epoch}"
         self.trusted = clean
-        """Whether the last owner ended in a known way; if not, everything pending is suspect."""
+        """Whether the last owner ended in a known way; if not, heads are suspects."""
         self.delivered = delivered
         """Last entry delivered to the group: where the doorbell listens from."""
         self.cursor: bytes | None = FROM_THE_START

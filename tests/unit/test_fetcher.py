@@ -182,6 +182,16 @@ async def test_what_is_pending_after_an_unclean_end_is_suspect_and_nothing_else_
     assert attempts == {b"1-0": Attempts(count=2, suspect=True), b"2-0": Attempts()}
 
 
+async def test_only_the_oldest_pending_entry_of_a_device_is_suspect(bench: Make) -> None:
+    it = bench(1)
+    it.owned[1].trusted = False
+    page = [raw(b"1-0"), raw(b"2-0", device="other"), raw(b"3-0"), raw(b"4-0", device="other")]
+    await it.answered([page, [None, None, b"1:0", b"2:0:s"]])
+    suspects = [entry_id for entry_id, item in it.owned[1].items.items() if item.attempts.suspect]
+    # The last one was written down as a suspect by a parent that knew.
+    assert suspects == [b"1-0", b"2-0", b"4-0"]
+
+
 async def test_what_was_deleted_while_pending_is_settled_and_not_run(bench: Make) -> None:
     it = bench(1)
     await it.answered([[[b"1-0", None], raw(b"2-0")], [None, None]])
