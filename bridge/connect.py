@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from bridge.cluster import ClusterLink
 from bridge.errors import UsageError
@@ -51,11 +52,11 @@ def connection_pool(url: str, *, name: str) -> ConnectionPool:
     try:
         pool = ConnectionPool.from_url(url, **_options(name))
         pool.make_connection()  # type: ignore[no-untyped-call]  # only here it looks at its options
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RedisError):
         # Not the driver's words: they repeat what may be a part of the password.
         raise UsageError(
-            "NB_BRIDGE_REDIS_URL cannot be used: an option after the ? is unknown, or a special "
-            "character of the password is not percent-encoded"
+            "NB_BRIDGE_REDIS_URL cannot be used: an option after the ? is unknown or wrong, or a "
+            "special character of the password is not percent-encoded"
         ) from None
     return pool
 
@@ -80,7 +81,7 @@ def _options(name: str) -> dict[str, Any]:
 def _sentinel_link(url: str, name: str, health: Health | None) -> SentinelLink:
     servers = _Servers.of(url, DEFAULT_SENTINEL_PORT)
     service, _, db = servers.path.partition("/")
-    if not service or not (db or "0").isdigit():
+    if not service or not (db or "0").isdecimal():
         raise UsageError(
             "NB_BRIDGE_REDIS_URL: a Sentinel URL ends in its service, and a database number if "
             "any: redis+sentinel://host:26379,host:26379/mymaster/0"
@@ -143,7 +144,7 @@ def _address(text: str, default_port: int) -> Address:
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, port = text, str(default_port)
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal():
         # Not repeated: with a password that is not percent-encoded it may be a part of that.
         raise UsageError(
             "NB_BRIDGE_REDIS_URL: what should be host:port, separated by commas, is not; special "

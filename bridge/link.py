@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -31,7 +32,6 @@ _STATE_CODES: Final = frozenset(
     (
         "LOADING", "READONLY", "MISCONF", "OOM", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN",
         "BUSY", "UNKILLABLE", "NOAUTH", "WRONGPASS", "NOPERM",
-        "ACL",  # "ACL failure in script": NOPERM, when it happens inside one
     )
 )  # fmt: skip
 
@@ -102,10 +102,12 @@ def command(*args: Argument) -> Call:
 
 
 class Health:
-    """Whether Redis answers, as seen by all links of a process; logs each change once."""
+    """What all links of a process know of Redis together; logs each change once."""
 
     def __init__(self) -> None:
         self.is_up: bool | None = None  # None: not tried yet
+        self.primary: tuple[int, Address] | None = None
+        """Whom most Sentinels named last, and the configuration epoch of that."""
         self._log = logs.get("redis")
 
     def succeeded(self) -> None:
@@ -262,8 +264,21 @@ _CODE_OF_CLASS: Final = {
 }
 
 
+# What Redis 6.2 puts before the error of a command within a script: "Error running script (call to
+# f_…): @user_script:1: ", and before its own refusals once more "@user_script: 1: -". Later ones
+# put "script: …" behind it. (`luaReplyToRedisReply` and `luaPushError` in scripting.c.)
+_OF_SCRIPT: Final = re.compile(
+    r"(?:Error running script \(call to f_\w+\): @user_script:\d+: )?(?:@user_script: \d+: )?-?"
+)
+# NOPERM, when it happens inside a script: as Valkey and newer Redis say it, and as 7.0 does.
+_NO_RIGHT_IN_SCRIPT: Final = ("ACL failure in script", "The user executing the script can't")
+
+
 def _told(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
+    # Without the full stop: more is said after it.
+    text = _OF_SCRIPT.sub("", str(error), count=1).rstrip(".") or type(error).__name__
+    if text.startswith(_NO_RIGHT_IN_SCRIPT):
+        return f"NOPERM {text}"
     for class_, code in _CODE_OF_CLASS.items():
         if isinstance(error, class_):
             return text if text.startswith(code) else f"{code} {text}"

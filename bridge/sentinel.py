@@ -4,25 +4,35 @@ Whenever a connection has to be made, all Sentinels are asked at once: one that 
 machine has gone, must not delay the answer of the others. Of the answers of a majority the one with
 the highest configuration epoch counts, for a Sentinel that was cut off may still tell of an old
 primary. Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/
+
+A primary that was cut off from the Sentinels, or frozen, and replaced goes on answering those that
+are connected to it, and what they write there is lost when it becomes a replica. So a link in use
+has the Sentinels asked each second, beside its calls, and leaves when most of them name another.
+And the first answer on a connection, and a late one, count only if they do not: a server that was
+frozen confirms, when it wakes, what waited at its door.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 
+from bridge import logs
 from bridge.errors import RedisUnavailableError
-from bridge.link import Address, Health, Link, Refused, command
+from bridge.link import Address, Call, Health, Link, Refused, command
 
 ASK_TIMEOUT_S: Final = 1.0
+ASK_AGAIN_S: Final = 1.0
+LATE_S: Final = 0.1  # most answers come sooner, and asking takes a few ms
 
 
 class SentinelLink(Link):
-    """As `Link`, to whatever server is the primary when a connection is made.
+    """As `Link`, to whatever server is the primary when a connection is made, while it is that.
 
     A primary that was demoted answers READONLY, or closes its connections: then the Sentinels are
     asked again.
@@ -39,34 +49,103 @@ class SentinelLink(Link):
         self._sentinels = sentinels
         self._service = service
         self._pool_for = pool_for
+        self._address: Address | None = None
+        # Together: an outcome that one link confirmed at the old primary is pending at the new one,
+        # where another link reads it. So none counts an answer once any of them has heard.
+        self._shared = health or Health()
+        self._asked_s = 0.0
+        self._watching: asyncio.Task[None] | None = None
+        self._asking = asyncio.Lock()  # their links are closed after each round of questions
+        self._log = logs.get("redis")
+
+    async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        await super().close()
+
+    async def _run(self, calls: Sequence[Call]) -> list[Any]:
+        if self._is_replaced:
+            self._drop()
+        is_new = self._connection is None
+        self._watch()
+        began_s = time.monotonic()
+        replies = await super()._run(calls)
+        is_late = time.monotonic() - began_s >= LATE_S and calls[0].args[0] != "XREAD"  # it waits
+        if is_new or is_late:
+            await self._look()
+        if self._is_replaced:
+            raise RedisUnavailableError("Redis: the server that answered is no primary now")
+        return replies
 
     async def _new_connection(self) -> AbstractConnection:
-        self._pool = self._pool_for(await self._primary())
+        answers = await self._ask_all()
+        if isinstance(answers, str):
+            raise RedisUnavailableError(
+                f"Redis: no Sentinel tells of a primary {self._service!r}: {answers}"
+            )
+        # Whatever the epoch: Sentinels that were set up anew count from the start.
+        if not self._believe(answers, any_epoch=True) and self._shared.primary is not None:
+            answers.append(self._shared.primary)
+        self._address = max(answers)[1]
+        self._pool = self._pool_for(self._address)
         return await super()._new_connection()
 
-    async def _primary(self) -> Address:
-        asking = [asyncio.create_task(self._ask(each)) for each in self._sentinels]
-        answers: list[tuple[int, Address]] = []
-        why = ""
-        try:
-            for answer in asyncio.as_completed(asking):
-                try:
-                    answers.append(await answer)
-                except RedisUnavailableError as error:
-                    why = str(error)
-                if len(answers) > len(asking) // 2:
-                    break
-        finally:
-            for task in asking:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
-            for sentinel in self._sentinels:
-                await sentinel.close()
-        if not answers:
-            raise RedisUnavailableError(
-                f"Redis: no Sentinel tells of a primary {self._service!r}: {why}"
-            )
-        return max(answers)[1]
+    # --- whether it still is the primary
+
+    @property
+    def _is_replaced(self) -> bool:
+        known = self._shared.primary
+        return known is not None and known[1] != self._address
+
+    def _watch(self) -> None:
+        if self._connection is None or (self._watching and not self._watching.done()):
+            return
+        if time.monotonic() - self._asked_s >= ASK_AGAIN_S:
+            self._watching = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        self._asked_s = time.monotonic()
+        answers = await self._ask_all()
+        if not isinstance(answers, str):
+            self._believe(answers)
+
+    def _believe(self, answers: list[tuple[int, Address]], *, any_epoch: bool = False) -> bool:
+        """Tells all links whom these name; False if they are too few, and may be cut off."""
+        if len(answers) <= len(self._sentinels) // 2:
+            return False
+        before, told = self._shared.primary, max(answers)
+        if before is not None and told[0] < before[0] and not any_epoch:
+            return True  # asked before the one who was told last
+        self._shared.primary = told
+        if before is not None and before[1] != told[1]:
+            host, port = told[1]
+            self._log.warning("redis_primary_replaced", primary=f"{host}:{port}")
+        return True
+
+    # --- what the Sentinels say
+
+    async def _ask_all(self) -> list[tuple[int, Address]] | str:
+        """What a majority says, or those that can be heard; why, if nobody says anything."""
+        async with self._asking:
+            asking = [asyncio.create_task(self._ask(each)) for each in self._sentinels]
+            answers: list[tuple[int, Address]] = []
+            why = ""
+            try:
+                for answer in asyncio.as_completed(asking):
+                    try:
+                        answers.append(await answer)
+                    except RedisUnavailableError as error:
+                        why = str(error)
+                    if len(answers) > len(asking) // 2:
+                        break
+            finally:
+                for task in asking:
+                    task.cancel()
+                await asyncio.gather(*asking, return_exceptions=True)
+                for sentinel in self._sentinels:
+                    await sentinel.close()
+        return answers or why
 
     async def _ask(self, sentinel: Link) -> tuple[int, Address]:
         """The configuration epoch and the address of the primary, as one Sentinel sees them."""

@@ -102,7 +102,7 @@ class LeaseKeeper:
         """A lease is ours no more: nothing starts, nothing is recorded under it."""
         if self._forget(partition, "lost"):
             self._log.warning(
-                "lease_lost", partition=partition.number, epoch=partition.epoch, why=why
+                "lease_lost", partition=partition.number, epoch=partition.epoch, reason=why
             )
 
     def refuse(self, partition: Partition) -> None:
@@ -143,7 +143,11 @@ class LeaseKeeper:
         if self.is_paused:
             return
         free = await self._free()
-        wanted = [n for n in free if n not in self.refused and (n in mine or self._is_orphan(n))]
+        wanted = [n for n in free if n in mine or self._is_orphan(n)]
+        # What another one holds of our share is asked for, too: it may be dead, and its lease
+        # last for long (acquire.lua).
+        wanted += mine.difference(self.owned, free)
+        wanted = [number for number in wanted if number not in self.refused]
         if self._careful_ticks:
             self._careful_ticks -= 1
             wanted = [number for number in wanted if number in self._trusted]
@@ -221,15 +225,17 @@ class LeaseKeeper:
             for number in numbers
         ]
         replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
-        suspects = []
+        acquired, suspects = False, []
         for number, reply in zip(numbers, replies, strict=True):
             if isinstance(reply, Refused):
                 self._log.error("acquire_refused", partition=number, error=reply.text)
             elif reply[0] == 1:
+                acquired = True
                 self._acquired(number, reply, deadline_s=sent_s + self._ttl_s)
                 if not self.owned[number].trusted:
                     suspects.append(number)
-        self._log.info("leases_acquired", owned=sorted(self.owned), ended_uncleanly=suspects)
+        if acquired:
+            self._log.info("leases_acquired", owned=sorted(self.owned), ended_uncleanly=suspects)
 
     def _acquired(self, number: int, reply: Any, *, deadline_s: float) -> None:
         _, epoch, clean, delivered, parked = reply

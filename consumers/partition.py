@@ -42,7 +42,7 @@ class Item:
     def read(cls, entry_id: bytes, fields: Sequence[bytes]) -> Item:
         """From what Redis holds; `NewerContractError` if it is for a newer program."""
         try:
-            entry = Entry.decode(dict(zip(fields[::2], fields[1::2], strict=False)))
+            entry = Entry.read(fields)
         except NewerContractError:
             raise
         except ContractError as error:
@@ -127,8 +127,9 @@ class Partition:
     """One partition under one epoch. A new epoch is a new object; an old one stays `lost`."""
 
     __slots__ = (
-        "cursor", "delivered", "epoch", "items", "lanes", "lost", "may_have_more", "number",
-        "parked", "releasing", "settled_since", "token", "trusted", "waiting_items", "window_bytes",
+        "cursor", "delivered", "epoch", "is_read", "items", "lanes", "lost", "may_have_more",
+        "number", "parked", "releasing", "settled_since", "token", "trusted", "waiting_items",
+        "window_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -143,6 +144,8 @@ class Partition:
         """Last entry delivered to the group: where the doorbell listens from."""
         self.cursor: bytes | None = FROM_THE_START
         """Where reading the pending list stands; `None` when it was read to its end."""
+        self.is_read = False
+        """Whether all that was pending when it was acquired has been read."""
         self.may_have_more = False
         self.lanes: dict[str, Lane] = {}
         self.items: dict[bytes, Item] = {}

@@ -16,6 +16,11 @@
 local holder = redis.call('GET', KEYS[1])
 local mine = ARGV[1] .. ':'
 if holder and string.sub(holder, 1, #mine) ~= mine then
+  -- The server's clock was set back: the lease would last that much longer, and its holder may be
+  -- dead. One that lives renews it well within two of our TTLs.
+  if redis.call('PTTL', KEYS[1]) > 2 * tonumber(ARGV[3]) then
+    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', 2 * tonumber(ARGV[3])))
+  end
   return {0, holder}
 end
 

@@ -10,6 +10,11 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 -- First write: removing is allowed when Redis is out of memory, and opens the way for ZADD.
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - tonumber(ARGV[2])))
+-- One from the future is of before this server's clock was set back: it counts from now.
+local ahead = redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', now), '+inf')
+for _, worker in ipairs(ahead) do
+  redis.call('ZADD', KEYS[1], string.format('%.0f', now), worker)
+end
 redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[1])
 local alive = redis.call('ZRANGE', KEYS[1], 0, -1)
 table.sort(alive)

@@ -166,6 +166,22 @@ async def test_a_lease_is_not_given_while_another_has_it(it: Partition) -> None:
     assert await it.renew() == 1
 
 
+async def test_a_lease_left_by_a_clock_that_was_set_back_ends_in_two_ttls(it: Partition) -> None:
+    other = Partition(it.redis, "w2")
+    await it.acquire(ttl_ms=TTL_MS)
+    await it.client.pexpire(it.lease, 1000 * TTL_MS)
+    assert (await other.acquire())[0] == 0
+    assert 0 < await it.client.pttl(it.lease) <= 2 * TTL_MS
+    assert await it.renew() == 1  # its holder, if it lives, keeps it
+
+
+async def test_a_lease_of_a_somewhat_longer_ttl_is_left_alone(it: Partition) -> None:
+    other = Partition(it.redis, "w2")
+    await it.acquire(ttl_ms=2 * TTL_MS)
+    assert (await other.acquire(ttl_ms=TTL_MS + 1000))[0] == 0
+    assert await it.client.pttl(it.lease) > 1.5 * TTL_MS
+
+
 async def test_one_worker_s_name_may_begin_with_another_s(it: Partition) -> None:
     longer = Partition(it.redis, "w1x")
     await longer.acquire()
@@ -581,6 +597,15 @@ async def test_who_was_silent_too_long_is_gone(it: Partition) -> None:
     await beat(it, "a")
     await it.client.zadd(it.redis.keys.workers(GROUP), {"old": 1})
     assert await beat(it, "b") == [b"a", b"b"]
+
+
+async def test_a_heartbeat_of_before_the_clock_was_set_back_counts_from_now(
+    it: Partition,
+) -> None:
+    workers = it.redis.keys.workers(GROUP)
+    await it.client.zadd(workers, {"ghost": 2**53})
+    assert await beat(it, "b") == [b"b", b"ghost"]
+    assert await it.client.zscore(workers, "ghost") == await it.client.zscore(workers, "b")
 
 
 # --- all of them

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import SSLConnection
 
 from bridge.connect import open_link
-from bridge.errors import UsageError
+from bridge.errors import SettingsError, UsageError
+from bridge.settings import load
 
 
 def pools(monkeypatch: pytest.MonkeyPatch) -> list[ConnectionPool]:
@@ -96,3 +99,35 @@ def test_a_url_that_cannot_work_is_told_without_repeating_it(url: str, told: str
         open_link(url, name="test")
     assert "NB_BRIDGE_REDIS_URL" in str(raised.value)
     assert "s3" not in str(raised.value)
+
+
+words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
+parts = st.lists(
+    words
+    | st.sampled_from(
+        ["host", ":", ":6379", ":²", ":99999", "@", "%", "[", "]", "[::1]", ",", "/", "/0", "?",
+         "&", "ssl=true", "db=x", "socket_timeout=1", "main"]
+    ),
+    max_size=6,
+)  # fmt: skip
+urls = st.builds(
+    lambda scheme, rest: f"{scheme}://{''.join(rest)}",
+    st.sampled_from(["redis", "rediss", "unix", "redis+sentinel", "redis+cluster"]),
+    parts,
+)
+
+
+@given(urls)
+@example("redis+cluster://host:²")
+@example("redis+sentinel://host:²/main")
+@example("redis://host:²")
+@example("redis+sentinel://host/main/²")
+@example("rediss://host?ssl_cert_reqs=x")
+async def test_any_url_is_a_link_or_an_error_of_its_own(url: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NB_BRIDGE_REDIS_URL", url)
+        try:
+            link = open_link(load().redis_url, name="test")
+        except (SettingsError, UsageError):
+            return
+        await link.close()

@@ -75,6 +75,30 @@ def test_an_entry_reads_as_it_was_written(entry: Entry) -> None:
     assert Entry.decode(as_mapping(entry.encode())) == entry
 
 
+@given(entries)
+def test_an_entry_is_the_same_whichever_way_it_is_read(entry: Entry) -> None:
+    assert Entry.read(entry.encode()) == entry
+
+
+@pytest.mark.parametrize("value", [b"", b"1", b"2", b"\xff", b"body"])
+@pytest.mark.parametrize("left_out", [0, 1, 2])
+def test_a_broken_entry_is_the_same_whichever_way_it_is_read(value: bytes, left_out: int) -> None:
+    for at in range(16):
+        fields = sample().encode()
+        fields[at] = value
+        fields = fields[: 16 - left_out]
+        pairs = dict(zip(fields[::2], fields[1::2], strict=False))
+        assert told(Entry.read, fields) == told(Entry.decode, pairs)
+
+
+def told(read: Any, fields: Any) -> Entry | str:
+    """What `read` makes of `fields`, or its error."""
+    try:
+        return read(fields)  # type: ignore[no-any-return]
+    except ContractError as error:
+        return f"{type(error).__name__}: {error}"
+
+
 @given(entries, st.dictionaries(st.binary(max_size=8).map(b"x-".__add__), st.binary(max_size=8)))
 def test_fields_nobody_knows_change_nothing(entry: Entry, more: dict[bytes, bytes]) -> None:
     assert Entry.decode(as_mapping(entry.encode()) | more) == entry

@@ -11,7 +11,7 @@ from redis.asyncio import ConnectionPool
 
 import servers
 from bridge.errors import RedisUnavailableError
-from bridge.link import Address, Call, Link, Refused, command
+from bridge.link import Address, Call, Health, Link, Refused, command
 from bridge.sentinel import SentinelLink
 
 OLD, NEW = ("old", 1), ("new", 2)
@@ -44,6 +44,15 @@ class Sentinel(Link):
         self.is_closed = True
 
 
+class Changing(Sentinel):
+    """Knows of another primary as soon as it was asked once."""
+
+    async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        replies = await super().run(calls, timeout_s=timeout_s)
+        self._answer = (NEW, 2)
+        return replies
+
+
 class Primaries:
     """Two servers; `chosen` is where connections were made to."""
 
@@ -55,8 +64,8 @@ class Primaries:
         self.chosen.append(address)
         return self._redis[address].pool
 
-    def link(self, *sentinels: Sentinel) -> SentinelLink:
-        return SentinelLink(sentinels, "mymaster", self.pool_for)
+    def link(self, *sentinels: Sentinel, health: Health | None = None) -> SentinelLink:
+        return SentinelLink(sentinels, "mymaster", self.pool_for, health)
 
 
 @pytest.fixture
@@ -119,4 +128,142 @@ async def test_the_sentinels_are_asked_for_each_connection(primaries: Primaries)
     await link.one(PING, timeout_s=10)
     assert primaries.chosen == [OLD, NEW]
     assert link.generation == 2
+    await link.close()
+
+
+async def looked(link: SentinelLink) -> None:
+    """Until the question that a call started is answered."""
+    assert link._watching is not None
+    await link._watching
+
+
+@pytest.fixture
+def asks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.sentinel.ASK_AGAIN_S", 0)
+
+
+@pytest.mark.usefixtures("asks_at_once")
+async def test_a_primary_that_was_replaced_is_left_though_it_answers(primaries: Primaries) -> None:
+    sentinels = [Sentinel(OLD, 1), Sentinel(OLD, 1), Sentinel(OLD, 1)]
+    link = primaries.link(*sentinels)
+    await link.one(PING, timeout_s=10)
+    for sentinel in sentinels[:2]:
+        sentinel._answer = (NEW, 2)
+    await link.one(PING, timeout_s=10)
+    await looked(link)
+    assert primaries.chosen == [OLD]
+    await link.one(PING, timeout_s=10)
+    assert primaries.chosen == [OLD, NEW]
+    assert link.generation == 2
+    await link.close()
+
+
+@pytest.mark.usefixtures("asks_at_once")
+async def test_it_is_not_left_on_the_word_of_a_few(primaries: Primaries) -> None:
+    sentinels = [Sentinel(OLD, 1), Sentinel(OLD, 1), Sentinel(OLD, 1)]
+    link = primaries.link(*sentinels)
+    await link.one(PING, timeout_s=10)
+    sentinels[0]._answer = (NEW, 2)
+    sentinels[1]._state = sentinels[2]._state = "dead"
+    await link.one(PING, timeout_s=10)
+    await looked(link)
+    await link.one(PING, timeout_s=10)
+    assert primaries.chosen == [OLD]
+    await link.close()
+
+
+@pytest.mark.usefixtures("asks_at_once")
+async def test_a_question_that_hangs_delays_no_call_and_ends_with_the_link(
+    primaries: Primaries,
+) -> None:
+    sentinel = Sentinel(OLD, 1)
+    link = primaries.link(sentinel)
+    await link.one(PING, timeout_s=10)
+    sentinel._state = "frozen"
+    for _ in range(3):
+        assert await link.one(PING, timeout_s=10) == b"PONG"
+    await link.close()
+    assert sentinel.is_closed
+
+
+async def test_a_late_answer_counts_only_from_who_still_is_the_primary(
+    primaries: Primaries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentinels = [Sentinel(OLD, 1), Sentinel(OLD, 1)]
+    link = primaries.link(*sentinels)
+    monkeypatch.setattr("bridge.sentinel.LATE_S", 0)
+    assert await link.one(PING, timeout_s=10) == b"PONG"
+    for sentinel in sentinels:
+        sentinel._answer = (NEW, 2)
+    with pytest.raises(RedisUnavailableError, match="no primary now"):
+        await link.one(PING, timeout_s=10)
+    assert await link.one(PING, timeout_s=10) == b"PONG"
+    assert primaries.chosen == [OLD, NEW]
+    await link.close()
+
+
+async def test_the_first_answer_on_a_connection_counts_only_if_it_still_is_the_primary(
+    primaries: Primaries,
+) -> None:
+    sentinel = Changing(OLD, 1)
+    link = primaries.link(sentinel)
+    with pytest.raises(RedisUnavailableError, match="no primary now"):
+        await link.one(PING, timeout_s=10)
+    assert await link.one(PING, timeout_s=10) == b"PONG"
+    assert primaries.chosen == [OLD, NEW]
+    await link.close()
+
+
+async def test_when_one_link_has_heard_all_of_the_process_leave(primaries: Primaries) -> None:
+    """Else one reads as pending what another goes on acknowledging at the old primary."""
+    sentinels = [Sentinel(OLD, 1), Sentinel(OLD, 1), Sentinel(OLD, 1)]
+    health = Health()
+    one, other = (primaries.link(*sentinels, health=health) for _ in range(2))
+    await one.one(PING, timeout_s=10)
+    await other.one(PING, timeout_s=10)
+    for sentinel in sentinels:
+        sentinel._answer = (NEW, 2)
+    await one.close()
+    await one.one(PING, timeout_s=10)
+    await other.one(PING, timeout_s=10)
+    assert primaries.chosen == [OLD, OLD, NEW, NEW]
+    await one.close()
+    await other.close()
+
+
+async def test_an_answer_does_not_count_once_another_link_has_heard(
+    primaries: Primaries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    health = Health()
+    link = primaries.link(Sentinel(OLD, 1), health=health)
+    await link.one(PING, timeout_s=10)
+    run = Link._run
+
+    async def meanwhile(self: Link, calls: Sequence[Call]) -> list[Any]:
+        health.primary = (2, NEW)
+        return await run(self, calls)
+
+    monkeypatch.setattr(Link, "_run", meanwhile)
+    with pytest.raises(RedisUnavailableError, match="no primary now"):
+        await link.one(PING, timeout_s=10)
+    await link.close()
+
+
+async def test_a_few_that_were_cut_off_lead_nobody_back(primaries: Primaries) -> None:
+    health = Health()
+    health.primary = (2, NEW)
+    sentinels = [Sentinel(OLD, 1), Sentinel(state="dead"), Sentinel(state="dead")]
+    link = primaries.link(*sentinels, health=health)
+    await link.one(PING, timeout_s=10)
+    assert primaries.chosen == [NEW]
+    await link.close()
+
+
+async def test_sentinels_that_were_set_up_anew_are_believed(primaries: Primaries) -> None:
+    """Their configuration epochs begin again: nobody should have to restart us for that."""
+    health = Health()
+    health.primary = (9, OLD)
+    link = primaries.link(Sentinel(NEW, 0), Sentinel(NEW, 0), health=health)
+    assert await link.one(PING, timeout_s=10) == b"PONG"
+    assert primaries.chosen == [NEW]
     await link.close()
