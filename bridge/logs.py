@@ -13,6 +13,8 @@ from typing import Final, TextIO, cast
 import orjson
 import structlog
 
+from bridge.terminal import visible
+
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("auto", "console", "json")
 
@@ -41,12 +43,13 @@ def configure(*, level: str, format: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.typing.Processor
+    shared.append(structlog.processors.format_exc_info)
     if console:
+        shared.append(_visible)
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     else:
-        shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer(serializer=_dumps)
     numeric = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
@@ -66,6 +69,13 @@ def configure(*, level: str, format: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(numeric, logging.WARNING))
+
+
+def _visible(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """For consoles only: programs that read JSON search for an id as it is."""
+    return {
+        name: visible(value) if isinstance(value, str) else value for name, value in event.items()
+    }
 
 
 def _dumps(event: object, **_: object) -> str:

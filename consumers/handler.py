@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from bridge.errors import UsageError
 from bridge.notification import to_dto
 from consumers.context import Current, Delivery
 from consumers.receiver import METHOD_OF_TYPE, OTHER_METHOD, PushMessageReceiver
+
+Around = Callable[[Delivery], AbstractContextManager[None]]
+"""What a call is made in: it makes the delivery the current one."""
 
 
 class ReceiverError(UsageError):
@@ -26,6 +30,7 @@ class Handler:
     method: Callable[..., Any]
     is_async: bool
     wants_notification: bool
+    around: Around = Current
 
     def arguments(self, delivery: Delivery) -> tuple[Any, ...]:
         """What the method is called with for `delivery`."""
@@ -38,12 +43,12 @@ class Handler:
 
     async def call(self, delivery: Delivery) -> None:
         """Runs an async method; for sync ones see `call_sync`."""
-        with Current(delivery):
+        with self.around(delivery):
             await self.method(*self.arguments(delivery))
 
     def call_sync(self, delivery: Delivery) -> None:
         """Runs a sync method in the calling thread."""
-        with Current(delivery):
+        with self.around(delivery):
             try:
                 result = self.method(*self.arguments(delivery))
             except (StopIteration, GeneratorExit) as error:
@@ -62,7 +67,7 @@ class Handler:
 class Handlers:
     """The handlers of one receiver, by notification type."""
 
-    def __init__(self, receiver: object) -> None:
+    def __init__(self, receiver: object, around: Around = Current) -> None:
         """`ReceiverError` if the receiver has no handler, or one that cannot be called.
 
         A method counts as a handler when the receiver's class overrides `PushMessageReceiver`'s,
@@ -71,9 +76,9 @@ class Handlers:
         self._of_type = {
             type_: handler
             for type_, method in METHOD_OF_TYPE.items()
-            if (handler := _overridden(receiver, method)) is not None
+            if (handler := _overridden(receiver, method, around)) is not None
         }
-        self._other = _overridden(receiver, OTHER_METHOD)
+        self._other = _overridden(receiver, OTHER_METHOD, around)
         if not self._of_type and self._other is None:
             raise ReceiverError(
                 f"receiver {type(receiver).__name__} has no handler: define "
@@ -85,14 +90,14 @@ class Handlers:
         return self._of_type.get(type_, self._other)
 
 
-def _overridden(receiver: object, name: str) -> Handler | None:
+def _overridden(receiver: object, name: str, around: Around) -> Handler | None:
     method = getattr(receiver, name, None)
     if method is None or getattr(method, "__func__", None) is getattr(PushMessageReceiver, name):
         return None
-    return _handler(f"{type(receiver).__name__}.{name}", method)
+    return _handler(f"{type(receiver).__name__}.{name}", method, around)
 
 
-def _handler(name: str, method: Any) -> Handler:
+def _handler(name: str, method: Any, around: Around) -> Handler:
     if not callable(method):
         raise ReceiverError(f"{name} is no method")
     try:
@@ -110,4 +115,5 @@ def _handler(name: str, method: Any) -> Handler:
         method=method,
         is_async=inspect.iscoroutinefunction(method),
         wants_notification=bool(positional),
+        around=around,
     )

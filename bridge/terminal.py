@@ -1,0 +1,10 @@
+"""What may be shown on a terminal, which would obey what strangers put into ids and bodies."""
+
+from __future__ import annotations
+
+
+def visible(text: str) -> str:
+    """`text` with everything that is not printable written out, but for line ends and tabs."""
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text
+    )
