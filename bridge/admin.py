@@ -1,12 +1,13 @@
-"""The admin listener of either half: /livez /readyz /metrics /status.
+"""The admin listener of either half: /livez /readyz /metrics /status, and what one half adds.
 
 Asks the callables it is given and knows nothing else of the program; each must answer from memory,
-so that all four work while Redis is away.
+so that all of them work while Redis is away.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -23,9 +24,10 @@ _JSON: Final = "application/json"
 
 
 class AdminListener:
-    """Serves the four pages on a port of their own.
+    """Serves these pages on a port of their own.
 
-    `ready` and `live` return the reasons why not, none if so; `status` what /status shows.
+    `ready` and `live` return the reasons why not, none if so; `status` what /status shows; `more`
+    has what other pages show, by path.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class AdminListener:
         ready: Callable[[], Sequence[str]],
         live: Callable[[], Sequence[str]],
         status: Callable[[], Mapping[str, Any]],
+        more: Mapping[str, Callable[[], Mapping[str, Any]]] | None = None,
     ) -> None:
         self._host = host
         self._port = port
@@ -43,7 +46,8 @@ class AdminListener:
             "/livez": lambda: _health(live()),
             "/readyz": lambda: _health(ready()),
             "/metrics": lambda: _page(metrics.render(), metrics.CONTENT_TYPE),
-            "/status": lambda: _page(orjson.dumps(status(), default=str), _JSON),
+            **{path: partial(_shown, shows) for path, shows in (more or {}).items()},
+            "/status": partial(_shown, status),
         }
         self._http: HttpServer | None = None
         self._listener: listener.Listener | None = None
@@ -81,6 +85,10 @@ class AdminListener:
 def _page(body: bytes, content_type: str, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
     headers = {"Content-Type": content_type, "Server": SERVER, "Cache-Control": "no-store"}
     return web.Response(status=status, body=body, headers=headers)
+
+
+def _shown(document: Callable[[], Mapping[str, Any]]) -> web.Response:
+    return _page(orjson.dumps(document(), default=str), _JSON)
 
 
 def _health(reasons: Sequence[str]) -> web.Response:

@@ -1,0 +1,190 @@
+"""The public listener as an OpenAPI 3.1 description, made from the marshmallow schemas.
+
+Owns the words and the list of answers; fields and limits come from `bridge/notification.py`.
+Imported only when somebody asks for the description: nothing else here needs apispec. What a
+running ingress adds is where it listens and which kinds of credentials it knows, never a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+from marshmallow import Schema
+
+from bridge import __version__, problem
+from bridge.notification import NotifyNBCommandStatusChangedSchema, PlatformNotificationSchema
+
+OPENAPI: Final = "3.1.0"
+_TEXT: Final = "text/plain"
+_INTRODUCTION: Final = (
+    "Takes the IoT platform's callbacks. A 200 is a promise: the notification is in Redis or on "
+    "disk. The request's Content-Type is not insisted on; a body is an uncompressed JSON object in "
+    "UTF-8."
+)
+_COMMAND_EXAMPLE: Final = {
+    "deviceId": "8b6c2b6f-device",
+    "commandId": "41f0d3aa-command",
+    "result": {"resultCode": "SUCCESSFUL", "resultDetail": None},
+}
+_PLATFORM_EXAMPLE: Final = {"notifyType": "deviceDataChanged", "deviceId": "8b6c2b6f-device"}
+
+# RFC 9457, 3.1; `errors` is our extension member (3.2). Nothing of a request is repeated.
+_PROBLEM: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string", "const": "about:blank"},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "One line per field that is wrong, where the body is no notification.",
+        },
+    },
+    "required": ["type", "title", "status", "detail"],
+    "additionalProperties": False,
+}
+
+
+def describe(
+    *,
+    command_paths: Iterable[str],
+    notify_paths: Iterable[str],
+    server_url: str,
+    max_body_bytes: int,
+    security: Security,
+) -> dict[str, Any]:
+    """The description as a document of plain dicts and lists, to be written as JSON."""
+    spec = APISpec(
+        title="nb-command-bridge",
+        version=__version__,
+        openapi_version=OPENAPI,
+        plugins=[MarshmallowPlugin()],
+        info={"description": _INTRODUCTION},
+        servers=[{"url": server_url, "description": "The public listener as this process has it."}],
+        security=security.requirements(),
+    )
+    for name, scheme in security.schemes().items():
+        spec.components.security_scheme(name, scheme)
+    spec.components.schema("Problem", _PROBLEM)
+    for status, answer in _problems(max_body_bytes).items():
+        spec.components.response(status.name, _as_problem(status, answer))
+    for path in command_paths:
+        _add(spec, path, "a command's status", NotifyNBCommandStatusChangedSchema, _COMMAND_EXAMPLE)
+    for path in notify_paths:
+        _add(spec, path, "any other of its news", PlatformNotificationSchema, _PLATFORM_EXAMPLE)
+    return spec.to_dict()
+
+
+class Security:
+    """Which credentials a caller may show: one of the first three kinds, and mutual TLS.
+
+    With `enforced` false they are looked at, logged, and not needed.
+    """
+
+    def __init__(
+        self,
+        *,
+        bearer: bool = False,
+        basic: bool = False,
+        headers: Sequence[str] = (),
+        mutual_tls: bool = False,
+        enforced: bool = True,
+    ) -> None:
+        self._credentials: dict[str, dict[str, str]] = {}
+        if bearer:
+            self._credentials["bearer"] = {"type": "http", "scheme": "bearer"}
+        if basic:
+            self._credentials["basic"] = {"type": "http", "scheme": "basic"}
+        for number, name in enumerate(dict.fromkeys(headers), 1):
+            self._credentials[f"header{number}"] = {"type": "apiKey", "in": "header", "name": name}
+        self._handshake = {"mutualTLS": {"type": "mutualTLS"}} if mutual_tls else {}
+        self._enforced = enforced
+
+    def schemes(self) -> dict[str, dict[str, str]]:
+        """The security schemes, by name."""
+        return {**self._credentials, **self._handshake}
+
+    def requirements(self) -> list[dict[str, list[str]]]:
+        """What a request needs: all of any one of these; none where anybody may call."""
+        always: dict[str, list[str]] = {name: [] for name in self._handshake}
+        choices = [{name: [], **always} for name in self._credentials]
+        if choices and self._enforced:
+            return choices
+        return [*choices, always] if choices or always else []
+
+
+def _add(
+    spec: APISpec, path: str, about: str, schema: type[Schema], example: dict[str, Any]
+) -> None:
+    """One callback path; every listener's answers are the same."""
+    operation = {
+        "summary": f"The platform tells {about}.",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "example": example}},
+        },
+        "responses": {
+            "200": _KEPT,
+            **{str(status.value): status.name for status in _problems(0)},
+        },
+    }
+    spec.path(path, operations={"post": operation})
+
+
+_KEPT: Final[dict[str, Any]] = {
+    "description": (
+        "`ok`: kept, also what was kept before (a duplicate). `quarantined`: a JSON object that is "
+        "no notification, put aside for operators; a 400 instead with ON_INVALID=reject."
+    ),
+    "content": {_TEXT: {"schema": {"type": "string", "enum": ["ok", "quarantined"]}}},
+}
+
+
+def _problems(max_body_bytes: int) -> dict[HTTPStatus, tuple[str, dict[str, str]]]:
+    """Every answer other than 200: when it is given, and the headers that come with it."""
+    return {
+        HTTPStatus.BAD_REQUEST: (
+            "Not HTTP as it should be, or a body that is not a JSON object in UTF-8.",
+            {},
+        ),
+        HTTPStatus.UNAUTHORIZED: (
+            "Credentials are missing or wrong.",
+            {"WWW-Authenticate": "The schemes that are known here."},
+        ),
+        HTTPStatus.FORBIDDEN: ("The source address is not allowed.", {}),
+        HTTPStatus.NOT_FOUND: ("Any other path.", {}),
+        HTTPStatus.METHOD_NOT_ALLOWED: ("Any other method.", {"Allow": "POST"}),
+        HTTPStatus.REQUEST_TIMEOUT: ("The body did not arrive in time.", {}),
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
+            f"The body is longer than {max_body_bytes} bytes.",
+            {},
+        ),
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (
+            "The body is compressed.",
+            {"Accept-Encoding": "The only encoding taken: identity."},
+        ),
+        HTTPStatus.SERVICE_UNAVAILABLE: (
+            "Neither Redis nor the disk can keep it now.",
+            {"Retry-After": "Seconds after which to send it again."},
+        ),
+    }
+
+
+def _as_problem(status: HTTPStatus, answer: tuple[str, dict[str, str]]) -> dict[str, Any]:
+    description, headers = answer
+    found: dict[str, Any] = {
+        "description": f"{status.phrase}. {description}",
+        "content": {problem.CONTENT_TYPE: {"schema": "Problem"}},
+    }
+    if headers:
+        found["headers"] = {
+            name: {"description": meaning, "required": True, "schema": {"type": "string"}}
+            for name, meaning in headers.items()
+        }
+    return found

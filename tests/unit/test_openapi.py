@@ -1,0 +1,185 @@
+"""The OpenAPI description says what the code does: paths, fields, limits and answers."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+from marshmallow import Schema, fields, validate
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from bridge import openapi
+from bridge.notification import (
+    NBCommandResultSchema,
+    NotifyNBCommandStatusChangedSchema,
+    PlatformNotificationSchema,
+)
+from bridge.problem import Problem
+
+ROOT = Path(__file__).parents[2]
+# Whatever gives an answer of the public listener.
+ANSWERING = ("answer", "access", "callback", "http_server", "problem")
+
+
+def described(**more: Any) -> dict[str, Any]:
+    return openapi.describe(
+        **{
+            "command_paths": ["/v1.0.0/messageReceiver/cmd", "/also"],
+            "notify_paths": ["/v1.0.0/messageReceiver"],
+            "server_url": "http://127.0.0.1:8080",
+            "max_body_bytes": 65536,
+            "security": openapi.Security(),
+            **more,
+        }
+    )
+
+
+EVERY_KIND = openapi.Security(bearer=True, basic=True, headers=["X-A", "X-B"], mutual_tls=True)
+
+
+@pytest.mark.parametrize("security", [openapi.Security(), EVERY_KIND], ids=["open", "closed"])
+def test_it_is_valid_openapi(security: openapi.Security) -> None:
+    OpenAPIV31SpecValidator(described(security=security)).validate()
+
+
+def test_it_can_be_written_as_json() -> None:
+    assert json.loads(json.dumps(described())) == described()
+
+
+# --- schemas --------------------------------------------------------------------------------------
+
+
+def limits_of(field: fields.Field[Any]) -> tuple[int | None, int | None]:
+    for validator in field.validators:
+        if isinstance(validator, validate.Length):
+            return validator.min, validator.max
+    return None, None
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [
+        ("NotifyNBCommandStatusChanged", NotifyNBCommandStatusChangedSchema()),
+        ("NBCommandResult", NBCommandResultSchema()),
+        ("PlatformNotification", PlatformNotificationSchema()),
+    ],
+)
+def test_fields_and_limits_are_those_of_the_schema(name: str, schema: Schema) -> None:
+    shown = described()["components"]["schemas"][name]
+    assert shown["properties"].keys() == schema.fields.keys()
+    assert set(shown["required"]) == {key for key, it in schema.fields.items() if it.required}
+    assert shown["additionalProperties"] is True
+    for key, field in schema.fields.items():
+        described_field = shown["properties"][key]
+        if isinstance(field, fields.String):
+            assert described_field["type"] == "string"
+        elif isinstance(field, fields.Nested):
+            assert described_field == {"$ref": "#/components/schemas/NBCommandResult"}
+        else:
+            assert described_field == {}  # any JSON value, null included
+        limits = described_field.get("minLength"), described_field.get("maxLength")
+        assert limits == limits_of(field)
+
+
+def test_each_example_is_taken() -> None:
+    for path, schema in (
+        ("/v1.0.0/messageReceiver/cmd", NotifyNBCommandStatusChangedSchema()),
+        ("/v1.0.0/messageReceiver", PlatformNotificationSchema()),
+    ):
+        content = described()["paths"][path]["post"]["requestBody"]["content"]
+        assert schema.validate(content["application/json"]["example"]) == {}
+
+
+# --- paths and answers ----------------------------------------------------------------------------
+
+
+def test_paths_are_those_that_take_callbacks() -> None:
+    shown = described()["paths"]
+    assert shown.keys() == {"/v1.0.0/messageReceiver/cmd", "/also", "/v1.0.0/messageReceiver"}
+    schemas = {
+        path: item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        for path, item in shown.items()
+    }
+    assert schemas["/also"] == schemas["/v1.0.0/messageReceiver/cmd"]
+    assert schemas["/v1.0.0/messageReceiver"].endswith("/PlatformNotification")
+
+
+def given() -> set[str]:
+    """The status codes that the code names, and the 200, which it need not name."""
+    found = {HTTPStatus.OK}
+    for name in ANSWERING:
+        for node in ast.walk(ast.parse((ROOT / "bridge" / f"{name}.py").read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "HTTPStatus":
+                found.add(HTTPStatus[node.attr])
+    return {str(status.value) for status in found}
+
+
+@pytest.mark.parametrize("path", described()["paths"])
+def test_answers_are_those_that_the_code_can_give(path: str) -> None:
+    assert described()["paths"][path]["post"]["responses"].keys() == given()
+
+
+def test_a_problem_has_the_members_that_are_described() -> None:
+    schema = described()["components"]["schemas"]["Problem"]
+    response = Problem(HTTPStatus.BAD_REQUEST, "rejected", "why", errors=["a: b"]).response()
+    members = json.loads(response.body)  # type: ignore[arg-type]
+    assert members.keys() == schema["properties"].keys()
+    without = json.loads(Problem(HTTPStatus.FORBIDDEN, "x", "y").response().body)  # type: ignore[arg-type]
+    assert set(schema["required"]) == without.keys()
+
+
+def test_the_limit_of_a_body_is_told() -> None:
+    shown = described(max_body_bytes=1234)["components"]["responses"]["REQUEST_ENTITY_TOO_LARGE"]
+    assert "1234 bytes" in shown["description"]
+
+
+def test_an_answer_to_try_again_says_when() -> None:
+    shown = described()["components"]["responses"]["SERVICE_UNAVAILABLE"]
+    assert shown["headers"]["Retry-After"]["required"] is True
+
+
+# --- security -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("security", "needed"),
+    [
+        (openapi.Security(), []),
+        (openapi.Security(bearer=True), [{"bearer": []}]),
+        (openapi.Security(bearer=True, basic=True), [{"bearer": []}, {"basic": []}]),
+        (openapi.Security(mutual_tls=True), [{"mutualTLS": []}]),
+        (
+            openapi.Security(headers=["X-Key"], mutual_tls=True),
+            [{"header1": [], "mutualTLS": []}],
+        ),
+        (openapi.Security(bearer=True, enforced=False), [{"bearer": []}, {}]),
+        (
+            openapi.Security(bearer=True, mutual_tls=True, enforced=False),
+            [{"bearer": [], "mutualTLS": []}, {"mutualTLS": []}],
+        ),
+    ],
+)
+def test_one_credential_is_needed_and_the_handshake_always(
+    security: openapi.Security, needed: list[dict[str, list[str]]]
+) -> None:
+    assert described(security=security).get("security", []) == needed
+
+
+def test_a_secret_header_is_known_by_its_name() -> None:
+    schemes = described(security=EVERY_KIND)["components"]["securitySchemes"]
+    headers = [scheme["name"] for scheme in schemes.values() if scheme["type"] == "apiKey"]
+    assert headers == ["X-A", "X-B"]
+
+
+# --- what it costs --------------------------------------------------------------------------------
+
+
+def test_nothing_of_it_is_loaded_before_somebody_asks() -> None:
+    code = "import sys, bridge.app, bridge.cli; sys.exit('apispec' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
