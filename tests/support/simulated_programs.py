@@ -1,0 +1,252 @@
+"""An ingress and a worker as simulated processes: all of their code but HTTP and process starts.
+
+A worker is the real parent with the real child, which is a process of its own; the ingress is
+`bridge.keeping` behind where the HTTP server would be. A disk is a real one, and slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from bridge.keeping import Keeping
+from bridge.publisher import Arrival, Outcome, Publisher
+from bridge.settings import Settings
+from bridge.spool import Spool
+from consumers.parent import Parent
+from consumers.shared_state import SharedState
+from consumers.worker import Worker
+from simulated_redis import Server, Wire
+from simulation import Loop, Process, State
+
+SYNC_S = 0.002
+PUBLISH_TIMEOUT_S = 0.25
+_KILLED = -9
+
+
+class IngressProgram:
+    """What lies between a valid callback and Redis, or the disk."""
+
+    def __init__(self, loop: Loop, server: Server, folder: Path, partitions: int) -> None:
+        self.process = Process(loop, "ingress")
+        self._loop = loop
+        publisher = Publisher(
+            Wire(server, "publish"),
+            server.redis.keys,
+            partitions=partitions,
+            dedupe_window_s=86_400,
+            ledger_max_records=10_000,
+            quarantine_max_entries=10,
+        )
+        self._spool = Spool(folder, max_bytes=2**24)
+        self._keeping = Keeping(
+            publisher, self._spool, publish_timeout_s=PUBLISH_TIMEOUT_S, clock=loop.time
+        )
+        self._stopping = asyncio.Event()
+        self._running = self.process.start(self._run())
+
+    async def _run(self) -> None:
+        await self._keeping.open()
+        works = [asyncio.create_task(work) for work in self._keeping.works().values()]
+        await self._stopping.wait()
+        await self._keeping.finish(timeout_s=2)
+        for work in works:
+            work.cancel()
+        await asyncio.wait(works)
+        await self._keeping.close()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was killed, or has stopped."""
+        return self.process.state is State.KILLED or self._running.done()
+
+    @property
+    def outstanding(self) -> int:
+        """Records that are not in Redis yet."""
+        return self._keeping.outstanding
+
+    def submit(self, arrival: Arrival) -> asyncio.Future[Outcome]:
+        """What a callback's request would wait for."""
+
+        async def submit() -> asyncio.Future[Outcome]:
+            return self._keeping.submit(arrival, self._loop.time())
+
+        return self._loop.run_until_complete(self.process.start(submit()))  # type: ignore[no-any-return]
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self._stopping.set()
+
+    def kill(self) -> None:
+        """SIGKILL: the kernel gives its locks up."""
+        self.process.kill()
+        for source in self._spool._files.sources():
+            os.close(source.lock._descriptor)
+
+
+class _Child:
+    """Stands where the `subprocess.Popen` of a worker's child does."""
+
+    _pids = count(1)
+
+    def __init__(self, command: list[str], pass_fds: tuple[int, int]) -> None:
+        self.pid = next(self._pids)
+        self.program: WorkerProgram = Process.current().program
+        self.process = Process(self.program.loop, "child", self)
+        worker = command[command.index("--worker") + 1]
+        self._shared = SharedState(pass_fds[0], concurrency=self.program.settings.concurrency)
+        self._worker: Worker | None = None
+        self._running = self.process.start(self._run(worker))
+        self.program.child = self
+
+    async def _run(self, worker: str) -> int:
+        self._worker = Worker(
+            self.program.settings, self.program.receiver, self._shared, worker=worker
+        )
+        return await self._worker.run()
+
+    def poll(self) -> int | None:
+        if self.process.state is State.KILLED:
+            return _KILLED
+        if not self._running.done():
+            return None
+        failed = self._running.cancelled() or self._running.exception() is not None
+        return 1 if failed else self._running.result()
+
+    def terminate(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+
+    def kill(self) -> None:
+        self.process.kill()
+
+
+class WorkerProgram:
+    """A worker's parent and its child."""
+
+    def __init__(self, loop: Loop, settings: Settings, receiver: Any) -> None:
+        self.loop, self.settings, self.receiver = loop, settings, receiver
+        self.process = Process(loop, "parent", self)
+        self.child: _Child | None = None
+        self._running = self.process.start(self._run())
+
+    async def _run(self) -> int:
+        self._parent = Parent(self.settings, show_deliveries=False)
+        return await self._parent.run()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was killed, or has stopped."""
+        return self.process.state is State.KILLED or self._running.done()
+
+    def stop(self) -> None:
+        """SIGTERM to the parent."""
+        self._parent.stop()
+
+    def kill(self) -> None:
+        """SIGKILL to both."""
+        for process in self._processes():
+            process.kill()
+
+    def freeze(self) -> None:
+        """SIGSTOP to both."""
+        for process in self._processes():
+            process.freeze()
+
+    def thaw(self) -> None:
+        """SIGCONT to both."""
+        for process in self._processes():
+            process.thaw()
+
+    def close(self) -> None:
+        """Gives its memory and pipes back, after the loop has ended."""
+        for fd in (self._parent._shared_fd, self._parent._life_fd, self._parent._our_life_fd):
+            os.close(fd)
+
+    def _processes(self) -> list[Process]:
+        return [self.process] if self.child is None else [self.process, self.child.process]
+
+
+class _Disk:
+    """Stands where `bridge.one_thread` does: a call after the other, each takes its time."""
+
+    def __init__(self, _name: str) -> None:
+        self._calls: asyncio.Queue[Any] = asyncio.Queue()
+        self._task = asyncio.create_task(self._work())
+
+    def call(self, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        future = asyncio.get_running_loop().create_future()
+        self._calls.put_nowait((future, function, args))
+        return future
+
+    def close(self) -> None:
+        self._calls.put_nowait(None)
+
+    async def _work(self) -> None:
+        while (call := await self._calls.get()) is not None:
+            future, function, args = call
+            await asyncio.sleep(SYNC_S / 2)
+            result, error = None, None
+            try:
+                result = function(*args)
+            except Exception as raised:
+                error = raised
+            await asyncio.sleep(SYNC_S / 2)
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+
+class _NoListener:
+    """Stands where the admin listener does."""
+
+    url = ""
+
+    def __init__(self, *_args: Any, **_more: Any) -> None:
+        pass
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def simulated(loop: Loop, server: Server) -> Iterator[None]:
+    """Programs started inside use the loop's time, the server, and no processes."""
+
+    def open_link(_url: str, *, name: str, health: Any = None) -> Wire:
+        return Wire(server, name.rpartition("-")[2], health)
+
+    def is_stopped(pid: int) -> bool:
+        program: WorkerProgram = Process.current().program
+        return program.child is not None and program.child.process.state is State.FROZEN
+
+    names = count(1)
+    with contextlib.ExitStack() as stack:
+        for target, new in (
+            ("time.time", loop.epoch_s),
+            ("uuid.uuid4", lambda: uuid.UUID(int=next(names) << 96)),
+            ("bridge.clock.boottime_s", loop.time),
+            ("bridge.clock.epoch_ms", lambda: int(loop.epoch_s() * 1000)),
+            ("bridge.spool.OneThread", _Disk),
+            ("consumers.parent.open_link", open_link),
+            ("consumers.parent._is_stopped", is_stopped),
+            ("consumers.parent.subprocess", SimpleNamespace(Popen=_Child)),
+            ("consumers.worker.open_link", open_link),
+            ("consumers.worker.AdminListener", _NoListener),
+        ):
+            stack.enter_context(mock.patch(target, new))
+        yield
