@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from bridge.contract import Entry
-from evidence import Acquired, Appended, Emptied, Recorded, Registered, Written
+from evidence import Acquired, Appended, ClockSet, Emptied, Recorded, Registered, Written
 
 Command = list[bytes]
 _PARKED: Final = "parked"
+CLOCK: Final = "the server's clock"
+"""A key that the driver sets when it sets the clock: to the offset in seconds, least and most."""
 
 _KEY: Final = re.compile(
     rb"^\{[^}]*:(\d+)\}:(stream|lease|parked|dead)(?::([^:]+)(?::(.*))?)?$", re.S
@@ -97,6 +99,9 @@ class _Reader:
                 yield Emptied()
             elif name.upper() == b"SADD" and words[0].endswith(b":groups"):
                 yield from (Registered(group=name.decode()) for name in words[1:])
+            elif name.upper() == b"SET" and words[0] == CLOCK.encode():
+                low_s, high_s = words[1].split()
+                yield ClockSet(low_s=float(low_s), high_s=float(high_s))
             elif words and (key := _KEY.match(words[0])) is not None:
                 yield from self._read(name.upper(), words, key, done)
         for (group, partition, entry), outcome in done.items():

@@ -10,6 +10,7 @@ from evidence import (
     Acquired,
     Appended,
     Attempt,
+    ClockSet,
     Delivery,
     Disturbance,
     Emptied,
@@ -21,10 +22,13 @@ from evidence import (
 NEVER: Final = float("inf")
 # A lease that was not renewed in time may be found lost a little after the cause is gone.
 AFTERMATH_NS: Final = 3_000_000_000
-# None of these may make anything run twice: clean stops, and what the programs do not feel.
+# How exactly the moment is known at which the server's clock was set.
+CLOCK_SLACK_NS: Final = 500_000_000
+# None of these may make anything run twice: clean stops, and what the programs do not feel, or
+# should not, as the wall clocks of their own machines.
 REPEATS_NOTHING: Final = frozenset(
     ("term_worker", "term_ingress", "kill_ingress", "freeze_ingress", "disk_error", "small_spool",
-     "script_flush")
+     "script_flush", "clock_ingress", "clock_worker")
 )  # fmt: skip
 
 
@@ -58,6 +62,7 @@ class Case:
         self.recorded: dict[tuple[str, int, str], tuple[int, str]] = {}
         self.acquired: dict[tuple[str, int, int], int] = {}
         self.emptied: list[int] = []
+        self.clock: list[tuple[int, ClockSet]] = [(-1, ClockSet(low_s=0, high_s=0))]
         self.registered: dict[str, list[int]] = defaultdict(list)
         for place, one in enumerate(self.evidence.written):
             match one:
@@ -73,6 +78,8 @@ class Case:
                     self.registered[one.group].append(place)
                 case Emptied():
                     self.emptied.append(place)
+                case ClockSet():
+                    self.clock.append((place, one))
 
     @property
     def answered(self) -> dict[str, Attempt]:
@@ -92,6 +99,11 @@ class Case:
         ]
         return max(found)[1] if found else None
 
+    def outcomes_of(self, group: str, notification: str) -> int:
+        """How many entries of a notification have an outcome; at least 1."""
+        ends = [self.recorded_at(group, entry) for _, entry in self.appended[notification]]
+        return max(1, sum(end != NEVER for end in ends))
+
     def recorded_at(self, group: str, entry: Appended) -> float:
         """Where in Redis' history the outcome of an entry stands."""
         found = self.recorded.get((group, entry.partition, entry.entry))
@@ -108,6 +120,34 @@ class Case:
     def _is_registered(self, group: str, place: int) -> bool:
         since = max((emptied for emptied in self.emptied if emptied < place), default=-1)
         return any(since < registered < place for registered in self.registered[group])
+
+    def may_be_unknown(self, first: int, second: int) -> bool:
+        """Whether the ledger may have forgotten at `second` what it was told at `first`.
+
+        Redis lost everything in between, or its clock rose by the dedupe window or more.
+        """
+        if any(first < emptied < second for emptied in self.emptied):
+            return True
+        then_s = [one.low_s for place, one in self.clock if place < first][-1]
+        later_s = [one.high_s for place, one in self.clock if first < place < second]
+        return any(high_s - then_s >= self.evidence.dedupe_window_s for high_s in later_s)
+
+    def was_given_away_early(self, taken_ns: float, started_ns: float) -> bool:
+        """Whether the lease of what started may have been taken without its holder's seeing it.
+
+        When the server's clock is set forward, leases end there at once; their holders go on until
+        they ask the server, or until their own deadline, at most a whole lease later.
+        """
+        ttl_ns = self.evidence.lease_ttl_s * 1e9
+        steps_ns = [
+            one.began_ns if one.by_s > 0 else one.ended_ns
+            for one in self.evidence.disturbances
+            if one.kind == "clock_redis"
+        ]
+        return any(
+            step_ns - CLOCK_SLACK_NS <= taken_ns and started_ns <= step_ns + ttl_ns + CLOCK_SLACK_NS
+            for step_ns in steps_ns
+        )
 
     def ended_ns(self, delivery: Delivery) -> float:
         """When a delivery ended with an outcome, as far as the handler says; `NEVER` if not."""

@@ -107,17 +107,32 @@ class Emptied:
     """Redis lost everything it had, its registered groups too."""
 
 
-Written = Appended | Recorded | Acquired | Registered | Emptied
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockSet:
+    """From here on the server's wall clock is ahead of the true one by something in between.
+
+    Written before it is set, with the old and the new offset, and after, with the new one twice.
+    """
+
+    low_s: float
+    high_s: float
+
+
+Written = Appended | Recorded | Acquired | Registered | Emptied | ClockSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disturbance:
-    """Something that was done to a program, to `redis`, or to everything (`*`)."""
+    """Something that was done to a program, to `redis`, or to everything (`*`).
+
+    `by_s` is how far a clock was ahead meanwhile; less than 0: behind.
+    """
 
     kind: str
     target: str
     began_ns: int
     ended_ns: int
+    by_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +162,8 @@ class Evidence:
 
     groups: tuple[str, ...]
     max_attempts: int
+    lease_ttl_s: float = 10.0
+    dedupe_window_s: float = 86_400.0
     attempts: list[Attempt] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     written: list[Written] = field(default_factory=list)

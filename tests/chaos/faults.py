@@ -11,17 +11,23 @@ import contextlib
 import resource
 import signal
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import redis.exceptions
 
+from aof import CLOCK
+from clocks import Clock
 from evidence import Disturbance
 from program import Program
-from schedule import INGRESS_FAULTS, WIRE_FAULTS, WORKER_FAULTS, Planned
+from schedule import CLOCK_FAULTS, INGRESS_FAULTS, WIRE_FAULTS, WORKER_FAULTS, Planned
 from stand import Stand
 
 NOBODY_LISTENS: Final = 1  # a port
+CLOCK_BOUND_S: Final = 20.0
+# As the ingress's script sees it: the server looks at its clock ten times a second.
+TIME: Final = "return redis.call('TIME')[1]"
 
 
 class Faults:
@@ -30,6 +36,7 @@ class Faults:
     def __init__(self, stand: Stand) -> None:
         self._stand = stand
         self.done: list[Disturbance] = []
+        self._clock_locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run(self, planned: Sequence[Planned]) -> None:
         """Returns when the last fault is over."""
@@ -42,6 +49,8 @@ class Faults:
     async def _do(self, one: Planned) -> None:
         if one.kind in WIRE_FAULTS:
             await self._on_wire(one)
+        elif one.kind in CLOCK_FAULTS:
+            await self._on_clock(one)
         elif one.kind in INGRESS_FAULTS or one.kind in WORKER_FAULTS:
             program = (self._stand.ingresses | self._stand.workers)[one.target]
             async with program.lock, self._told(one):
@@ -62,6 +71,47 @@ class Faults:
                 ended_ns=time.monotonic_ns(),
             )
         )
+
+    # --- clocks: whatever else is done goes on meanwhile
+
+    async def _on_clock(self, one: Planned) -> None:
+        program = (self._stand.ingresses | self._stand.workers).get(one.target)
+        clock = self._stand.clock if program is None else program.clock
+        assert clock is not None
+        set_clock = self._set_clock_of_server if program is None else self._set_clock
+        async with self._clock_locks[one.target]:
+            began_ns, _ = await set_clock(clock, one.jump_s)
+            await asyncio.sleep(one.lasts_s)
+            _, ended_ns = await set_clock(clock, 0.0)
+        self.done.append(
+            Disturbance(
+                kind=one.kind,
+                target=one.target,
+                began_ns=began_ns,
+                ended_ns=ended_ns,
+                by_s=one.jump_s,
+            )
+        )
+
+    @staticmethod
+    async def _set_clock(clock: Clock, offset_s: float) -> tuple[int, int]:
+        """Returns the moments before and after."""
+        before_ns = time.monotonic_ns()
+        clock.set(offset_s)
+        return before_ns, time.monotonic_ns()
+
+    async def _set_clock_of_server(self, clock: Clock, offset_s: float) -> tuple[int, int]:
+        """Also written into the server's history; returns when the server was seen to follow."""
+        control = self._stand.control
+        async with self._stand.server_lock, asyncio.timeout(CLOCK_BOUND_S):
+            low_s, high_s = sorted((clock.offset_s, offset_s))
+            await control.set(CLOCK, f"{low_s} {high_s}")
+            before_ns, _ = await self._set_clock(clock, offset_s)
+            while abs(int(await control.eval(TIME, 0)) - time.time() - offset_s) > 1.5:
+                await asyncio.sleep(0.01)
+            after_ns = time.monotonic_ns()
+            await control.set(CLOCK, f"{offset_s} {offset_s}")
+        return before_ns, after_ns
 
     # --- programs
 

@@ -18,6 +18,7 @@ from typing import Final
 
 import chaos_receiver
 from bridge.embedded import die_with_parent
+from clocks import Clock
 from evidence import Exit
 from wire import Wire
 
@@ -28,9 +29,17 @@ STOP_BOUND_S: Final = GRACE_S + 15.0
 class Program:
     """One ingress or worker, whichever process it is at the moment."""
 
-    def __init__(self, name: str, folder: Path, environ: Mapping[str, object], wire: Wire) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        environ: Mapping[str, object],
+        wire: Wire,
+        clock: Clock | None = None,
+    ) -> None:
         self.name = name
         self.wire = wire
+        self.clock = clock
         self.lock = asyncio.Lock()
         """Held by whoever does something to its process."""
         self.exits: list[Exit] = []
@@ -57,6 +66,7 @@ class Program:
         environ["NB_BRIDGE_REDIS_URL"] = self.wire.url
         environ[chaos_receiver.FOLDER] = str(self._folder)
         environ[chaos_receiver.PROGRAM] = self.name
+        environ |= self.clock.environ if self.clock is not None else {}
         with (self._folder / f"{self.name}.log").open("ab") as file:
             # Not the file itself: a limit on what the program may write would end its log too.
             log = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file)

@@ -49,7 +49,8 @@ def one_at_a_time(case: Case) -> Iterator[Violation]:
     """No two deliveries of a device run at once.
 
     But one begun under a lease that was lost meanwhile may still run in its process, or have died
-    with it, while the next owner goes on.
+    with it, while the next owner goes on. And one may begin under a lease that the server gave away
+    early, because its clock was set forward, while its holder cannot know.
     """
     for (group, device), deliveries in case.of_device.items():
         running: list[Delivery] = []
@@ -58,10 +59,15 @@ def one_at_a_time(case: Case) -> Iterator[Violation]:
             for one in running:
                 is_of_lost_lease = (
                     one.pid != delivery.pid
-                    and one.epoch < delivery.epoch
+                    and (one.epoch < delivery.epoch or _was_begun_again(case, one, delivery))
                     and case.explains(one.program, one.started_ns, delivery.started_ns)
                 )
-                if not is_of_lost_lease:
+                is_under_lost_lease = (
+                    one.pid != delivery.pid
+                    and one.epoch > delivery.epoch
+                    and case.was_given_away_early(one.started_ns, delivery.started_ns)
+                )
+                if not (is_of_lost_lease or is_under_lost_lease):
                     text = (
                         f"{delivery.notification} of {device} began in {group} while "
                         f"{one.notification} ran (epochs {one.epoch}, then {delivery.epoch}; "
@@ -112,15 +118,32 @@ def no_rewind_behind_the_record(case: Case) -> Iterator[Violation]:
 
 
 def one_owner(case: Case) -> Iterator[Violation]:
-    """Nothing starts under an epoch once another one with a higher epoch has begun."""
+    """Nothing starts under an epoch once another one with a higher epoch has begun.
+
+    But where the server gave the lease away early, because its clock was set forward, its holder
+    cannot know until its own deadline. And a server that lost everything gives epochs by its clock,
+    which may have been ahead before.
+    """
     highest: dict[tuple[str, int], Delivery] = {}
     for delivery in case.deliveries:
         owner = highest.setdefault((delivery.group, delivery.partition), delivery)
-        if owner.epoch < delivery.epoch:
+        if owner.epoch < delivery.epoch or _was_begun_again(case, owner, delivery):
             highest[delivery.group, delivery.partition] = delivery
-        elif owner.epoch > delivery.epoch:
+        elif owner.epoch > delivery.epoch and not case.was_given_away_early(
+            owner.started_ns, delivery.started_ns
+        ):
             text = (
                 f"{delivery.notification} began in {delivery.program} under epoch "
                 f"{delivery.epoch}, after {owner.program} had begun under {owner.epoch}"
             )
             yield Violation("one_owner", text)
+
+
+def _was_begun_again(case: Case, owner: Delivery, delivery: Delivery) -> bool:
+    """Whether Redis forgot the owner's epoch before it gave a lower one, its clock being back."""
+    if len(case.clock) == 1 or owner.epoch <= delivery.epoch:
+        return False
+    forgotten, given = (
+        case.acquired.get((one.group, one.partition, one.epoch), -1) for one in (owner, delivery)
+    )
+    return any(forgotten < emptied < given for emptied in case.emptied)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
@@ -65,16 +66,21 @@ def only_what_was_sent(case: Case) -> Iterator[Violation]:
 
 
 def repeats(case: Case) -> Iterator[tuple[Delivery, Delivery, list[Disturbance]]]:
-    """Each delivery of what had its outcome already, the one before it, and what explains it."""
-    for deliveries in case.of_device.values():
-        done: dict[str, Delivery] = {}
+    """Each delivery of what had its outcome already, the one before it, and what explains it.
+
+    What is in the stream twice (whether it may be is another rule's) has an outcome of each entry.
+    """
+    for (group, _), deliveries in case.of_device.items():
+        done: dict[str, list[Delivery]] = defaultdict(list)
         for delivery in deliveries:
-            before = done.get(delivery.notification)
-            if before is not None and case.ended_ns(before) <= delivery.started_ns:
-                from_ns, to_ns = before.started_ns, delivery.started_ns
-                yield before, delivery, case.explains(before.program, from_ns, to_ns)
+            before = done[delivery.notification]
+            if len(before) >= case.outcomes_of(group, delivery.notification) and (
+                case.ended_ns(before[-1]) <= delivery.started_ns
+            ):
+                from_ns, to_ns = before[-1].started_ns, delivery.started_ns
+                yield before[-1], delivery, case.explains(before[-1].program, from_ns, to_ns)
             if case.ended_ns(delivery) != NEVER:
-                done[delivery.notification] = delivery
+                before.append(delivery)
 
 
 def repeats_are_explained(case: Case) -> Iterator[Violation]:

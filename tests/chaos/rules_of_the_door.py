@@ -16,10 +16,13 @@ ANSWER_SLACK_NS: Final = 2_000_000_000
 
 
 def published_once(case: Case) -> Iterator[Violation]:
-    """A notification is in the streams once, unless Redis forgot what it had accepted."""
+    """A notification is in the streams once, unless Redis forgot what it had accepted.
+
+    That it may also do when its clock rises by the dedupe window.
+    """
     for notification, entries in case.appended.items():
         for (first, _), (second, entry) in pairwise(entries):
-            if not any(first < emptied < second for emptied in case.emptied):
+            if not case.may_be_unknown(first, second):
                 text = f"{notification} of {entry.device} is in the stream again as {entry.entry}"
                 yield Violation("published_once", text)
 
@@ -53,16 +56,23 @@ def published_in_order(case: Case) -> Iterator[Violation]:
 
 
 def late_is_told(case: Case) -> Iterator[Violation]:
-    """An entry is late if one of higher rank of its command was accepted before; so is told."""
+    """An entry is late if one of higher rank of its command was accepted before; so is told.
+
+    When its clock rose by the dedupe window Redis may have forgotten the others, or not.
+    """
     highest: dict[tuple[str, str], int] = {}
+    accepted: dict[tuple[str, str], int] = {}
     lates: dict[str, set[bool]] = defaultdict(set)
-    for one in case.evidence.written:
+    for place, one in enumerate(case.evidence.written):
         if isinstance(one, Emptied):
             highest.clear()
         if not isinstance(one, Appended):
             continue
         command = one.device, one.command
         rank = CommandStatus.of(one.status).rank or 0
+        if not one.late and case.may_be_unknown(accepted.get(command, place), place):
+            highest.pop(command, None)
+        accepted[command] = place
         is_late = 0 < rank < highest.get(command, 0)
         highest[command] = max(rank, highest.get(command, 0))
         lates[one.notification].add(one.late)

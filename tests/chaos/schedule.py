@@ -18,8 +18,10 @@ REDIS_FAULTS: Final = (
 )  # fmt: skip
 WIRE_FAULTS: Final = ("cut", "cut_answers", "black_hole", "delay", "strand")
 EMPTYING_FAULTS: Final = ("flush", "empty_restart")
+# They need a C compiler (`clocks`).
+CLOCK_FAULTS: Final = ("clock_ingress", "clock_worker", "clock_redis")
 MIXED: Final = (*INGRESS_FAULTS, *WORKER_FAULTS, *REDIS_FAULTS, *WIRE_FAULTS)
-ALL: Final = (*MIXED, *EMPTYING_FAULTS)
+ALL: Final = (*MIXED, *EMPTYING_FAULTS, *CLOCK_FAULTS)
 
 # Seconds a fault lasts, or a killed program stays down. Some shorter than a lease, some longer.
 _LASTS_S: Final = {
@@ -40,6 +42,12 @@ _LASTS_S: Final = {
 }
 _DEFAULT_S: Final = (0.2, 4.5)
 
+# How far a clock jumps, one way and later back; the last is more than the ledger remembers.
+JUMPS_S: Final = (-108_000.0, -3600.0, -60.0, -2.0, 2.0, 60.0, 3600.0, 108_000.0)
+# A retry is noted by the worker's clock: the next owner of its device waits as long as that was
+# ahead. Hours would be kept, too, but no run waits for them.
+WORKER_AHEAD_S: Final = 60.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
@@ -54,8 +62,15 @@ class Planned:
     lasts_s: float
     strength: float
 
+    @property
+    def jump_s(self) -> float:
+        """Of a clock: one of `JUMPS_S`."""
+        jump_s = JUMPS_S[int(self.strength * len(JUMPS_S)) % len(JUMPS_S)]
+        return min(jump_s, WORKER_AHEAD_S) if self.kind == "clock_worker" else jump_s
+
     def __str__(self) -> str:
-        return f"{self.at_s:7.2f} s  {self.kind:15} {self.target:10} for {self.lasts_s:.2f} s"
+        by = f", by {self.jump_s:+g} s" if self.kind in CLOCK_FAULTS else ""
+        return f"{self.at_s:7.2f} s  {self.kind:15} {self.target:10} for {self.lasts_s:.2f} s{by}"
 
 
 def plan(
@@ -94,9 +109,9 @@ def plan(
 def _target(
     kind: str, dice: random.Random, ingresses: Sequence[str], workers: Sequence[str]
 ) -> str:
-    if kind in INGRESS_FAULTS:
+    if kind in INGRESS_FAULTS or kind == "clock_ingress":
         return dice.choice(ingresses)
-    if kind in WORKER_FAULTS:
+    if kind in WORKER_FAULTS or kind == "clock_worker":
         return dice.choice(workers)
     if kind in WIRE_FAULTS:
         return dice.choice((*ingresses, *workers))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +17,10 @@ import aiohttp
 import redis.asyncio
 
 import chaos_receiver
+import clocks
 from bridge.contract import Keys
 from bridge.embedded import EmbeddedServer, free_port
+from clocks import Clock
 from evidence import Leftover
 from program import GRACE_S, Program
 from wire import Wire
@@ -27,6 +29,7 @@ NAMESPACE: Final = "chaos"
 PARTITIONS: Final = 6
 MAX_ATTEMPTS: Final = 6
 LEASE_TTL_S: Final = 1.5
+DEDUPE_WINDOW_S: Final = 86_400
 SMALL_SPOOL_BYTES: Final = 2**18
 SUPERVISE_S: Final = 0.5
 
@@ -36,7 +39,17 @@ COMMON: Final = {
     "GRACE_S": GRACE_S,
     "LOG_FORMAT": "json",
 }
-INGRESS: Final = {"HOST": "127.0.0.1", "DRAIN_DELAY_S": 0}
+RECEIVERS: Final = {
+    "async": f"{chaos_receiver.__file__}:AsyncReceiver",
+    "sync": f"{chaos_receiver.__file__}:SyncReceiver",
+}
+KEEP_ALL: Final = ("--auto-aof-rewrite-percentage", "0")
+"""The append-only file is one of the histories."""
+INGRESS: Final = {
+    "HOST": "127.0.0.1",
+    "DRAIN_DELAY_S": 0,
+    "DEDUPE_WINDOW_S": DEDUPE_WINDOW_S,
+}
 # A small window, so that there is a backlog and devices are parked.
 WORKER: Final = {
     "ADMIN_PORT": 0,
@@ -53,13 +66,31 @@ WORKER: Final = {
 class Stand:
     """Everything a run needs, started and ended together."""
 
-    def __init__(self, folder: Path, *, groups: list[str], ingresses: int, small: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        groups: list[str],
+        ingresses: int,
+        small: bool = False,
+        receivers: Mapping[str, str] = RECEIVERS,
+        settings: Mapping[str, object] | None = None,
+        server_args: Sequence[str] = KEEP_ALL,
+        own_spools: bool = False,
+        sets_clocks: bool = False,
+    ) -> None:
         self.folder = folder
         self.groups = groups
         self.keys = Keys(namespace=NAMESPACE)
+        self._clock_library = clocks.build(folder) if sets_clocks else None
+        self.clock = self._clock("redis")
         self.server = EmbeddedServer(
-            folder / "redis", extra_args=("--auto-aof-rewrite-percentage", "0")
+            folder / "redis",
+            extra_args=server_args,
+            environ=self.clock.environ if self.clock is not None else None,
         )
+        self._receivers = receivers
+        self._more = settings or {}
         self.server_lock = asyncio.Lock()
         self.lost_folders: list[Path] = []
         """Append-only files of servers that were started again without them."""
@@ -67,9 +98,8 @@ class Stand:
         self.workers: dict[str, Program] = {}
         self._ports = {f"ingress-{number}": free_port() for number in range(ingresses)}
         self._admin_ports = {name: free_port() for name in self._ports}
-        self._spool: dict[str, object] = {"SPOOL_DIR": folder / "spool"}
-        if small:
-            self._spool["SPOOL_MAX_BYTES"] = SMALL_SPOOL_BYTES
+        self._own_spools = own_spools
+        self._spool = {"SPOOL_MAX_BYTES": SMALL_SPOOL_BYTES} if small else {}
 
     async def start(self) -> None:
         """Returns when the ingresses accept connections and every group is registered.
@@ -81,13 +111,13 @@ class Stand:
         assert port is not None
         self.control = redis.asyncio.Redis(port=port, protocol=2, socket_timeout=5)
         for name, its_port in self._ports.items():
-            environ = {**COMMON, **INGRESS, **self._spool, "PORT": its_port}
+            environ = {**COMMON, **INGRESS, **self._spool, **self._more, "PORT": its_port}
+            environ["SPOOL_DIR"] = self.folder / "spool" / (name if self._own_spools else "")
             environ["ADMIN_PORT"] = self._admin_ports[name]
             self.ingresses[name] = await self._program(name, environ, port)
         for number, group in enumerate(self.groups):
-            receiver = "SyncReceiver" if group == "sync" else "AsyncReceiver"
-            environ = {**COMMON, **WORKER, "GROUP": group}
-            environ["RECEIVER"] = f"{chaos_receiver.__file__}:{receiver}"
+            environ = {**COMMON, **WORKER, **self._more, "GROUP": group}
+            environ["RECEIVER"] = self._receivers[group]
             name = f"worker-{number}"
             self.workers[name] = await self._program(name, environ, port)
         for name in self.ingresses:
@@ -106,9 +136,15 @@ class Stand:
     async def _program(self, name: str, environ: Mapping[str, object], port: int) -> Program:
         wire = Wire(port)
         await wire.start()
-        program = Program(name, self.folder, environ, wire)
+        program = Program(name, self.folder, environ, wire, self._clock(name))
         program.start()
         return program
+
+    def _clock(self, name: str) -> Clock | None:
+        """The wall clock of a program, or of the server, where clocks can be set."""
+        if self._clock_library is None:
+            return None
+        return Clock(self._clock_library, self.folder / f"{name}.clock")
 
     def url(self, ingress: str) -> str:
         """Where callbacks for this ingress go."""
@@ -154,8 +190,12 @@ class Stand:
             return False
         return True
 
+    def written_bytes(self) -> int:
+        """How much the receivers have written down; grows with every delivery."""
+        return sum(file.stat().st_size for file in self.folder.glob("*.deliveries"))
+
     def _spool_files(self) -> list[Path]:
-        return list((self.folder / "spool").glob("spool-*.db"))
+        return list((self.folder / "spool").rglob("spool-*.db"))
 
     async def leftovers(self) -> list[Leftover]:
         """What should be gone after a clean stop, and is not."""
@@ -187,3 +227,6 @@ class Stand:
             await program.wire.stop()
         await self.control.aclose()
         self.server.stop()
+        for clock in (self.clock, *(program.clock for program in self.programs)):
+            if clock is not None:
+                clock.close()

@@ -13,6 +13,7 @@ from evidence import (
     Acquired,
     Appended,
     Attempt,
+    ClockSet,
     Delivery,
     Disturbance,
     Evidence,
@@ -122,11 +123,19 @@ class Story:
             self.delivered(name)
             self.recorded(name)
 
-    def disturbed(self, kind: str, target: str = "worker-0", lasts_s: float = 0.0) -> None:
+    def sets_clock(self, offset_s: float) -> None:
+        """The server's wall clock is ahead by so much from here on."""
+        self.evidence.written.append(ClockSet(low_s=offset_s, high_s=offset_s))
+
+    def disturbed(
+        self, kind: str, target: str = "worker-0", lasts_s: float = 0.0, *, by_s: float = 0.0
+    ) -> None:
         """Something is done to a program, and then time passes."""
         ended_ns = self.now_ns + round(lasts_s * 1e9)
         self.evidence.disturbances.append(
-            Disturbance(kind=kind, target=target, began_ns=self.now_ns, ended_ns=ended_ns)
+            Disturbance(
+                kind=kind, target=target, began_ns=self.now_ns, ended_ns=ended_ns, by_s=by_s
+            )
         )
         self.now_ns = ended_ns
 

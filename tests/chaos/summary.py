@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, TypedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, TypedDict
 
 from case import Case
 from evidence import Evidence
 from rules_of_outcomes import repeats
+
+# Not done to anything: the machine let nobody run for a moment; all the run, spools were small.
+CONDITIONS: Final = ("stall", "small_spool")
 
 
 class Summary(TypedDict):
@@ -112,3 +116,37 @@ def table(summary: Summary) -> str:
     rows.append(("restarted by the supervisor", summary["restarted_by_supervisor"]))
     rows.append(("drained after", f"{summary['drained_s']} s"))
     return "\n".join(f"{name:34}{value!s:>12}" for name, value in rows)
+
+
+def table_of_all(runs: Mapping[int, tuple[Summary, int]]) -> str:
+    """Several runs by seed, each with its number of violations, as tables in Markdown."""
+    rows: list[list[object]] = []
+    kinds: Counter[str] = Counter()
+    for seed, (summary, violations) in runs.items():
+        faults = {kind: n for kind, n in summary["faults"].items() if kind not in CONDITIONS}
+        kinds.update(faults)
+        groups = summary["groups"].values()
+        rows.append(
+            [
+                seed,
+                sum(faults.values()),
+                summary["callbacks"]["notifications"],
+                summary["callbacks"]["answered_200"],
+                *(
+                    sum(group[name] for group in groups)
+                    for name in ("handled", "dead", "repeated_after_outcome")
+                ),
+                violations,
+            ]
+        )
+    rows.append(["all", *(sum(int(str(row[at])) for row in rows) for at in range(1, 8))])
+    head = ["seed", "faults", "notifications", "answered 200", "handled", "dead", "repeated",
+            "violations"]  # fmt: skip
+    return "\n\n".join(
+        (_markdown(head, rows), _markdown(["fault", "times"], sorted(kinds.items())))
+    )
+
+
+def _markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -13,7 +13,7 @@ from bridge.contract import EntryId, Keys
 from bridge.embedded import EmbeddedServer
 from consumers import netstrings
 from entries import entry
-from evidence import Acquired, Appended, Emptied, Recorded, Registered
+from evidence import Acquired, Appended, ClockSet, Emptied, Recorded, Registered
 
 pytestmark = pytest.mark.real
 
@@ -134,3 +134,14 @@ def test_a_file_cut_short_by_a_kill(writer: Writer) -> None:
     (file,) = writer.folder.glob("*.incr.aof")
     file.write_bytes(file.read_bytes()[:-10])
     assert len(writer.read()) == 1
+
+
+def test_when_the_server_s_clock_was_set(writer: Writer) -> None:
+    writer.client.set(aof.CLOCK, "-3600.0 0.0")
+    writer.add("d")
+    writer.client.set(aof.CLOCK, "-3600.0 -3600.0")
+    first, entry, second = writer.read()
+    assert (first, second) == (
+        ClockSet(low_s=-3600, high_s=0), ClockSet(low_s=-3600, high_s=-3600)
+    )  # fmt: skip
+    assert isinstance(entry, Appended)

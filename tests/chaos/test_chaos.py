@@ -1,7 +1,8 @@
-"""A short run with mixed faults keeps every promise; `make chaos` makes long ones."""
+"""Short runs keep every promise; `make chaos` makes long ones."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,17 +10,33 @@ import pytest
 import chaos
 import schedule
 
-SEED = 8
 # What a machine with one slow core gets through in a few seconds; poison has its own tests.
 SECONDS, RATE = 5.0, 60.0
-KINDS = tuple(kind for kind in schedule.MIXED if kind not in ("freeze_redis", "strand"))
+MIXED = tuple(kind for kind in schedule.MIXED if kind not in ("freeze_redis", "strand"))
+CLOCKS = (*schedule.CLOCK_FAULTS, "kill_worker")
 
 
 @pytest.mark.real
 @pytest.mark.timeout(180)
-async def test_a_short_run_keeps_every_promise(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("seed", "kinds"),
+    [
+        pytest.param(8, MIXED, id="mixed"),
+        pytest.param(
+            11,
+            CLOCKS,
+            id="clocks",
+            marks=pytest.mark.skipif(
+                shutil.which("cc") is None, reason="no C compiler: no clock jumps"
+            ),
+        ),
+    ],
+)
+async def test_a_short_run_keeps_every_promise(
+    tmp_path: Path, seed: int, kinds: tuple[str, ...]
+) -> None:
     plan = chaos.Plan.of(
-        SEED, seconds=SECONDS, kinds=KINDS, every_s=0.7, devices=30, rate=RATE, poison=False
+        seed, seconds=SECONDS, kinds=kinds, every_s=0.7, devices=30, rate=RATE, poison=False
     )
     result = await chaos.run(plan, tmp_path)
     assert result.violations == [], f"{plan}\nhistories and logs: {tmp_path}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from evidence import Emptied, Leftover
+from evidence import ClockSet, Emptied, Leftover
 from story import EPOCH, Story
 
 
@@ -147,6 +149,59 @@ def test_a_duplicate_after_the_ledger_was_lost(story: Story) -> None:
     assert story.broken == set()
 
 
+@pytest.mark.parametrize(
+    ("at_first_s", "later_s", "is_fine"),
+    [(0, 90_000, True), (0, 80_000, False), (-90_000, 0, True), (90_000, 0, False)],
+)
+def test_a_duplicate_after_the_server_s_clock_rose_by_the_window_or_less(
+    story: Story, at_first_s: float, later_s: float, is_fine: bool
+) -> None:
+    story.sets_clock(at_first_s)
+    story.goes_well("n1")
+    story.sets_clock(later_s)
+    story.appended("n1", entry="n1 again")
+    story.recorded("n1 again")
+    assert story.broken == (set() if is_fine else {"published_once"})
+
+
+def a_duplicate_is_delivered(story: Story, *, times: int) -> None:
+    """Long after the server's clock rose by more than the window, beside other deliveries."""
+    story.goes_well("n1", "n2")
+    story.sets_clock(90_000)
+    story.appended("n1", entry="n1 again")
+    for number in range(times):
+        story.acquires(EPOCH + 1 + number)
+        story.delivered("n1", epoch=EPOCH + 1 + number)
+    story.recorded("n1 again")
+
+
+def test_a_duplicate_has_a_delivery_of_its_own(story: Story) -> None:
+    a_duplicate_is_delivered(story, times=1)
+    assert story.broken == set()
+
+
+def test_but_not_two_without_a_cause(story: Story) -> None:
+    a_duplicate_is_delivered(story, times=2)
+    assert story.broken == {"repeats_are_explained"}
+
+
+def test_a_clock_that_rose_before_explains_no_duplicate(story: Story) -> None:
+    story.sets_clock(90_000)
+    story.goes_well("n1")
+    story.appended("n1", entry="n1 again")
+    story.recorded("n1 again")
+    assert story.broken == {"published_once"}
+
+
+def test_while_the_clock_is_being_set_it_may_be_either(story: Story) -> None:
+    story.evidence.written.append(ClockSet(low_s=0, high_s=90_000))
+    story.goes_well("n1")
+    story.evidence.written.append(ClockSet(low_s=90_000, high_s=90_000))
+    story.appended("n1", entry="n1 again")
+    story.recorded("n1 again")
+    assert story.broken == set()
+
+
 def test_one_overtakes_another_in_the_ingress(story: Story) -> None:
     story.sent("n1")
     story.sent("n2")
@@ -195,6 +250,25 @@ def test_late_flags_of_entries(story: Story, second: str, says: bool, is_right: 
     story.recorded("n1")
     story.sent("n2", status=second)
     story.appended("n2", status=second, late=says)
+    story.delivered("n2", late=says)
+    story.recorded("n2")
+    assert story.broken == (set() if is_right else {"late_is_told"})
+
+
+@pytest.mark.parametrize(
+    ("rises_s", "says", "is_right"),
+    [(90_000, True, True), (90_000, False, True), (80_000, False, False)],
+)
+def test_late_flags_after_the_server_s_clock_rose(
+    story: Story, rises_s: float, says: bool, is_right: bool
+) -> None:
+    story.sent("n1", status="SUCCESSFUL")
+    story.appended("n1", status="SUCCESSFUL")
+    story.delivered("n1")
+    story.recorded("n1")
+    story.sets_clock(rises_s)
+    story.sent("n2", status="DELIVERED")
+    story.appended("n2", status="DELIVERED", late=says)
     story.delivered("n2", late=says)
     story.recorded("n2")
     assert story.broken == (set() if is_right else {"late_is_told"})
@@ -350,10 +424,83 @@ def test_an_old_owner_begins_something(story: Story) -> None:
     assert story.broken == {"one_owner"}
 
 
+def an_old_owner_begins_after(story: Story, *, lasts_s: float) -> None:
+    """While the next one delivers to the device, `lasts_s` after something was done to Redis."""
+    story.sent("n1")
+    story.appended("n1")
+    story.sent("n2")
+    story.appended("n2")
+    story.delivered("n1")
+    story.disturbed("clock_redis", "redis", by_s=3600)
+    story.acquires(EPOCH + 1)
+    again = story.delivered("n1", program="worker-1", pid=2, epoch=EPOCH + 1)
+    story.now_ns += round(lasts_s * 1e9)
+    story.delivered("n2")
+    story.change(again, ended_ns=story.now_ns)
+    story.delivered("n2", program="worker-1", pid=2, epoch=EPOCH + 1)
+    story.recorded("n1")
+    story.recorded("n2")
+
+
+def test_an_old_owner_goes_on_until_its_deadline_when_the_server_s_clock_was_set_forward(
+    story: Story,
+) -> None:
+    story.evidence.lease_ttl_s = 2.0
+    an_old_owner_begins_after(story, lasts_s=1.0)
+    assert story.broken == set()
+
+
+def test_but_not_beyond_its_deadline(story: Story) -> None:
+    story.evidence.lease_ttl_s = 2.0
+    an_old_owner_begins_after(story, lasts_s=2.9)
+    assert story.broken == {"one_owner", "one_at_a_time"}
+
+
+@pytest.mark.parametrize("kind", ["client_kill", "clock_worker"])
+def test_nothing_else_lets_an_old_owner_go_on(story: Story, kind: str) -> None:
+    an_old_owner_begins_after(story, lasts_s=1.0)
+    (clock,) = story.evidence.disturbances
+    story.evidence.disturbances[0] = replace(clock, kind=kind)
+    assert {"one_owner", "one_at_a_time"} <= story.broken
+
+
+def test_a_clock_that_is_set_back_gives_no_lease_away(story: Story) -> None:
+    an_old_owner_begins_after(story, lasts_s=1.0)
+    (clock,) = story.evidence.disturbances
+    later_ns = story.now_ns + 10**10  # when it is true again: a step forward
+    story.evidence.disturbances[0] = replace(clock, by_s=-3600, ended_ns=later_ns)
+    assert {"one_owner", "one_at_a_time"} <= story.broken
+
+
+@pytest.mark.parametrize(
+    ("is_emptied", "offset_s", "is_fine"),
+    [(True, 3600, True), (False, 3600, False), (True, None, False)],
+)
+def test_epochs_begin_again_when_redis_is_emptied_and_its_clock_was_ahead(
+    story: Story, is_emptied: bool, offset_s: float | None, is_fine: bool
+) -> None:
+    if offset_s is not None:
+        story.sets_clock(offset_s)
+    story.acquires(EPOCH + 1000)
+    story.sent("n1")
+    story.appended("n1")
+    story.delivered("n1", epoch=EPOCH + 1000)
+    story.recorded("n1")
+    if is_emptied:
+        story.evidence.written.append(Emptied())
+        story.registers()
+    story.acquires(EPOCH + 1)
+    story.sent("n2")
+    story.appended("n2")
+    story.delivered("n2", epoch=EPOCH + 1, program="worker-1", pid=2)
+    story.recorded("n2")
+    assert story.broken == (set() if is_fine else {"one_owner"})
+
+
 # --- repeats --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cause", [None, "term_worker", "script_flush"])
+@pytest.mark.parametrize("cause", [None, "term_worker", "script_flush", "clock_worker"])
 def test_a_repeat_that_nothing_explains(story: Story, cause: str | None) -> None:
     story.sent("n1")
     story.appended("n1")
