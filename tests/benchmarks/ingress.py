@@ -1,0 +1,285 @@
+"""The ingress beside what people would use instead, and beside itself under other conditions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+import trustme
+from prometheus_client.parser import text_string_to_metric_families
+
+import load
+import serving
+from bridge.contract import Keys
+from bridge.embedded import EmbeddedServer, Fsync
+from rows import TOLD, Measure, Row, alternate
+from serving import Serving
+
+BARE: Final = "bare aiohttp handler"
+FASTAPI: Final = "FastAPI, an XADD each"
+PEERS: Final = {
+    BARE: "bare",
+    "aiohttp, an XADD each": "aiohttp",
+    FASTAPI: "fastapi",
+    "Flask under gunicorn, an XADD each": "flask",
+    "nginx with Lua, an XADD each": "nginx",
+}
+IN_TEN_MINUTES: Final = 480_000  # 800 a second
+DEVICES_OF_THE_OUTAGE: Final = 10_000
+PARTITIONS: Final = 16
+TOKEN: Final = "a-token-of-the-benchmark"
+PATIENCE_S: Final = 180.0
+
+
+class Stand(contextlib.ExitStack):
+    """A folder, a Redis, and servers before it that end with it."""
+
+    def __init__(self, appendfsync: Fsync | None = "everysec") -> None:
+        super().__init__()
+        self.folder = Path(self.enter_context(tempfile.TemporaryDirectory(prefix="nb-bench-")))
+        self.redis = self.redis_with(appendfsync)
+
+    def redis_with(self, appendfsync: Fsync | None) -> EmbeddedServer:
+        """Another Redis."""
+        folder = self.folder / f"redis-{appendfsync}"
+        return self.enter_context(serving.redis_server(folder, appendfsync))
+
+    def ours(self, name: str = "ours", *, at: EmbeddedServer | None = None, **more: Any) -> Serving:
+        """An ingress; `more` are settings by their names without the prefix."""
+        one = serving.ours(self.folder, (at or self.redis).url, name=name, **more)
+        self.callback(one.stop)
+        return one
+
+    def peers(self) -> dict[str, Serving]:
+        """Those peers that can be had here; of the others the reason is told."""
+        found = {}
+        for label, name in PEERS.items():
+            try:
+                found[label] = serving.peer(name, self.folder, self.redis)
+            except RuntimeError as error:
+                TOLD.print(f"[red]{label} is left out: {error}", soft_wrap=True)
+            else:
+                self.callback(found[label].stop)
+        return found
+
+
+def sections(quick: bool) -> dict[str, Callable[[], list[Row]]]:
+    """Each section by its name; `quick` only shows that they run."""
+    rounds, seconds = (2, 1.0) if quick else (5, 5.0)
+    fewer = min(3, rounds)
+    return {
+        "ingress at full load": lambda: full_load(rounds, seconds),
+        "ingress at a rate": lambda: at_a_rate(rounds, seconds * 0.6),
+        "ingress, Redis frozen": lambda: frozen(rounds, seconds),
+        "ingress, durability and access": lambda: settings(rounds, seconds),
+        "ingress, growth": lambda: growth(fewer, seconds / 2),
+        "Redis memory": lambda: redis_memory(fewer, seconds * 2),
+        "ingress, outage": lambda: outage(fewer, 20_000 if quick else IN_TEN_MINUTES),
+    }
+
+
+def full_load(rounds: int, seconds: float) -> list[Row]:
+    """Requests a second, answer times, and the server's CPU for each."""
+    with Stand() as stand:
+        everyone = {"nb-bridge": stand.ours(), **stand.peers()}
+        everyone["nb-bridge, appendfsync always"] = stand.ours(
+            "always", at=stand.redis_with("always")
+        )
+        cases = {name: partial(load.full, it, seconds=seconds) for name, it in everyone.items()}
+        return alternate("ingress at full load", cases, rounds=rounds)
+
+
+def at_a_rate(rounds: int, seconds: float) -> list[Row]:
+    """Answer times at rates that do not fill the server."""
+    rows: list[Row] = []
+    with Stand() as stand:
+        everyone = {"nb-bridge": stand.ours(), **stand.peers()}
+        for rate in (100, 800, 5000):
+            cases = {
+                name: partial(load.at_rate, it, rate=rate, seconds=seconds)
+                for name, it in everyone.items()
+            }
+            under = {"rate_per_s": rate}
+            rows += alternate("ingress at a rate", cases, rounds=rounds, parameters=under)
+    return rows
+
+
+def frozen(rounds: int, seconds: float) -> list[Row]:
+    """800 a second, while Redis stands still for the middle third."""
+    with Stand() as stand:
+        ours, pid = stand.ours(), stand.redis.process.pid
+
+        def measure() -> Mapping[str, float]:
+            _until(ours, "nb_bridge_direct_path_open", 1)
+            timers = [
+                threading.Timer(seconds * part, os.kill, (pid, what))
+                for part, what in ((1, signal.SIGSTOP), (2, signal.SIGCONT))
+            ]
+            for timer in timers:
+                timer.start()
+            try:
+                return load.at_rate(ours, rate=800, seconds=seconds * 3)
+            finally:
+                for timer in timers:
+                    timer.join()
+
+        return alternate("ingress, Redis frozen", {"nb-bridge": measure}, rounds=rounds)
+
+
+def settings(rounds: int, seconds: float) -> list[Row]:
+    """What durability, TLS and tokens cost."""
+    with Stand() as stand:
+        cases: dict[str, Measure] = {}
+        for name, at, more, token in (
+            ("appendfsync no", stand.redis_with("no"), {}, ""),
+            ("appendfsync everysec", stand.redis, {}, ""),
+            ("appendfsync always", stand.redis_with("always"), {}, ""),
+            ("TLS", stand.redis, _certificate(stand.folder), ""),
+            ("token", stand.redis, {"TOKENS": TOKEN}, TOKEN),
+        ):
+            one = stand.ours(name.replace(" ", "-"), at=at, **more)
+            cases[name] = partial(load.full, one, seconds=seconds, token=token)
+        return alternate("ingress, durability and access", cases, rounds=rounds)
+
+
+def growth(rounds: int, seconds: float) -> list[Row]:
+    """Full load while one thing grows and the others stay."""
+    rows: list[Row] = []
+    grown: dict[str, tuple[int, ...]] = {
+        "detail_bytes": (0, 1_500, 15_000, 60_000),
+        "connections": (1, 10, 100, 1000),
+        "devices": (1, 100, 10_000, 100_000),
+        "partitions": (1, 16, 256),
+    }
+    with Stand() as stand:
+        ours = stand.ours()
+        for name, values in grown.items():
+            for value in values:
+                under = {name: value}
+                if name == "partitions":
+                    one = stand.ours(f"ours-{value}", PARTITIONS=value)
+                    measure = partial(load.full, one, seconds=seconds)
+                else:
+                    measure = partial(load.full, ours, seconds=seconds, **under)
+                cases = {"nb-bridge": measure}
+                rows += alternate("ingress, growth", cases, rounds=rounds, parameters=under)
+    return rows
+
+
+def redis_memory(rounds: int, seconds: float) -> list[Row]:
+    """Bytes of Redis per notification that waits, and per command (three of them) in the ledger."""
+
+    def measure() -> Mapping[str, float]:
+        with Stand() as stand, redis.Redis(port=stand.redis.port or 0) as client:
+            load.full(stand.ours(), seconds=seconds)
+            keys = Keys(namespace="ours")
+            streams = [keys.stream(p) for p in range(PARTITIONS)]
+            ledgers = [name for p in range(PARTITIONS) for name in keys.ledger(p)]
+            waiting = sum(client.xlen(name) for name in streams)
+            commands = sum(client.hlen(name) for name in ledgers)
+            return {
+                "bytes_per_notification": _bytes_of(client, streams) / waiting,
+                "bytes_per_command": _bytes_of(client, ledgers) / commands,
+                "notifications": waiting,
+            }
+
+    return alternate("Redis memory", {"nb-bridge": measure}, rounds=rounds)
+
+
+def outage(rounds: int, count: int) -> list[Row]:
+    """As many notifications as ten minutes bring go to the disk; then Redis is back."""
+    cases = {"nb-bridge": partial(_one_outage, count)}
+    return alternate("ingress, outage", cases, rounds=rounds, parameters={"at_least": count})
+
+
+def _one_outage(count: int) -> Mapping[str, float]:
+    with Stand() as stand:
+        ours = stand.ours()
+        load.full(ours, seconds=2, devices=DEVICES_OF_THE_OUTAGE)
+        before_bytes = highest_bytes = ours.rss_bytes()
+        stand.redis.kill()
+        began_s, not_200, slowest_ms = time.monotonic(), 0.0, 0.0
+        while (spooled := _metric(ours, "nb_bridge_spool_entries")) < count:
+            told = load.full(ours, seconds=2, devices=DEVICES_OF_THE_OUTAGE)
+            not_200 += told["not_200"]
+            slowest_ms = max(slowest_ms, told["p99_ms"])
+            highest_bytes = max(highest_bytes, ours.rss_bytes())
+        spooled_in_s = time.monotonic() - began_s
+        stand.redis.start()
+        os.sched_setaffinity(stand.redis.process.pid, serving.FOR_THE_REST)
+        back_s = time.monotonic()
+        _until(ours, "nb_bridge_spool_entries", 0)
+        drained_in_s = time.monotonic() - back_s
+        highest_bytes = max(highest_bytes, ours.rss_bytes())
+        entries, out_of_order = _order(stand.redis)
+        return {
+            "spooled": spooled,
+            "spooled_per_s": spooled / spooled_in_s,
+            "not_200": not_200,
+            "grown_mb": (highest_bytes - before_bytes) / 1e6,
+            "drained_per_s": spooled / drained_in_s,
+            "entries": entries,
+            "out_of_order": out_of_order,
+        }
+
+
+def _order(server: EmbeddedServer) -> tuple[int, int]:
+    """Entries of all streams, and those that stand behind a later one of their device."""
+    keys = Keys(namespace="ours")
+    entries = wrong = 0
+    with redis.Redis(port=server.port or 0, decode_responses=True) as client:
+        for partition in range(PARTITIONS):
+            last: dict[str, tuple[str, int]] = {}
+            start = "-"
+            while found := client.xrange(keys.stream(partition), start, count=5000):
+                for _, fields in found:
+                    now = (fields["command"], load.CODES.index(fields["status"]))
+                    wrong += now <= last.get(fields["device"], ("", -1))
+                    last[fields["device"]] = now
+                entries += len(found)
+                start = f"({found[-1][0]}"
+    return entries, wrong
+
+
+def _bytes_of(client: redis.Redis, names: Sequence[str]) -> int:
+    """What these keys take (MEMORY USAGE with every element looked at)."""
+    return sum(int(client.memory_usage(name, samples=0) or 0) for name in names)
+
+
+def _metric(ours: Serving, name: str) -> float:
+    url = f"http://127.0.0.1:{ours.admin_port}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text = answer.read().decode()
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name
+    )
+
+
+def _until(ours: Serving, name: str, value: float) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while _metric(ours, name) != value:
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(f"{name} did not become {value:g}")
+        time.sleep(0.05)
+
+
+def _certificate(folder: Path) -> dict[str, Path]:
+    """The settings of an ingress with a certificate of its own."""
+    files = {"TLS_CERT": folder / "cert.pem", "TLS_KEY": folder / "key.pem"}
+    made = trustme.CA().issue_cert("127.0.0.1")
+    made.cert_chain_pems[0].write_to_path(str(files["TLS_CERT"]))
+    made.private_key_pem.write_to_path(str(files["TLS_KEY"]))
+    return files

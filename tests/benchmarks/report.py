@@ -1,0 +1,135 @@
+"""Rows as JSON, as a Markdown page, and as plots."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from matplotlib.figure import Figure
+
+import load
+from marks import MARKS, Figures
+from rows import Row
+
+BESIDE: Final = (  # section, metric, parameters, label, file
+    ("ingress at full load", "rate_per_s", {}, "requests/s, one process", "ingress"),
+    (
+        "worker throughput", "rate_per_s", {"handler": "no-op", "mode": "async"},
+        "messages/s, no-op async handler", "workers",
+    ),
+)  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    """What it was measured on."""
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "kernel": platform.release().partition("-")[0],
+        "python": platform.python_version(),
+        "load": load.generator(),
+    }
+
+
+def write_json(path: Path, rows: Sequence[Row], of: dict[str, Any]) -> None:
+    """Everything, for other programs."""
+    document = {"schema": 1, "machine": of, "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def read_json(path: Path) -> tuple[list[Row], dict[str, Any]]:
+    """What `write_json` wrote."""
+    document = json.loads(path.read_text())
+    return [Row(**each) for each in document["rows"]], document["machine"]
+
+
+def markdown(rows: Sequence[Row], of: dict[str, Any], preface: str) -> str:
+    """The whole page: preface, machine, marks, then a table for each section."""
+    lines = [preface.strip(), "", "## The machine", ""]
+    lines += _table(("", ""), [(name, str(value)) for name, value in of.items()])
+    lines += ["", "## The marks", ""]
+    figures = Figures(rows)
+    told = [(mark.what, mark.bound, *mark.told(figures)) for mark in MARKS]
+    lines += _table(("what", "mark", "median", ""), told)
+    for _, _, _, label, file in BESIDE:
+        lines += ["", f"![{label}]({file}.svg)"]
+    for section in dict.fromkeys(row.section for row in rows):
+        of_section = [row for row in rows if row.section == section]
+        lines += ["", f"## {section[0].upper()}{section[1:]}", "", *_section(of_section)]
+    return "\n".join(lines) + "\n"
+
+
+def _section(rows: list[Row]) -> list[str]:
+    """A line for each case under its parameters, a column for each metric."""
+    metrics = list(dict.fromkeys(row.metric for row in rows if row.metric))
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        under = ", ".join(f"{name} {value}" for name, value in row.parameters.items())
+        line = lines.setdefault((under, row.case), {})
+        line[row.metric] = row.note if not row.values else _figure(row)
+    columns = ["under", "case", *(metric.replace("_", " ") for metric in metrics)]
+    cells = []
+    for (under, case), line in lines.items():
+        values = [line.get(metric, "") for metric in metrics]
+        if "" in line:  # it could not be measured: the reason, in place of the first figure
+            values[0] = line[""].partition("\n")[0][:90]
+        cells.append((under, case, *values))
+    if not any(cell[0] for cell in cells):
+        columns, cells = columns[1:], [cell[1:] for cell in cells]
+    return _table(columns, cells)
+
+
+def _figure(row: Row) -> str:
+    """The median, and half the range of the rounds."""
+    form = "{:,.0f}" if abs(row.median) >= 100 or row.median == 0 else "{:,.2f}"
+    median = form.format(row.median)
+    return f"{median} ±{row.spread / 2:.0%}" if row.spread else median
+
+
+def _table(columns: Iterable[str], cells: Iterable[Sequence[str]]) -> list[str]:
+    head = list(columns)
+    return [
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+        *(f"| {' | '.join(cell)} |" for cell in cells),
+    ]
+
+
+def draw(rows: Sequence[Row], folder: Path) -> None:
+    """The plots of the page: who beside whom, and what grows."""
+    for section, metric, under, label, file in BESIDE:
+        _bars(
+            [row for row in rows if (row.section, row.metric) == (section, metric)
+             and all(row.parameters.get(name) == value for name, value in under.items())],
+            label, folder / f"{file}.svg",
+        )  # fmt: skip
+
+
+def _bars(rows: Sequence[Row], label: str, path: Path) -> None:
+    """Medians, the largest on top, with the range of the rounds."""
+    ordered = sorted((row for row in rows if row.values), key=lambda row: row.median)
+    figure = Figure(figsize=(9, 0.6 + 0.45 * max(1, len(ordered))), layout="constrained")
+    axes = figure.add_subplot(xlabel=label)
+    for row in ordered:
+        low, high = row.median - min(row.values), max(row.values) - row.median
+        colour = "tab:blue" if row.case.startswith("nb-bridge") else "tab:gray"
+        axes.barh(row.case, row.median, xerr=[[low], [high]], color=colour, height=0.6)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)

@@ -1,0 +1,242 @@
+"""Workers: messages a second beside other libraries, what makes it slower, and how soon they start.
+
+    python tests/benchmarks/workers.py [--quick] [--only 'throughput, async no-op']
+
+Prints a table; `make bench` runs the same sections with those of the ingress.
+"""
+
+from __future__ import annotations
+
+import argparse
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+import consuming
+import takeover
+import to_handler
+from consuming import OLDER, OURS, Consumer
+from rows import Measure, Row, alternate
+
+THROUGHPUT: Final = "worker throughput"
+GROWTH: Final = "worker cost growth"
+TAKE_OVER: Final = "take-over"
+TO_HANDLER: Final = "callback to handler start"
+
+CONCURRENCY: Final = 64  # our default; every peer that has a limit gets the same
+RAISED: Final = 512
+NOTHING: Final = "no-op"
+HANDLERS: Final = (
+    (NOTHING, 0.0, CONCURRENCY),
+    ("1 ms", 0.001, CONCURRENCY),
+    ("50 ms", 0.05, CONCURRENCY),
+    ("50 ms", 0.05, RAISED),
+)
+MODES: Final = ("async", "sync")
+PILOT: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A consumer under the name that its rows get."""
+
+    consumer: Consumer
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    """Of a mode, why there is nothing to measure."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    modes: tuple[str, ...] = MODES
+
+
+SYNC_IS_ITS_OWN: Final = "async handlers only: a blocking one has to bring its own threads"
+CASES: Final = {
+    "nb-bridge": Case(consumer=Consumer(file="ours", python=OURS)),
+    "nb-bridge, typed": Case(
+        consumer=Consumer(file="ours", python=OURS),
+        values={"receiver": "Typed"},
+        modes=("async",),
+    ),
+    "FastStream": Case(consumer=Consumer(file="faststream")),
+    "taskiq-redis": Case(consumer=Consumer(file="taskiq")),
+    "streaQ": Case(consumer=Consumer(file="streaq")),
+    "arq": Case(consumer=Consumer(file="arq", python=OLDER), lacks={"sync": SYNC_IS_ITS_OWN}),
+    "SAQ": Case(consumer=Consumer(file="saq", python=OLDER)),
+    "dramatiq": Case(consumer=Consumer(file="dramatiq")),
+    "Celery": Case(
+        consumer=Consumer(file="celery"), lacks={"async": "sync tasks only, as of Celery 5"}
+    ),
+    "docket": Case(consumer=Consumer(file="docket"), lacks={"sync": SYNC_IS_ITS_OWN}),
+    "bare redis-py loop": Case(
+        consumer=Consumer(file="bare"), values={"concurrency": 1}
+    ),  # whatever is asked for
+}
+
+
+def sections(quick: bool) -> dict[str, Callable[[], list[Row]]]:
+    """What there is to run, by name; `quick` tries everything, its figures mean little."""
+    compared = {
+        f"{THROUGHPUT}, {mode} {name} × {concurrency}": partial(
+            throughput, quick, mode, name, sleep_s, concurrency
+        )
+        for mode in MODES
+        for name, sleep_s, concurrency in HANDLERS
+    }
+    return {
+        **compared,
+        GROWTH: partial(growth, quick),
+        TAKE_OVER: partial(_take_over, quick),
+        TO_HANDLER: partial(_to_handler, quick),
+    }
+
+
+# --- throughput
+
+
+def throughput(quick: bool, mode: str, handler: str, sleep_s: float, concurrency: int) -> list[Row]:
+    """Every consumer with one handler, in turns."""
+    parameters = {"handler": handler, "mode": mode, "concurrency": concurrency}
+    values = {"mode": mode, "sleep_s": sleep_s, "concurrency": concurrency}
+    cases = {
+        name: _sized(case.consumer, quick, {**values, **case.values})
+        for name, case in CASES.items()
+        if mode in case.modes and mode not in case.lacks
+    }
+    rounds = 2 if quick else 5 if handler == NOTHING else 3
+    rows = alternate(THROUGHPUT, cases, rounds=rounds, parameters=parameters)
+    lacking = [
+        Row(section=THROUGHPUT, case=name, metric="", parameters=parameters, note=why)
+        for name, case in CASES.items()
+        if (why := case.lacks.get(mode))
+    ]
+    return rows + lacking
+
+
+def _sized(consumer: Consumer, quick: bool, values: Mapping[str, Any]) -> Measure:
+    """Of as many messages as take a few seconds, which the first call finds out."""
+    wanted_s = 1.0 if quick else 2.5 if not values["sleep_s"] else 1.5
+    least = max(PILOT, 4 * values["concurrency"])  # or it would tell of starting and ending only
+    count = 0
+
+    def measure() -> dict[str, float]:
+        nonlocal count
+        if not count:
+            count = least
+            for most in (5000, 500_000):  # in two steps: a short run says little of a fast one
+                pilot = consuming.run(consumer, count=count, **values)
+                count = max(least, min(most, round(pilot.figures["rate_per_s"] * wanted_s)))
+                if count < most:
+                    break
+        return consuming.run(consumer, count=count, **values).figures
+
+    return measure
+
+
+# --- what makes us slower
+
+SMALL: Final = 10_000
+LARGE: Final = 1_000_000
+GROWTH_BOUND_S: Final = 300.0
+
+
+def growth(quick: bool) -> list[Row]:
+    """Ours alone, no-op async: one thing grows at a time."""
+    usual = 20_000 if quick else 100_000
+    grown: dict[str, dict[str, dict[str, Any]]] = {
+        "backlog": {
+            f"{n:,}": {"count": n} for n in ((1_000, 10_000) if quick else (SMALL, 100_000, LARGE))
+        },
+        "devices": {f"{n:,}": {"count": usual, "devices": n} for n in (1, 100, 10_000, 100_000)},
+        "body bytes": {
+            f"{n:,}": {"count": max(1000, min(usual, 10**8 // n)), "body_bytes": n}
+            for n in (200, 1_000, 10_000, 60_000)
+        },
+        "partitions": {f"{n:,}": {"count": usual, "partitions": n} for n in (1, 16, 256)},
+    }
+    rows = []
+    for what, steps in grown.items():
+        cases = {f"{what} {step}": partial(_grown, values) for step, values in steps.items()}
+        rows += alternate(
+            GROWTH, cases, rounds=2 if quick else 3, parameters={"handler": NOTHING, "grows": what}
+        )
+    return rows + _compared(rows, quick)
+
+
+def _grown(values: Mapping[str, Any]) -> dict[str, float]:
+    consumer = Consumer(file="ours", python=OURS)
+    found = consuming.run(
+        consumer, watch_memory=True, bound_s=GROWTH_BOUND_S, mode="async", **values
+    )
+    return {**found.figures, "peak_pss_mib": found.peak_pss_mib}
+
+
+def _compared(rows: list[Row], quick: bool) -> list[Row]:
+    """What is asked of a long backlog, as figures of their own: each round with its neighbour.
+
+    Up to 4,096 entries are fetched before the first call, which of 10,000 leaves much less to do
+    than of a million: so it is also compared with 100,000.
+    """
+    *smaller, large = (1_000, 10_000) if quick else (SMALL, 100_000, LARGE)
+    found = {(row.case, row.metric): row.values for row in rows}
+    compared = []
+    for small in smaller:
+        for metric, of, compare in (
+            ("rate_ratio", "rate_per_s", operator.truediv),
+            ("grows_by_mib", "peak_pss_mib", operator.sub),
+        ):
+            a, b = (found.get((f"backlog {n:,}", of), ()) for n in (small, large))
+            compared.append(
+                Row(
+                    section=GROWTH,
+                    case=f"backlog {large:,} beside {small:,}",
+                    metric=metric,
+                    parameters={"handler": NOTHING, "grows": "backlog"},
+                    values=[compare(y, x) for x, y in zip(a, b, strict=False)],
+                )
+            )
+    return compared
+
+
+# --- how soon
+
+
+def _take_over(quick: bool) -> list[Row]:
+    ttl_s = 2.0 if quick else 10.0
+    cases = {"nb-bridge": partial(takeover.measure, lease_ttl_s=ttl_s)}
+    parameters = {"lease_ttl_s": ttl_s}
+    return alternate(TAKE_OVER, cases, rounds=2 if quick else 5, parameters=parameters)
+
+
+def _to_handler(quick: bool) -> list[Row]:
+    cases = {"nb-bridge": partial(to_handler.measure, seconds=3 if quick else 20)}
+    parameters = {"rate_per_s": to_handler.RATE}
+    return alternate(TO_HANDLER, cases, rounds=2 if quick else 5, parameters=parameters)
+
+
+# --- alone
+
+
+def main() -> None:
+    """Runs what was asked for, and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two short rounds, to try it out")
+    parser.add_argument("--only", default="", help="sections whose name has this in it")
+    options = parser.parse_args()
+    rows = []
+    for name, run in sections(options.quick).items():
+        if options.only in name:
+            rows += run()
+    table = Table("section", "case", "under", "metric", "median", "spread", "note")
+    for row in rows:
+        under = " ".join(f"{name}={value}" for name, value in row.parameters.items())
+        median = f"{row.median:,.2f}" if row.values else ""
+        spread = f"{row.spread:.0%}" if row.values else ""
+        table.add_row(row.section, row.case, under, row.metric, median, spread, row.note)
+    Console(width=200).print(table)
+
+
+if __name__ == "__main__":
+    main()
