@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+import structlog
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
@@ -15,6 +18,9 @@ import servers
 import waiting
 from bridge.embedded import EmbeddedServer
 from programs import Programs
+
+# For a night: --hypothesis-profile long
+hypothesis.settings.register_profile("long", max_examples=20_000, deadline=None)
 
 
 @pytest.fixture(autouse=True)
@@ -25,11 +31,24 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def _no_logging_from_another_test() -> Iterator[None]:
+    """A command run within the test process sets up logging for all of it, and a level with it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
 @pytest.fixture(scope="session")
 def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """One real server for the whole session: in memory, shared, never to be stopped by a test."""
     server = EmbeddedServer(tmp_path_factory.mktemp("valkey"), appendfsync=None)
     server.start()
+    if meant := os.environ.get("TEST_SERVER"):  # by `make matrix`
+        servers.check_name(server, meant)
     yield server
     server.stop()
 
