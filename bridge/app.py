@@ -11,12 +11,14 @@ import os
 import socket
 import uuid
 from collections.abc import Coroutine
+from functools import cache
 from typing import Any, Final
 
-from bridge import __version__, listener, logs, metrics
+from bridge import __version__, listener, logs, metrics, tracing
 from bridge.access import AccessControl
 from bridge.admin import AdminListener
 from bridge.callback import CallbackHandler
+from bridge.callback_spans import traced
 from bridge.clock import epoch_ms
 from bridge.connect import open_link
 from bridge.contract import COMMAND_STATUS_TYPE, Keys
@@ -107,8 +109,10 @@ class Ingress:
             enforce=settings.auth_mode == "enforce",
             clock=self._clock,
         )
+        self._tracing = tracing.start("nb-bridge-ingress", namespace=settings.namespace)
+        submit = self._keeping.submit
         self._handler = CallbackHandler(
-            self._keeping.submit,
+            submit if self._tracing is None else traced(submit, self._tracing),
             accept={
                 **dict.fromkeys(settings.notify_paths, accept_platform_notification),
                 **dict.fromkeys(settings.callback_paths, accept_command_status),
@@ -134,6 +138,7 @@ class Ingress:
             ready=self._not_ready,
             live=self._not_live,
             status=self._status,
+            more={"/openapi.json": cache(self._description)},
         )
 
     # --- start and stop
@@ -187,11 +192,14 @@ class Ingress:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        left = self._keeping.outstanding
         await self._keeping.close()
         await self._link.close()
         await self._monitor_link.close()
+        if self._tracing is not None:
+            await self._tracing.stop()
         await self._admin.stop()
-        self._log.info("ingress_stopped", left_in_spool=self._keeping.outstanding)
+        self._log.info("ingress_stopped", left_in_spool=left)
 
     async def failed(self) -> None:
         """Returns if a part of the ingress died, which is a defect: the process should end.
@@ -244,6 +252,25 @@ class Ingress:
             "pressure": self._keeping.pressure,
             "spool_entries": self._keeping.outstanding,
         }
+
+    def _description(self) -> dict[str, Any]:
+        # Here, not above: it brings apispec along, which most processes are never asked to load.
+        from bridge import openapi
+
+        settings = self._settings
+        return openapi.describe(
+            command_paths=settings.callback_paths,
+            notify_paths=settings.notify_paths,
+            server_url=self.callback_url.removesuffix(settings.callback_paths[0]),
+            max_body_bytes=settings.max_body_bytes,
+            security=openapi.Security(
+                bearer=bool(settings.tokens),
+                basic=bool(settings.basic_credentials),
+                headers=[line.partition(":")[0].strip() for line in settings.secret_headers],
+                mutual_tls=settings.tls_client_ca is not None,
+                enforced=settings.auth_mode == "enforce",
+            ),
+        )
 
     def _status(self) -> dict[str, Any]:
         return {

@@ -78,30 +78,39 @@ class CallbackHandler:
         try:
             outcome = await self._handle(request, arrived_s)
         except Problem as problem:
-            return self._refuse(problem)
+            return self._refuse(request, problem)
         except UnableError as error:
-            return self._refuse(unavailable(str(error)))
+            return self._refuse(request, unavailable(str(error)))
         except web.RequestPayloadError:
-            return self._refuse(_bad_framing())
+            return self._refuse(request, _bad_framing())
         except (ConnectionError, asyncio.CancelledError):
             metrics.callbacks.labels("aborted", "").inc()
             raise
         except Exception:  # a defect of ours: the platform must still get an answer
             self._log.exception("callback_failed")
-            return self._refuse(unavailable("an internal error"))
+            return self._refuse(request, unavailable("an internal error"))
         self.failures_in_a_row = 0
         self._ok_counters[outcome].inc()
         metrics.callback_duration.observe(self._clock() - arrived_s)
         text = "quarantined" if outcome is Outcome.QUARANTINED else "ok"
-        if self.is_closing or not request.keep_alive or request.version.minor != 1:
-            return plain(text, close=self.is_closing)
+        close = self._ends(request)
+        if close or not request.keep_alive or request.version.minor != 1:
+            return plain(text, close=close)
         return self._answers[text]
 
-    def _refuse(self, problem: Problem) -> web.Response:
+    def _ends(self, request: web.BaseRequest) -> bool:
+        """Whether the connection ends after this request's answer.
+
+        Where another protocol was offered, what follows may be of that protocol, and aiohttp drops
+        what came in one piece with the offer: it would go on in the middle of a request.
+        """
+        return self.is_closing or "Upgrade" in request.headers or request.method == "CONNECT"
+
+    def _refuse(self, request: web.BaseRequest, problem: Problem) -> web.Response:
         self.failures_in_a_row += 1
         metrics.callbacks.labels(problem.outcome, str(problem.status.value)).inc()
         response = problem.response()
-        if self.is_closing:
+        if self._ends(request):
             response.force_close()
         return response
 

@@ -107,12 +107,14 @@ class Drainer:
             except RedisUnavailableError:
                 self._batch_rows = max(1, self._batch_rows // 2)
             except MetaMismatchError as error:
-                self._tell_once("meta_mismatch", str(error))
+                if self._is_first("meta_mismatch"):
+                    self._log.error("meta_mismatch", error=str(error))
                 self.mismatch = str(error)
                 self._rest()
                 await asyncio.sleep(_MISMATCH_RETRY_S)
             except sqlite3.Error as error:
-                self._tell_once("spool_unreadable", str(error))
+                if self._is_first("spool_unreadable"):
+                    self._log.error("spool_unreadable", error=str(error))
             self._rest()
             await asyncio.sleep(self._failing.next_s())
 
@@ -121,11 +123,11 @@ class Drainer:
         self._is_at_rest.set()
         self._intake.spill()
 
-    def _tell_once(self, event: str, error: str) -> None:
+    def _is_first(self, event: str) -> bool:
         """One line for what repeats, until the direct path is open again."""
-        if event not in self._told:
-            self._told.add(event)
-            self._log.error(event, error=error)
+        is_first = event not in self._told
+        self._told.add(event)
+        return is_first
 
     async def _probe(self) -> None:
         await self._unpressed.wait()
@@ -225,6 +227,7 @@ class Drainer:
         self._strikes += 1
         if self._strikes > _MAX_STRIKES:
             # It is not the rows: whatever comes is refused. They stay, and so do the others.
-            self._tell_once("publish_refused", why)
+            if self._is_first("publish_refused"):
+                self._log.error("publish_refused", error=why)
             raise RedisUnavailableError(f"Redis refuses everything: {why}")
         await self._spool.set_aside(pair[0], why)

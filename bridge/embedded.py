@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -58,12 +58,12 @@ def die_with_parent(signal_number: int = signal.SIGKILL) -> Callable[[], None] |
     Linux only (prctl(2), PR_SET_PDEATHSIG); elsewhere `None`, and a `kill -9` of the parent leaves
     the child running. "Parent" is the thread that starts the child: start it from the main one.
     """
-    if not sys.platform.startswith("linux"):
+    if not sys.platform.startswith("linux"):  # pragma: no cover - tests run on Linux
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 
-    def ask_kernel() -> None:
+    def ask_kernel() -> None:  # pragma: no cover - before the exec, where nothing measures
         prctl(_PR_SET_PDEATHSIG, signal_number)
         if os.getppid() != parent:  # it died before the kernel was asked
             os._exit(1)
@@ -83,7 +83,8 @@ class EmbeddedServer:
     """One server on loopback, with its data in `data_dir`; may be started again after it ended.
 
     `appendfsync=None` keeps everything in memory. `extra_args` go to the server's command line as
-    they are (`("--maxmemory-policy", "noeviction")`). A `unix_socket` replaces the TCP port.
+    they are (`("--maxmemory-policy", "noeviction")`), `environ` is added to its environment. A
+    `unix_socket` replaces the TCP port.
     The port is chosen at the first start and kept for later ones.
     """
 
@@ -96,6 +97,7 @@ class EmbeddedServer:
         appendfsync: Fsync | None = "always",
         maxmemory_bytes: int | None = None,
         extra_args: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.data_dir = data_dir.resolve()
         self.port = port
@@ -103,6 +105,7 @@ class EmbeddedServer:
         self.appendfsync = appendfsync
         self.maxmemory_bytes = maxmemory_bytes
         self.extra_args = tuple(extra_args)
+        self.environ = environ or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -171,11 +174,13 @@ class EmbeddedServer:
     def _launch(self, program: Path) -> None:
         with self._lock() as lock:
             # The child inherits the lock and thereby holds it for exactly as long as it lives.
-            self._process = subprocess.Popen(  # noqa: S603
+            # The program is the wheel's or PATH's, the arguments are the caller's: no shell.
+            self._process = subprocess.Popen(  # noqa: S603 # nosec B603
                 [str(program), *self._arguments()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                env={**os.environ, **self.environ},
                 pass_fds=(lock,),
                 # A session of its own: Ctrl-C on the terminal must reach it last, through us.
                 start_new_session=True,
@@ -195,7 +200,8 @@ class EmbeddedServer:
                 except BlockingIOError:
                     if time.monotonic() > deadline_s:
                         raise UsageError(
-                            f"another server uses {self.data_dir}: stop it, or name another folder"
+                            f"another server uses {self.data_dir}: stop it, "
+                            "or name another folder with --data"
                         ) from None
                     time.sleep(_POLL_S)
             yield descriptor

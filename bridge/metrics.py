@@ -66,6 +66,7 @@ tls_expiry.set(float("inf"))
 direct_path = _gauge(
     "direct_path_open", "1 while callbacks go straight to Redis, 0 while they are spooled."
 )
+direct_path.set(1)  # here and below: a worker shows it, too, and 0 would tell of trouble
 direct_path_changes = _counter("direct_path_changes", "Openings and closings.", "change")
 spool_entries = _gauge("spool_entries", "Records on disk that Redis does not have yet.")
 spool_bytes = _gauge("spool_bytes", "Size of this process's spool files, logs included.")
@@ -74,6 +75,7 @@ spool_oldest = _gauge(
     "spool_oldest_timestamp_seconds", "When the oldest record on disk arrived; 0 without any."
 )
 spool_able = _gauge("spool_able", "1 while the spool takes records, 0 while it is full or broken.")
+spool_able.set(1)
 spool_aside = _gauge("spool_set_aside", "Rows set aside because they cannot be published.")
 spool_damaged = _counter("spool_damaged_files", "Spool files put away as damaged.")
 spool_adopted = _counter("spool_adopted_files", "Spool files taken over from dead processes.")

@@ -105,25 +105,29 @@ class Monitor:
     async def _find_oldest(
         self, backlogs: Mapping[str, GroupBacklog], positions: Mapping[tuple[str, int], bytes]
     ) -> None:
-        """Fills in `oldest_ms`: the oldest pending entry, else the first one not delivered."""
+        """Fills in `oldest_ms`: the oldest pending entry, else the first one not delivered.
+
+        Where nothing is left to deliver, what is pending is all of the backlog.
+        """
         calls: list[Call] = []
-        groups: list[str] = []
         for (group, partition), last_delivered in positions.items():
             stream = self._keys.stream(partition)
             calls.append(command("XPENDING", stream, group))
             calls.append(command("XRANGE", stream, b"(" + last_delivered, "+", "COUNT", 1))
-            groups += [group, group]
         if not calls:
             return
         replies = await self._link.run(calls, timeout_s=TIMEOUT_S)
-        for group, reply in zip(groups, replies, strict=True):
-            if isinstance(reply, Refused) or not reply or not reply[0]:
+        looks = zip(positions, replies[::2], replies[1::2], strict=True)
+        for (group, partition), pending, next_ in looks:
+            if isinstance(pending, Refused) or isinstance(next_, Refused):
                 continue
             # XPENDING: count, lowest id, highest id, consumers; XRANGE: id and fields per entry.
-            first_id = reply[1] if isinstance(reply[0], int) else reply[0][0]
-            ms, _ = entry_order(first_id)
+            ids = ([pending[1]] if pending[0] else []) + [id_ for id_, _ in next_]
             backlog = backlogs[group]
-            backlog.oldest_ms = min(ms, backlog.oldest_ms or ms)
+            for ms, _ in map(entry_order, ids):
+                backlog.oldest_ms = min(ms, backlog.oldest_ms or ms)
+            if not next_:  # then this is all, also where Redis cannot tell the lag
+                backlog.by_partition[partition] = pending[0]
 
     def _show(self, backlogs: dict[str, GroupBacklog]) -> None:
         for group in self.backlogs.keys() - backlogs.keys():  # retired by an operator
@@ -174,7 +178,8 @@ def _backlogs(
     """Backlog per group, and the last id delivered per group and partition where there is some.
 
     Where Redis cannot tell the lag (it is null after deletions, and unknown before 7.0) the whole
-    stream counts: an upper bound, for what every group has handled is trimmed.
+    stream counts: an upper bound, for what every group has handled is trimmed. `_find_oldest`
+    corrects it where everything was delivered.
     """
     names = [] if isinstance(registered, Refused) else [name.decode() for name in registered]
     backlogs = {name: GroupBacklog() for name in names}

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, post_load, validate
 
@@ -250,11 +250,11 @@ class NotANotificationError(ValueError):
         super().__init__("; ".join(reasons))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notification:
+class Notification(NamedTuple):
     """A validated callback body. There is no other way to get one than through validation.
 
-    `device` chooses partition and lane. `ledger_field` is the ledger's key for the command.
+    `device` chooses partition and lane. `ledger_field` is the ledger's key for the command. A tuple
+    because one is made for each request, and a frozen dataclass takes four times as long to make.
     """
 
     id: contract.NotificationId
@@ -287,15 +287,15 @@ def accept_command_status(body: bytes) -> Notification:
     detail = result.get("resultDetail", _ABSENT)
     canonical = b"" if detail is _ABSENT else contract.canonical_json(detail)
     digest = contract.notification_digest(device, command, code, canonical)
-    return Notification(
-        id=contract.NotificationId(digest.hex()),
-        type=contract.COMMAND_STATUS_TYPE,
-        device=device,
-        command=command,
-        status=code,
-        rank=CommandStatus.of(code).rank,
-        ledger_field=contract.command_digest(device, command),
-        body=body,
+    return Notification(  # by position: by name takes twice the time
+        contract.NotificationId(digest.hex()),
+        contract.COMMAND_STATUS_TYPE,
+        device,
+        command,
+        code,
+        CommandStatus.of(code).rank,
+        contract.command_digest(device, command),
+        body,
     )
 
 

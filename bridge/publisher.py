@@ -7,9 +7,8 @@ second attempt: `bridge.intake` decides what to publish when, and what follows w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bridge import contract, meta, metrics
 from bridge.link import Argument, Call, Link, Refused, Script
@@ -39,8 +38,7 @@ _OUTCOMES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A notification with the circumstances it came in."""
 
     notification: Notification

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from environs import EnvValidationError, FileAwareEnv
 from marshmallow import ValidationError, validate
@@ -62,6 +62,9 @@ def _redis_url(value: str) -> None:
         )
     if parts.scheme == "unix" and not parts.path:
         raise ValidationError("unix:// needs the path of a socket, as in unix:///run/redis.sock")
+    if parts.scheme != "unix" and "@" in parts.path + parts.fragment:
+        # Read on, what stands before them would be taken for the server's address, and be told.
+        raise ValidationError("has a password with / or # in it: write %2F and %23")
 
 
 def _networks(values: list[str]) -> None:
@@ -98,8 +101,18 @@ def _as_networks(values: list[str]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(value.strip()) for value in values)
 
 
-def _as_path(value: str) -> Path | None:
-    return Path(value).expanduser() if value else None
+def _path(value: str) -> None:
+    try:
+        Path(value).expanduser()
+    except RuntimeError as error:
+        raise ValidationError(f"{value!r} begins with the home of a user nobody knows") from error
+
+
+def _as_path(value: str) -> Path:
+    return Path(value).expanduser()
+
+
+_PATH: Final[dict[str, Any]] = {"validate": _path, "convert": _as_path}
 
 
 def _setting(
@@ -177,6 +190,7 @@ class Settings:
     )
 
     # --- ingress
+    # Every address: the platform calls from outside. Start-up and `check` tell what is open.
     host: str = _setting("0.0.0.0", "address the callbacks arrive at", halves="ingress")  # noqa: S104
     port: int | None = _setting(
         None,
@@ -226,15 +240,13 @@ class Settings:
         4096, "open connections at once", **_number("int", low=1, high=1_000_000), halves="ingress"
     )
     tls_cert: Path | None = _setting(
-        None, "PEM file of the certificate chain", convert=_as_path, halves="ingress"
+        None, "PEM file of the certificate chain", **_PATH, halves="ingress"
     )
-    tls_key: Path | None = _setting(
-        None, "PEM file of the private key", convert=_as_path, halves="ingress"
-    )
+    tls_key: Path | None = _setting(None, "PEM file of the private key", **_PATH, halves="ingress")
     tls_client_ca: Path | None = _setting(
         None,
         "PEM file of CAs that must have signed the caller's certificate (mutual TLS)",
-        convert=_as_path,
+        **_PATH,
         halves="ingress",
     )
     tokens: tuple[str, ...] = _setting(
@@ -307,7 +319,7 @@ class Settings:
     spool_dir: Path | None = _setting(
         None,
         "folder of the spool, on a local disk",
-        convert=_as_path,
+        **_PATH,
         halves="ingress",
         default_text="spool in the state folder",
     )
@@ -447,7 +459,7 @@ def load() -> Settings:
     for spec in fields(Settings):
         name, meta = spec.name.upper(), spec.metadata
         raw = os.environ.get(PREFIX + name, "")
-        if re.match(r"^(tcp|udp|sctp)://", raw):
+        if not meta["secret"] and re.match(r"^(tcp|udp|sctp)://", raw):
             problems.append(
                 f"{PREFIX}{name} is {raw!r}, which Kubernetes injects for a Service of that name: "
                 "set enableServiceLinks: false in the pod"
@@ -567,7 +579,12 @@ def _hidden(name: str, value: Any) -> str:
 
 
 def without_password(url: str) -> str:
-    """A Redis URL that may be logged: user, password and query replaced by `***`."""
+    """A Redis URL that may be logged: user and password replaced by `***`, the query left out.
+
+    After a password that is not percent-encoded, an address cannot be told: nothing is shown.
+    """
     parts = urlsplit(url)
+    if "@" in parts.path + parts.query + parts.fragment:
+        return f"{parts.scheme}://***"
     _, at, address = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"***@{address}" if at else address, query=""))
+    return f"{parts.scheme}://{'***@' if at else ''}{address}{parts.path}"

@@ -66,6 +66,8 @@ class SpoolFile:
         # The log holds up to `wal_pages` before it is written back, and then one commit more.
         self._max_commit_bytes = wal_pages * PAGE_BYTES
         self._max_pages = max(16, max_bytes // PAGE_BYTES - 2 * wal_pages)
+        with contextlib.suppress(OSError):  # SQLite tells it in its own words
+            path.touch(mode=0o600)  # payloads: for nobody else; its log gets the same mode
         self._db = sqlite3.connect(path, isolation_level=None, timeout=5, check_same_thread=False)
         try:
             self._prepare(wal_pages)

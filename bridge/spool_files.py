@@ -84,13 +84,18 @@ class SpoolFiles:
         return self.own
 
     def adopt_dead(self) -> list[Source]:
-        """Opens the files whose processes have ended; returns the new ones."""
+        """Opens the files whose processes have ended; returns the new ones.
+
+        They are published in the order of what they hold: of processes that followed each other a
+        device's older notifications come first. Not by the files' times, for opening one writes
+        to it.
+        """
         found = []
         for lock in spool_folder.dead_locks(self._folder):
             source = self._open_dead(lock)
             if source is not None:
                 found.append(source)
-        self.adopted = [*self.adopted, *found]
+        self.adopted = sorted([*self.adopted, *found], key=lambda it: it.oldest_ms or 0)
         return found
 
     def append(self, records: Sequence[Record]) -> int:

@@ -69,10 +69,10 @@ def new_lock(folder: Path) -> FileLock:
 
 
 def dead_locks(folder: Path) -> Iterator[FileLock]:
-    """Locks of the files whose processes have ended, oldest file first; each is now ours."""
+    """Locks of the files whose processes have ended; each is now ours."""
     names = {path.with_suffix(_LOCK) for path in folder.glob(f"spool-*{_DATABASE}")}
     names |= set(folder.glob(f"spool-*{_LOCK}"))
-    for path in sorted(names, key=_age):
+    for path in sorted(names):
         lock = FileLock.take(path)
         if lock is None:
             continue
@@ -99,10 +99,3 @@ def sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _age(lock_path: Path) -> float:
-    for path in (lock_path.with_suffix(_DATABASE), lock_path):
-        with contextlib.suppress(OSError):
-            return path.stat().st_mtime
-    return 0.0

@@ -36,7 +36,7 @@ class TlsFiles:
             _readable(name, path)
         try:
             # An empty password: without one OpenSSL would ask on the terminal.
-            context.load_cert_chain(self.cert, self.key, password="")
+            context.load_cert_chain(self.cert, self.key, password="")  # nosec B106
         except ssl.SSLError as error:
             raise UsageError(self._advice(error)) from error
         if self.client_ca is not None:

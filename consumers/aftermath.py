@@ -16,13 +16,14 @@ from bridge.contract import DeadLetter, EntryId
 from consumers.attempts import Attempts, RetryPolicy
 from consumers.brake import RETRY_S, Brake
 from consumers.lanes import Lanes
-from consumers.outcome import Failed, Handled, Outcome, Rejected
+from consumers.outcome import Failed, Handled, Outcome, Rejected, Retry
 from consumers.parking import Parking
 from consumers.partition import Lane
 from consumers.settler import Settler
 
 ERROR_CHARS: Final = 2000
 TRACEBACK_CHARS: Final = 8000
+MAX_TYPES_TOLD: Final = 100
 OUTCOMES: Final = ("handled", "retry", "dead", "abandoned", "ignored", "skipped")
 
 
@@ -51,6 +52,7 @@ class Aftermath:
         self._brake_metric = metrics.brake_on.labels(group)
         self._counters = {each: metrics.deliveries.labels(group, each) for each in OUTCOMES}
         self._counts = dict.fromkeys(OUTCOMES, 0)
+        self._told_failing: set[str] = set()
 
     def apply(self, lane: Lane, attempt: int, outcome: Outcome) -> str:
         """Does what follows from `outcome` for the head of `lane`; returns how it counts."""
@@ -103,7 +105,7 @@ class Aftermath:
             reason=reason,
             attempts=attempts,
             error_type=type(error).__name__ if error else "",
-            error=(_text(error) if error else text)[:ERROR_CHARS],
+            error=(text_of(error) if error else text)[:ERROR_CHARS],
             traceback=_traceback(error) if error else "",
             dead_at_ms=clock.epoch_ms(),
             entry_id=EntryId(lane.head.id),
@@ -123,9 +125,7 @@ class Aftermath:
         entry = lane.head.entry
         self._log.warning(
             "dead_letter",
-            notification_id=entry.id,
-            device_id=entry.device,
-            command_id=entry.command,
+            **entry.log_fields,
             partition=lane.partition.number,
             attempt=letter.attempts,
             reason=letter.reason,
@@ -152,16 +152,31 @@ class Aftermath:
             return "dead"
         else:
             wait_s = self._policy.wait_s(attempt, outcome.after_s)
-        self._log.debug(
-            "delivery_failed",
-            notification_id=lane.head.entry.id,
-            device_id=lane.device,
-            attempt=attempt,
-            wait_s=round(wait_s, 3),
-            error_type=type(outcome.error).__name__,
-        )
+        self._tell_failed(lane, attempt, wait_s, outcome.error)
         self._try_again(lane, attempt, wait_s)
         return "retry"
+
+    def _tell_failed(self, lane: Lane, attempt: int, wait_s: float, error: BaseException) -> None:
+        error_type = type(error).__name__
+        self._log.debug(
+            "delivery_failed",
+            **lane.head.entry.log_fields,
+            partition=lane.partition.number,
+            attempt=attempt,
+            wait_s=round(wait_s, 3),
+            error_type=error_type,
+        )
+        # Whoever put a fault into a handler is told; a `Retry` is what its handler wants.
+        known = error_type in self._told_failing or len(self._told_failing) >= MAX_TYPES_TOLD
+        if not known and not isinstance(error, Retry):
+            self._told_failing.add(error_type)
+            self._log.warning(
+                "handler_failing",
+                **lane.head.entry.log_fields,
+                partition=lane.partition.number,
+                error_type=error_type,
+                advice="told once; --show-deliveries and NB_BRIDGE_LOG_LEVEL=debug tell of each",
+            )
 
     def _try_again(self, lane: Lane, attempts: int, wait_s: float) -> None:
         due_ms = clock.epoch_ms() + round(wait_s * 1000)
@@ -174,10 +189,11 @@ class Aftermath:
             self._lanes.wait(lane, due_s)
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """What an error says; a handler's own class may fail at this, too."""
     try:
         return str(error)
-    except Exception:  # a handler's own class may fail at this too
+    except Exception:
         return ""
 
 

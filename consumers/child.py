@@ -14,18 +14,23 @@ import signal
 import sys
 import threading
 import time
+import traceback
+from pathlib import Path
 from typing import Any, Final
 
 from bridge import logs, settings
 from bridge.errors import BridgeError
 from bridge.settings import Settings
+from bridge.terminal import visible
 from consumers import loading
+from consumers.aftermath import text_of
 from consumers.context import Delivery
 from consumers.shared_state import SharedState
 from consumers.worker import Worker
 
 ORPHAN_SLACK_S: Final = 10.0
 GC_THRESHOLD: Final = 20_000
+SHOWN_CHARS: Final = 200  # of the text of an error
 
 
 def main() -> int:
@@ -106,16 +111,27 @@ def _end_with_parent(
     os._exit(1)
 
 
-def _show(delivery: Delivery, outcome: str, took_s: float) -> None:
+def _show(delivery: Delivery, outcome: str, took_s: float, error: BaseException | None) -> None:
     entry = delivery.entry
     attempt = f" attempt {delivery.attempt}" if delivery.attempt > 1 else ""
     late = " late" if entry.late else ""
     with contextlib.suppress(OSError):  # whoever read it has gone: no reason to stop working
-        print(  # noqa: T201 - what --show-deliveries is for
+        told = (
             f"{outcome:9} {entry.status or entry.type:12} device {entry.device} "
-            f"command {entry.command}{late}{attempt} ({took_s * 1000:.1f} ms)",
-            flush=True,
+            f"command {entry.command}{late}{attempt} ({took_s * 1000:.1f} ms)"
+            f"{_raised(error)}"
         )
+        print(visible(told), flush=True)  # noqa: T201 - what --show-deliveries is for
+
+
+def _raised(error: BaseException | None) -> str:
+    """What the handler raised and where, on the same line; nothing if it returned."""
+    if error is None:
+        return ""
+    frames = traceback.extract_tb(error.__traceback__, limit=-1)
+    where = f" ({Path(frames[0].filename).name}:{frames[0].lineno})" if frames else ""
+    text = " ".join(text_of(error).split())[:SHOWN_CHARS]
+    return f" {type(error).__name__}{text and f': {text}'}{where}"
 
 
 if __name__ == "__main__":

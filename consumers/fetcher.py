@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bridge import clock, logs, metrics
 from bridge.backoff import Backoff
-from bridge.contract import Keys, NewerContractError
+from bridge.contract import Keys, NewerContractError, entry_order
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Link, Refused, Script, command
 from consumers.attempts import NO_ATTEMPT, Attempts
@@ -189,13 +189,24 @@ class Fetcher:
         records: list[Any],
         delivered: bytes,
     ) -> None:
-        if partition.cursor is not None:
+        if entry_order(delivered) < entry_order(partition.delivered):
+            self._went_back(partition)
+        elif partition.cursor is not None:
             self._take_pending(partition, entries, records, delivered)
         elif delivered != partition.delivered:
             # A fetch that was given up long ago arrived after all, and what it took is pending.
             self._read_again(partition)
         else:
             self._take_new(partition, room, entries)
+
+    def _went_back(self, partition: Partition) -> None:
+        """Redis knows less than it told before: a failover, or a restart without the last second.
+
+        What was delivered and settled since comes once more. It does so under the next epoch, so
+        that under one epoch no device ever goes back.
+        """
+        self._log.warning("redis_went_back", partition=partition.number)
+        self._on_lost(partition)
 
     def _take_pending(
         self, partition: Partition, entries: list[Any], records: list[Any], delivered: bytes
@@ -204,6 +215,9 @@ class Fetcher:
             partition.cursor = entry_id
             if entry_id in partition.items or entry_id in partition.settled_since:
                 continue  # read again after a reconnect; it is in the window, or just left it
+            if partition.is_read and entry_order(entry_id) <= entry_order(partition.delivered):
+                self._went_back(partition)  # it was settled
+                return
             if self._settler.was_handled(partition, entry_id):
                 self._settler.forget(partition, entry_id)
                 continue
@@ -213,26 +227,20 @@ class Fetcher:
             partition.cursor = None
             partition.delivered = delivered
             partition.trusted = True
+            partition.is_read = True
             self._settler.forget_unrecorded(partition)
             self._rereading.discard(partition)
             partition.may_have_more = True
 
     def _take_new(self, partition: Partition, room: tuple[int, int], entries: list[Any]) -> None:
-        known = False
         for entry_id, fields in entries:
             partition.delivered = entry_id
-            if entry_id in partition.items:
-                known = True
-            elif not self._admit(partition, entry_id, fields, NO_ATTEMPT):
+            if not self._admit(partition, entry_id, fields, NO_ATTEMPT):
                 return
         bytes_ = sum(len(fields[-1]) for _, fields in entries)
         was_cut = len(entries) >= room[0] or bytes_ >= room[1]
         # Nobody listens for a partition without room: look again when there is some.
         partition.may_have_more = was_cut or not self._has_room(partition)
-        if known:
-            # A failover forgot that it was delivered. If it was settled before this, that
-            # acknowledged nothing, and it is pending: to be found and run once more.
-            self._read_again(partition)
 
     def _may_have_run(self, partition: Partition, device: str) -> bool:
         """Whether a device's next entry may have been running when the last owner died.

@@ -19,6 +19,7 @@ from consumers.calls import Calls
 from consumers.context import Delivery
 from consumers.handler import Handler, Handlers
 from consumers.lanes import Lanes
+from consumers.outcome import Failed, Rejected
 from consumers.parking import Parking
 from consumers.partition import Item, Lane, Partition
 from consumers.settler import Settler
@@ -32,8 +33,8 @@ PROBERS: Final = 4
 LOOK_S: Final = 0.1
 MAX_TYPES_TOLD: Final = 100
 
-Observer = Callable[[Delivery, str, float], None]
-"""Told of each delivery: what, outcome, seconds."""
+Observer = Callable[[Delivery, str, float, BaseException | None], None]
+"""Told of each delivery: what, outcome, seconds, and what the handler raised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,14 +245,16 @@ class Runner:
             partition=partition.number,
             epoch=partition.epoch,
         )
-        outcome = await self._calls.make(slot, handler, delivery, partition, item.id, now_s)
+        task = self._tasks[slot]
+        outcome = await self._calls.make(slot, task, handler, delivery, partition, item.id, now_s)
         took_s = clock.boottime_s() - now_s
         self._duration.observe(took_s)
         told = self._aftermath.apply(lane, attempt, outcome)
         if told == "retry":
             self._set_timer()
         if self._observer is not None:
-            self._observer(delivery, told, took_s)
+            error = outcome.error if isinstance(outcome, (Failed, Rejected)) else None
+            self._observer(delivery, told, took_s, error)
 
     def _may_start(self, lane: Lane, now_s: float) -> bool:
         """Whether the lease is good, as far as can be seen; if not, the lane is put back."""

@@ -105,7 +105,7 @@ class Settler:
         batch.handled.append(item.id)
         # Known attempts are on record, or would be with this batch: the script forgets, then notes.
         batch.retries.pop(item.id, None)
-        if item.attempts != NO_ATTEMPT:
+        if item.attempts is not NO_ATTEMPT:
             batch.forgotten.append(item.id)
 
     def forget(self, partition: Partition, entry_id: bytes) -> None:

@@ -59,7 +59,7 @@ class SharedState:
         """Makes the memory and returns its file descriptor (inheritable, no name on disk)."""
         if hasattr(os, "memfd_create"):  # Linux; needs no folder that can be written
             fd = os.memfd_create("nb-bridge-worker")
-        else:
+        else:  # pragma: no cover - tests run on Linux
             with tempfile.TemporaryFile() as file:
                 fd = os.dup(file.fileno())
         os.truncate(fd, _SLOTS_AT + concurrency * _SLOT.size)

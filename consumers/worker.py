@@ -9,7 +9,7 @@ import asyncio
 import inspect
 from typing import Any, Final
 
-from bridge import clock, logs, meta, metrics
+from bridge import clock, logs, meta, metrics, tracing
 from bridge.admin import AdminListener
 from bridge.connect import is_cluster, open_link
 from bridge.contract import Keys
@@ -19,8 +19,9 @@ from bridge.settings import Settings, without_password
 from consumers import registry
 from consumers.attempts import RetryPolicy
 from consumers.census import Census
+from consumers.context import Current
 from consumers.fetcher import Doorbell, Fetcher
-from consumers.handler import Handlers, ReceiverError
+from consumers.handler import Around, Handlers, ReceiverError
 from consumers.lanes import Lanes
 from consumers.leases import LeaseKeeper
 from consumers.parking import Parking
@@ -58,6 +59,7 @@ class Worker:
         self._worker = worker
         self._health = Health()
         self._links: list[Link] = []
+        self._tracing = tracing.start("nb-bridge-worker", namespace=settings.namespace)
         self._compose(observer)
         self._admin = AdminListener(
             settings.admin_host,
@@ -111,7 +113,7 @@ class Worker:
             self._settler,
             self._parking,
             self._shared,
-            Handlers(self._receiver),
+            Handlers(self._receiver, self._around()),
             _plan(settings),
             partitions=lambda: len(self._leases.owned),
             on_expired=lambda partition: self._leases.lost(partition, why="expired"),
@@ -135,6 +137,13 @@ class Worker:
         upkeep = self._link("upkeep")
         self._trimmer = Trimmer(upkeep, keys, self._leases.owned)
         self._census = Census(upkeep, keys, self._leases.owned, group=group)
+
+    def _around(self) -> Around:
+        if self._tracing is None:
+            return Current
+        from consumers.delivery_spans import DeliverySpans  # only with the extra `otel`
+
+        return DeliverySpans(self._tracing)
 
     def _doorbells(self) -> list[Doorbell]:
         """One for all partitions; one for each in a cluster, where a read cannot cross slots."""
@@ -241,6 +250,8 @@ class Worker:
             await _maybe_await(getattr(self._receiver, "teardown", None))
         except Exception:
             self._log.exception("teardown_failed")
+        if self._tracing is not None:
+            await self._tracing.stop()
         await self._admin.stop()
         for each in self._links:
             await each.close()

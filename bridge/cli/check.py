@@ -88,4 +88,8 @@ def _print(findings: Sequence[Finding]) -> None:
         [(_MARKS[each.level], each.name, each.found, each.advice) for each in findings],
     )
     counts = Counter(each.level for each in findings)
-    click.echo(f"{counts['problem']} problems, {counts['warning']} warnings")
+    click.echo(", ".join(_counted(counts[level], level) for level in ("problem", "warning")))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

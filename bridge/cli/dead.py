@@ -11,6 +11,7 @@ from bridge.cli import namespace, options, report, selection, when
 from bridge.cli.namespace import Namespace
 from bridge.cli.selection import Filter, Tally
 from bridge.errors import BridgeError, UsageError
+from bridge.terminal import visible
 
 if TYPE_CHECKING:
     from consumers.dead_letters import Buried
@@ -84,9 +85,9 @@ def show(name: str, with_body: bool, as_json: bool) -> None:
     traceback = document.pop("traceback")
     for key, found in document.items():
         shown = when.shown(found) if key.endswith("_ms") else found
-        click.echo(report.visible(f"{key:16} {'–' if shown is None else shown}"))
+        click.echo(visible(f"{key:16} {'–' if shown is None else shown}"))
     if traceback:
-        click.echo(f"\n{report.visible(str(traceback))}")
+        click.echo(f"\n{visible(str(traceback))}")
     if with_body:
         click.echo(f"\n{selection.body_shown(body)}")
 

@@ -115,7 +115,7 @@ class Dev:
             raise BridgeError(f"not ready after {READY_TIMEOUT_S:g} s") from None
         click.echo(_greeting(self._around, self._server, time.monotonic() - self._started_s))
         await asyncio.Future()
-        raise AssertionError  # the future above never has a result
+        raise AssertionError  # pragma: no cover - the future above never has a result
 
     async def _fail_with(self, child: Child) -> NoReturn:
         code = await child.ended()
@@ -143,9 +143,21 @@ class Dev:
                 click.echo(f"{Path(min(changes)[1]).name} changed: the worker starts again")
                 await self._worker.stop(timeout_s=STOP_TIMEOUT_S)
                 await self._worker.start()
-                telling = asyncio.create_task(self._tell_end_of_worker())
+                telling = asyncio.create_task(self._tell_how_it_starts())
         finally:
             telling.cancel()
+
+    async def _tell_how_it_starts(self) -> None:
+        starting = asyncio.create_task(self._worker.ready())
+        ending = asyncio.create_task(self._tell_end_of_worker())
+        try:
+            await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                click.echo("the worker is ready again")
+            await ending
+        finally:
+            starting.cancel()
+            ending.cancel()
 
     async def _tell_end_of_worker(self) -> None:
         code = await self._worker.ended()
@@ -162,6 +174,7 @@ def _greeting(around: Surroundings, server: EmbeddedServer, took_s: float) -> st
         f'{{"deviceId":"device-1","commandId":"{uuid.uuid4().hex[:12]}",'
         '"result":{"resultCode":"DELIVERED","resultDetail":"None"}}'
     )
+    program = _program()
     trust = f"--cacert {around.certificate.ca} " if around.certificate else ""
     return f"""ready in {took_s:.1f} s, Ctrl-C ends it
   callbacks  {around.callback_url}
@@ -171,8 +184,9 @@ def _greeting(around: Surroundings, server: EmbeddedServer, took_s: float) -> st
 {around.admin_url(around.worker_admin_port)} (worker)
 try it (a second time it is a duplicate: answered ok, not handled again):
   curl {trust}-H 'Content-Type: application/json' -d '{body}' {around.callback_url}
-or play the platform:
-  {_program()} send --url {around.origin}{around.send_options}
+or play the platform, and look at what became of it:
+  {program} send --url {around.origin}{around.send_options}
+  {program} status --redis-url {server.url}
 """
 
 

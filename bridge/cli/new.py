@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import keyword
 import re
+import shlex
+import shutil
 import sys
 from importlib import resources
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Final
 import click
 
 from bridge import __version__
-from bridge.cli import shadowing
+from bridge.cli import PROGRAM, shadowing
 from bridge.errors import UsageError
 
 # Template → where it goes, in the order people should read them.
@@ -52,11 +54,20 @@ def receiver(folder: Path) -> None:
         raise UsageError(f"{folder} cannot be written to: {error.strerror}") from error
     click.echo(
         f"{name} is in {folder}; go on with\n"
-        f"  cd {folder}\n"
-        "  pip install -e '.[test]'\n"
-        "  pytest\n"
-        f"  nb-bridge dev {name}"
+        f"  cd {shlex.quote(str(folder))}\n"
+        f"  {_beside_python('pip')} install -e '.[test]'\n"
+        f"  {_beside_python('pytest')}\n"
+        f"  {_beside_python(PROGRAM)} dev {name}"
     )
+
+
+def _beside_python(name: str) -> str:
+    """A program of the environment that we run in, where we are installed: by its name, if that is
+    what a shell finds.
+    """
+    program = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    return name if found and Path(found) == program else shlex.quote(str(program))
 
 
 def names_for(folder: str) -> tuple[str, str]:

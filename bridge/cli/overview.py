@@ -219,10 +219,12 @@ def _share(
     else:
         lag = info.get(b"lag")
         share.pending = info[b"pending"]
-        share.waiting = _count(length) - share.pending if lag is None else lag
+        # Redis 6.2 does not tell the lag: an upper bound, unless nothing is left to deliver.
+        at_most = _count(length) - share.pending if next_ else 0
+        share.waiting = at_most if lag is None else lag
     if isinstance(lease, bytes):
         owner, _, epoch = told(lease).rpartition(":")
-        share.owner, share.epoch = owner, int(epoch) if epoch.isdigit() else None
+        share.owner, share.epoch = owner, int(epoch) if epoch.isdecimal() else None
     oldest = [entry[0] for entry in next_] if isinstance(next_, list) else []
     if isinstance(pending, list) and pending[0]:
         oldest.append(pending[1])

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from bridge.terminal import visible
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
@@ -46,7 +48,18 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = ""
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(*columns, title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    made = Table(
+        title=title or None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_header=any(columns),
+    )
+    for column in columns:
+        # In a narrow terminal nothing is cut off, and what is there to be copied is not broken.
+        widest = max(map(len, column.split()), default=None)
+        made.add_column(column, overflow="fold", no_wrap=column in ("id", "file"), min_width=widest)
     for row in rows:
         made.add_row(*(Text(visible(cell)) for cell in row))  # Text: brackets are no markup
     return made
@@ -57,10 +70,3 @@ def line(text: str) -> Text:
     from rich.text import Text
 
     return Text(visible(text))
-
-
-def visible(text: str) -> str:
-    """`text` without what a terminal would obey: ids and bodies come from strangers."""
-    return "".join(
-        each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text
-    )

@@ -16,6 +16,7 @@ import click
 from bridge.cli import report, when
 from bridge.clock import epoch_ms
 from bridge.errors import UsageError
+from bridge.terminal import visible
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -146,7 +147,10 @@ def progress(total: int | None, title: str) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True
+    ) as bar:  # pragma: no cover - a terminal's
         task = bar.add_task(title, total=total)
         yield lambda count: bar.advance(task, count)
 
@@ -156,7 +160,7 @@ def body_shown(body: bytes) -> str:
     text = body.decode(errors="backslashreplace")
     with contextlib.suppress(ValueError, RecursionError):
         text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    return report.visible(text)
+    return visible(text)
 
 
 def body_fields(body: bytes) -> dict[str, str]:

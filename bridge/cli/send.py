@@ -219,7 +219,10 @@ def _progress(planned: int) -> Iterator[Callable[[Tally], None]]:
         TextColumn("{task.fields[retries]} retries"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True
+    ) as bar:  # pragma: no cover - a terminal's
         task = bar.add_task("send", total=planned, retries=0)
 
         def show(tally: Tally) -> None:

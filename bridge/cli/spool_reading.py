@@ -13,12 +13,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from bridge.errors import BridgeError
 from bridge.spool_row import Row
 
 State = Literal["live", "dead", "damaged", "unreadable"]
+
+_ROWS: Final = "SELECT id, kind, received_at_ms, extra, body, NULL FROM rows ORDER BY id"
+_ASIDE: Final = "SELECT id, kind, received_at_ms, extra, body, reason FROM aside ORDER BY id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,7 @@ class SpoolFile:
 
 
 def files(folder: Path) -> list[SpoolFile]:
-    """Every spool file in `folder`, by name; none if there is no such folder.
+    """Every spool file in `folder`, in the order of what they hold; none if there is no folder.
 
     `BridgeError` where the folder cannot be read.
     """
@@ -53,6 +56,7 @@ def files(folder: Path) -> list[SpoolFile]:
         ) from error
     paths = [folder / name for name in names if name.startswith("spool-")]
     found = [_look(path) for path in paths if path.suffix == ".db"]
+    found.sort(key=lambda it: it.oldest_received_at_ms or 0)
     found += [
         SpoolFile(name=path.name, state="damaged", bytes=_size_bytes(path))
         for path in paths
@@ -76,14 +80,8 @@ def total(files: Iterable[SpoolFile]) -> dict[str, Any]:
 
 def rows(path: Path, *, aside: bool = False) -> Iterator[tuple[Row, str | None]]:
     """The rows of one file in their order, or those set aside with the reason. `sqlite3.Error`."""
-    columns = "id, kind, received_at_ms, extra, body"
-    query = (
-        f"SELECT {columns}, reason FROM aside ORDER BY id"  # noqa: S608 - constants
-        if aside
-        else f"SELECT {columns}, NULL FROM rows ORDER BY id"  # noqa: S608
-    )
     with closing(_open(path)) as database:
-        for *raw, reason in database.execute(query):
+        for *raw, reason in database.execute(_ASIDE if aside else _ROWS):
             yield Row._make(raw), reason
 
 

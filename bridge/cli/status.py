@@ -138,7 +138,9 @@ async def _look_through(connected: Namespace, settings: Settings) -> Status:
     return Status(settings, await overview.take(connected), connected.partitions, None)
 
 
-def _watch(settings: Settings, interval_s: float, by_partition: bool) -> int:
+def _watch(  # pragma: no cover - ends by Ctrl-C; what it shows is tested without it
+    settings: Settings, interval_s: float, by_partition: bool
+) -> int:
     from rich.console import Group as Stack
     from rich.live import Live
 

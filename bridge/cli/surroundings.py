@@ -60,7 +60,10 @@ class Surroundings:
         """
         chosen = port or (TLS_PORT if certificate else PORT)
         if not _is_free(chosen):
-            raise UsageError(f"port {chosen} is taken: choose another with --port")
+            raise UsageError(
+                f"port {chosen} is taken, perhaps by another dev: end that, or choose another "
+                "with --port (make run ARGS='--port 8090')"
+            )
         return cls(
             receiver=receiver or loaded.receiver or EXAMPLE_RECEIVER,
             callback_path=loaded.callback_paths[0],

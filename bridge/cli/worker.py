@@ -10,7 +10,7 @@ from bridge.cli import options
 @click.command()
 @options.settings_options("worker")
 @click.option(
-    "--show-deliveries", is_flag=True, help="Print a line per delivery: what, outcome, time."
+    "--show-deliveries", is_flag=True, help="Print a line per delivery: what, outcome, time, error."
 )
 def command(show_deliveries: bool) -> int:
     """Run the receiver for each notification, in order per device, until SIGTERM or Ctrl-C.

@@ -61,7 +61,7 @@ local function rank_of(record)
   return record and string.byte(record, 1) or 0
 end
 
--- pcall, not call: so that every server version returns OOM, READONLY, MISCONF… under their names.
+-- pcall, not call: so that OOM, READONLY, MISCONF… are returned, as the reply to this script.
 local function refused(reply)
   return type(reply) == 'table' and reply.err ~= nil
 end
