@@ -135,6 +135,21 @@ def test_the_dashboard_has_a_row_for_each_thing_to_look_after() -> None:
     ]  # fmt: skip
 
 
+def family(series: str) -> str:
+    return re.sub(r"_(bucket|sum|count)$", "", series)
+
+
+def test_the_dashboard_shows_every_metric_of_the_bridge() -> None:
+    shown = {
+        family(name)
+        for panel in PANELS
+        for target in panel["targets"]
+        for name in names(target["expr"]).metrics
+    }
+    ours = {family(name) for name in exposed() if name.startswith("nb_bridge_")}
+    assert ours - shown == set()
+
+
 def test_panels_have_numbers_and_places_of_their_own() -> None:
     numbers = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(numbers)) == len(numbers)

@@ -65,6 +65,10 @@ def pasted(dev: Program) -> tuple[str, str, dict[str, str]]:
     return url, body, {name: value}
 
 
+def url_of(dev: Program) -> str:
+    return pasted(dev)[0]
+
+
 def paste(dev: Program) -> tuple[int, str]:
     url, body, headers = pasted(dev)
     return post(url, body.encode(), headers)
@@ -170,7 +174,9 @@ def test_a_taken_port_is_one_line_and_exit_2(programs: Programs) -> None:
         port = taken.getsockname()[1]
         dev = programs.run("dev", "--port", str(port))
     assert dev.process.returncode == 2
-    assert dev.errors == f"nb-bridge: port {port} is taken: choose another with --port\n"
+    assert dev.errors.startswith(f"nb-bridge: port {port} is taken")
+    assert "choose another with --port" in dev.errors
+    assert dev.errors.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -205,9 +211,36 @@ def test_a_changed_receiver_runs_again(programs: Programs) -> None:
     dev.prints("version 1")
     receiver.write_text("this is no Python")
     dev.prints("it starts again when a file changes")
+    assert "ready again" not in dev.output
     receiver.write_text(text.format(2))
     dev.prints("version 2")
+    dev.prints("the worker is ready again")
     assert dev.stop() == 0
+
+
+def test_what_a_handler_raises_is_shown_with_its_place(programs: Programs) -> None:
+    (programs.folder / "mine.py").write_text(
+        "from consumers import PushMessageReceiver, Reject, request\n"
+        "class Receiver(PushMessageReceiver):\n"
+        "    def handleNBCommandStateChanged(self):\n"
+        "        if request.json['result']['resultCode'] == 'SENT':\n"
+        "            raise Reject('no such\\ndevice')\n"
+        "        request.json['absent']\n"
+    )
+    dev = start(programs, "mine.py:Receiver")
+    assert programs.run("send", "--url", url_of(dev)).process.returncode == 0
+    dev.prints(" ms) Reject: no such device (mine.py:5)")
+    dev.prints(" ms) KeyError: 'absent' (mine.py:6)")
+
+
+def test_the_printed_commands_look_at_what_was_sent(programs: Programs) -> None:
+    dev = start(programs)
+    send, status = re.findall(r"^  \S.* ((?:send|status) --.*)$", dev.output, re.MULTILINE)
+    assert programs.run(*shlex.split(send)).process.returncode == 0
+    dev.prints("is SUCCESSFUL")
+    shown = programs.run(*shlex.split(status))
+    assert shown.process.returncode == 0, shown.errors
+    assert re.search(r"^ *default +0 ", shown.output, re.MULTILINE)
 
 
 def test_folders_of_the_same_names_are_not_taken_for_the_package(programs: Programs) -> None:

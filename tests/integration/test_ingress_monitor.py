@@ -10,7 +10,7 @@ import pytest
 
 import servers
 from bridge.app import Ingress
-from bridge.contract import partition_of
+from bridge.contract import Meta, partition_of
 from bridge.embedded import EmbeddedServer
 from bridge.monitor import Monitor
 from ingresses import body, get_json, post, running, settings_for
@@ -52,7 +52,10 @@ async def test_backlog_counts_what_is_pending_and_what_was_never_delivered(
     await client.xack(redis.keys.stream(0), "g", ids[0])
     it = monitor(redis, [])
     await it.look()
-    assert it.backlogs["g"].by_partition == {0: 9, 1: 0, 2: 5, 3: 0}
+    # Redis 6.2 cannot tell how much was never delivered: the whole stream is an upper bound.
+    (group,) = await client.xinfo_groups(redis.keys.stream(0))
+    behind = 9 if "lag" in group else 10
+    assert it.backlogs["g"].by_partition == {0: behind, 1: 0, 2: 5, 3: 0}
     assert it.backlogs["g"].oldest_ms == int(ids[1].split(b"-")[0])
 
 
@@ -136,13 +139,18 @@ async def test_near_its_maxmemory_redis_is_spared_and_later_gets_everything(
     settings = settings_for(tmp_path, redis.url, redis.namespace)
     async with running(settings) as ingress, aiohttp.ClientSession() as http:
         await wait_until(lambda: is_direct(ingress), "the direct path")
-        used = (await redis.client.info("memory"))["used_memory"]
-        await redis.client.config_set("maxmemory", int(used * 1.02))
-        await wait_until(lambda: is_spooling(ingress), "pressure")
+
+        async def is_pressed() -> bool:
+            # Each time anew: what is in use goes up and down with what the server does.
+            used = (await redis.client.info("memory"))["used_memory"]
+            await redis.client.config_set("maxmemory", int(used * 1.02))
+            return await is_spooling(ingress)
+
+        await wait_until(is_pressed, "pressure")
         for number in range(5):
             assert await post(http, ingress.callback_url, body(command=f"c{number}")) == 200
         assert not await redis.client.exists(stream)
-        await redis.client.config_set("maxmemory", int(used * 10))
+        await redis.client.config_set("maxmemory", 2**30)
         await wait_until(lambda: is_direct(ingress), "the direct path again")
         assert await redis.client.xlen(stream) == 5
     await redis.aclose()
@@ -191,3 +199,31 @@ async def test_a_namespace_with_other_partitions_is_left_alone_and_told(
         assert "NB_BRIDGE_PARTITIONS=8" in reason
         assert (await get_json(http, ingress.admin_url + "/livez"))["ok"]
         assert await redis.client.keys(f"*{redis.namespace}*stream*") == []
+
+
+async def test_a_namespace_of_another_contract_is_left_alone_and_what_came_waits_on_disk(
+    tmp_path: Path, real_redis: servers.Redis
+) -> None:
+    redis = real_redis
+    theirs = Meta(version=2, partitions=16).encode()
+    await redis.client.set(redis.keys.meta, theirs)
+    settings = settings_for(tmp_path, redis.url, redis.namespace, partitions=16)
+    async with running(settings) as ingress, aiohttp.ClientSession() as http:
+        assert await post(http, ingress.callback_url, body()) == 200
+
+        async def reasons() -> Any:
+            return (await get_json(http, ingress.admin_url + "/readyz"))["reasons"]
+
+        [reason] = await wait_until(reasons, "unreadiness")
+        assert "contract version 2" in reason
+        assert "run the matching version" in reason
+        assert (await get_json(http, ingress.admin_url + "/livez"))["ok"]
+        assert (await get_json(http, ingress.admin_url + "/status"))["spool"]["entries"] == 1
+    assert await redis.client.get(redis.keys.meta) == theirs
+    assert await redis.client.keys(f"*{redis.namespace}*stream*") == []
+
+    # The program that the namespace belongs to finds what waited.
+    await redis.client.delete(redis.keys.meta)
+    async with running(settings) as ingress:
+        await wait_until(lambda: is_direct(ingress))
+    assert await redis.client.xlen(redis.keys.stream(partition_of("d1", 16))) == 1

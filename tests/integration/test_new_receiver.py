@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -30,7 +31,8 @@ def test_what_is_written_can_be_installed_tested_and_run(programs: Programs) -> 
     assert tested.returncode == 0, tested.stdout
     assert "4 passed" in tested.stdout
 
-    environ = {"PYTHONPATH": str(site), "NB_BRIDGE_ADMIN_PORT": "0"}
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environ = {"PYTHONPATH": path, "NB_BRIDGE_ADMIN_PORT": "0"}
     port = str(free_port())
     dev = programs.start("dev", "my-demo", "--port", port, environ=environ)
     dev.prints("receiver   my-demo")

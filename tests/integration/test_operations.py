@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import servers
 from bridge.contract import Keys, partition_of
 from bridge.embedded import EmbeddedServer
-from operating import PARTITIONS, System, documented, shape
+from operating import PARTITIONS, System, check_shape, documented
 from programs import Programs
 from waiting import wait_until_sync
 
@@ -53,13 +55,15 @@ def handled(system: System) -> list[str]:
 
 def test_what_is_told_of_traffic_and_failures_is_true(system: System) -> None:
     ingress = system.start_ingress()
-    system.start_worker()
+    worker = system.start_worker()
     for device in ("ok-1", "ok-2", "ok-3"):
         system.send(device, command=f"of-{device}", code="DELIVERED")
     system.send("ok-1", command="of-ok-1", code="SENT")  # late
     for device in ("no-1", "no-2"):
         system.send(device, {"do": "reject"}, command=f"of-{device}")
+    before_ms = round(time.time() * 1000)
     system.send("bad", {"do": "fail"}, command="of-bad")
+    after_ms = round(time.time() * 1000)
     system.send("bad", command="behind")
     assert system.post(JUNK) == (200, b"quarantined")
     group = system.unhandled_is(2)
@@ -69,13 +73,13 @@ def test_what_is_told_of_traffic_and_failures_is_true(system: System) -> None:
     for name in ("waiting", "pending", "parked", "parked_devices", "dead", "unhandled"):
         assert group[name] == sum(each[name] for each in group["partitions"])
     status = system.json("status")
-    assert shape(status) == shape(documented("`nb-bridge status`"))
+    check_shape(status, documented("`nb-bridge status`"))
     assert status["namespace"] == {"name": system.namespace, "partitions": 4, "held": None}
     assert status["quarantine"] == {"entries": 1}
     assert [it["url"] for it in status["ingresses"]] == [ingress.url]
 
     dead = system.json("dead", "list")
-    assert shape(dead) == shape(documented("`nb-bridge dead list`"))
+    check_shape(dead, documented("`nb-bridge dead list`"))
     assert dead["total"] == 2
     assert {(it["device"], it["reason"], it["error_type"]) for it in dead["dead"]} == {
         ("no-1", "rejected", "Reject"),
@@ -86,7 +90,7 @@ def test_what_is_told_of_traffic_and_failures_is_true(system: System) -> None:
     assert system.json("dead", "list", "--until", "1h")["total"] == 0
 
     kept = system.json("quarantine", "list")
-    assert shape(kept) == shape(documented("`nb-bridge quarantine list`"))
+    check_shape(kept, documented("`nb-bridge quarantine list`"))
     assert [(it["device"], it["length_bytes"]) for it in kept["quarantine"]] == [
         ("junk", len(JUNK))
     ]
@@ -97,8 +101,9 @@ def test_what_is_told_of_traffic_and_failures_is_true(system: System) -> None:
     assert found["groups"]["default"]["state"] in ("pending", "parked")
     assert found["groups"]["default"]["attempts"] == 1
     assert found["groups"]["default"]["due_at_ms"] > found["received_at_ms"]
-    documented_trace = documented("`nb-bridge trace")
-    assert shape(failing) == {**shape(documented_trace), "spooled": []}
+    check_shape(failing, documented("`nb-bridge trace"))
+    assert failing["spooled"] == []
+    assert before_ms <= found["received_at_ms"] <= group["oldest_unhandled_at_ms"] <= after_ms
 
     given_up = system.json("trace", "of-no-1")["notifications"][0]["groups"]["default"]
     (letter,) = [it for it in dead["dead"] if it["device"] == "no-1"]
@@ -117,20 +122,32 @@ def test_what_is_told_of_traffic_and_failures_is_true(system: System) -> None:
     assert (device["total"], queue["owner"]) == (2, group["workers"][0]["id"])
     assert queue["waiting"] + queue["pending"] + queue["parked"] == 2
     expected = documented("`nb-bridge device") | {"notifications": failing["notifications"]}
-    assert shape(device) == shape(expected)
+    check_shape(device, expected)
 
     listed = system.json("groups", "list")
-    assert shape(listed) == shape(documented("`nb-bridge groups list`"))
+    check_shape(listed, documented("`nb-bridge groups list`"))
     assert listed["groups"][0]["unhandled"] == 2
 
     pinged = system.json("ping", "--url", ingress.admin_url)
-    assert shape(pinged) == shape(documented("`nb-bridge ping`"))
+    check_shape(pinged, documented("`nb-bridge ping`"))
 
     for words in (["status", "--partitions"], ["dead", "list"], ["quarantine", "list"], ["check"],
                   ["trace", "of-bad"], ["device", "bad"], ["groups", "list"]):  # fmt: skip
         shown = system.nb(*words)
         assert shown.out
         assert "resultCode" not in shown.out  # payloads are not shown unasked
+
+    def group_finding() -> Any:
+        document = system.nb("check", "--json").document
+        check_shape(document, documented("`nb-bridge check`"))
+        (found,) = [it for it in document["findings"] if it["name"] == "group.default"]
+        return found
+
+    assert group_finding()["level"] == "ok"
+    worker.stop()
+    without = group_finding()
+    assert without["level"] == "problem"
+    assert "2 unhandled" in without["found"]
 
 
 def test_what_is_told_in_an_outage_is_true(
@@ -142,7 +159,7 @@ def test_what_is_told_in_an_outage_is_true(
     system.send("before")
     healthy = system.json("check", "--role", "ingress")
     assert healthy["ok"], healthy
-    assert shape(healthy) == shape(documented("`nb-bridge check`"))
+    check_shape(healthy, documented("`nb-bridge check`"))
 
     own_server.kill()
     for number in range(5):
@@ -151,10 +168,10 @@ def test_what_is_told_in_an_outage_is_true(
     assert said.code == 3
     assert said.err.count("\n") == 1
     assert said.document["redis"]["up"] is False
-    assert shape(said.document["spool"]) == shape(documented("`nb-bridge status`")["spool"])
+    check_shape(said.document["spool"], documented("`nb-bridge status`")["spool"])
     assert said.document["spool"]["entries"] == 5
     spool = system.json("spool", "status")
-    assert shape(spool) == shape(documented("`nb-bridge spool status`"))
+    check_shape(spool, documented("`nb-bridge spool status`"))
     assert [(it["state"], it["entries"]) for it in spool["files"]] == [("live", 5)]
     checked = system.nb("check", "--json", "--role", "ingress")
     assert (checked.code, checked.document["ok"]) == (3, False)
@@ -168,7 +185,7 @@ def test_what_is_told_in_an_outage_is_true(
 
     own_server.start()
     traced = system.json("trace", "spooled")
-    assert shape(traced["spooled"]) == shape(documented("`nb-bridge trace")["spooled"])
+    check_shape(traced["spooled"], documented("`nb-bridge trace")["spooled"])
     assert {it["device"] for it in traced["spooled"]} == {f"d{n}" for n in range(5)}
     assert system.json("spool", "drain", "--dry-run")["entries"] == 5
     assert system.nb("spool", "drain").code == 2  # nobody can be asked
@@ -197,11 +214,14 @@ def test_a_dead_letter_is_replayed_and_handled_and_a_quarantined_body_mended(
     assert "failed on purpose" in shown["error"]
     assert "ValueError" in shown["traceback"]
     assert "body" not in shown
-    assert "failed" in system.json("dead", "show", letter["id"], "--body")["body"]
+    with_body = system.json("dead", "show", letter["id"], "--body")
+    assert json.loads(with_body["body"])["commandId"] == "failed"
+    more = set(with_body) - set(documented("`nb-bridge dead list`")["dead"][0])
+    assert more == {"schema", "group", "traceback", "body"}
     assert system.json("dead", "replay", "--all", "--dry-run")["matched"] == 2
     replayed = system.json("dead", "replay", letter["id"], "--rate", "100")
     assert replayed["outcomes"] == {"replayed": 1}
-    assert shape(replayed) == shape(documented("`nb-bridge dead list`", 1))
+    check_shape(replayed, documented("`nb-bridge dead list`", 1))
     again = system.nb("dead", "replay", letter["id"], "--json")
     assert (again.code, again.document["outcomes"]) == (1, {"gone": 1})
     assert system.nb("dead", "drop", "--device", "b").code == 2  # nobody can be asked
@@ -279,7 +299,7 @@ def test_the_partition_count_is_changed_under_traffic_unless_something_is_pendin
     system.start_worker(partitions=8)
     assert changing.ends() == 0
     changed = json.loads(changing.output)
-    assert shape(changed) == shape(documented("`nb-bridge partitions change"))
+    check_shape(changed, documented("`nb-bridge partitions change"))
     assert (changed["from"], changed["to"], changed["changed"]) == (4, 8, True)
     moved = [it for it in devices if partition_of(it, 4) != partition_of(it, 8)]
     assert changed["dead_moved"] == len(moved) > 0

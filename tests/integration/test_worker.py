@@ -113,6 +113,8 @@ async def test_what_a_killed_worker_had_is_taken_over(fleet: Fleet) -> None:
 
 
 async def test_every_group_gets_everything(fleet: Fleet) -> None:
+    # Known before either starts: the first one may be done, and trim, before the other is there.
+    await fleet.redis.client.sadd(fleet.keys.groups, "default", "other")
     await fleet.say("a")
     workers = [fleet.start(group=group) for group in ("default", "other")]
     await fleet.say("a")
@@ -250,6 +252,27 @@ async def test_a_partition_with_entries_of_a_newer_contract_is_left_to_newer_wor
     assert await fleet.kept() >= 2  # nothing of it was lost
 
 
+async def test_a_newer_worker_takes_over_what_an_older_one_gave_back(fleet: Fleet) -> None:
+    older = fleet.start()
+    await fleet.owned_by_all(older)
+    partition = partition_of("a", PARTITIONS)
+    ids = [await fleet.say("a"), await fleet.say_newer("a"), await fleet.say("a")]
+
+    async def given_back() -> bool:
+        return (await fleet.owners())[partition] is None
+
+    await wait_until(given_back, "the partition to be given back")
+    assert fleet.history.handled() <= {ids[0]}  # no newer one, and none behind it
+    newer = fleet.start_newer()
+    ids += [await fleet.say_newer("a")]
+    await fleet.handled(*ids)
+    assert [run.id for run in fleet.history.of("a")] == ids
+    assert {run.attempt for run in fleet.history.of("a")} == {1}
+    assert older.process.poll() is None  # it goes on with the other partitions
+    assert [newer.stop(), older.stop()] == [0, 0]
+    assert await fleet.dead() == []
+
+
 # --- starting
 
 
@@ -301,6 +324,18 @@ async def test_on_a_namespace_of_other_partitions_a_worker_does_not_start(fleet:
     assert worker.ends() == 2
     (line,) = worker.errors.splitlines()
     assert "NB_BRIDGE_PARTITIONS=32" in line
+    assert not await fleet.redis.client.exists(fleet.keys.groups, fleet.keys.stream(0))
+
+
+async def test_on_a_namespace_of_another_contract_a_worker_does_not_start(fleet: Fleet) -> None:
+    theirs = Meta(version=2, partitions=PARTITIONS).encode()
+    await fleet.redis.client.set(fleet.keys.meta, theirs)
+    worker = fleet.start()
+    assert worker.ends() == 2
+    (line,) = worker.errors.splitlines()
+    assert "contract version 2" in line
+    assert "run the matching version" in line
+    assert await fleet.redis.client.get(fleet.keys.meta) == theirs
     assert not await fleet.redis.client.exists(fleet.keys.groups, fleet.keys.stream(0))
 
 

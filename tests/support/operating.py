@@ -165,13 +165,21 @@ def documented(title: str, which: int = 0) -> Any:
     return json.loads(found[which])
 
 
-def shape(value: Any) -> Any:
-    """The names in a document, without its values: of a list, that of its first element."""
-    if isinstance(value, dict):
-        return {name: shape(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [shape(value[0])] if value else []
-    return None
+def check_shape(document: Any, example: Any, where: str = "it") -> None:
+    """Asserts that a document has the names of the documented one, and values of its types.
+
+    Each element of a list is like the example's first. `null` stands for any type.
+    """
+    if document is None or example is None:
+        return
+    assert type(document) is type(example), where
+    if isinstance(document, dict):
+        assert set(document) == set(example), where
+        for name, value in document.items():
+            check_shape(value, example[name], f"{where}[{name!r}]")
+    elif isinstance(document, list) and example:
+        for number, value in enumerate(document):
+            check_shape(value, example[0], f"{where}[{number}]")
 
 
 def run(*words: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:

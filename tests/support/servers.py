@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import fakeredis
+import pytest
+import redis
 import redis.asyncio
 from redis.asyncio import ConnectionPool
 
@@ -15,6 +17,16 @@ from bridge.connect import connection_pool
 from bridge.contract import Keys
 from bridge.embedded import EmbeddedServer
 from bridge.link import Link
+
+
+def check_name(server: EmbeddedServer, meant: str) -> None:
+    """Ends the tests if they would not meet the server that they are meant for (`redis-6.2`)."""
+    with redis.Redis(port=server.port or 0, protocol=2, decode_responses=True) as client:
+        told = client.info("server")
+    kind = "valkey" if "valkey_version" in told else "redis"
+    found = f"{kind}-{told[f'{kind}_version']}"
+    if not found.startswith(f"{meant}."):
+        pytest.exit(f"the server is {found}, not {meant}", returncode=1)
 
 
 def freeze(server: EmbeddedServer) -> None:

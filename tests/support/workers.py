@@ -17,6 +17,13 @@ from programs import Program, Programs, descendants
 from servers import Redis
 from waiting import wait_until
 
+# Python runs it at its start.
+_NEWER = """
+from bridge.contract import Entry
+
+ours = Entry.decode.__func__
+Entry.decode = classmethod(lambda cls, fields: ours(cls, {**fields, b"v": b"1"}))
+"""
 PARTITIONS = 4
 LEASE_TTL_S = 1.0
 
@@ -35,7 +42,16 @@ class Fleet:
 
     # --- workers
 
-    def start(self, receiver: str = history.ASYNC, **settings: Any) -> Program:
+    def start_newer(self) -> Program:
+        """A worker of the next contract version, which reads entries of both."""
+        folder = self.folder / "newer"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(_NEWER)
+        return self.start(python_path=str(folder))
+
+    def start(
+        self, receiver: str = history.ASYNC, *, python_path: str | None = None, **settings: Any
+    ) -> Program:
         """A worker with `settings` in place of the ones for tests."""
         self._started += 1
         values = {
@@ -52,6 +68,8 @@ class Fleet:
         }
         environ = {f"NB_BRIDGE_{name.upper()}": str(value) for name, value in values.items()}
         environ[history.FOLDER_VARIABLE] = str(self.folder)
+        if python_path is not None:
+            environ["PYTHONPATH"] = python_path
         name = f"worker-{self._started}"
         return self._programs.start("worker", "--receiver", receiver, name=name, environ=environ)
 
@@ -90,6 +108,15 @@ class Fleet:
             self.published[one.device].append(one.id)
         await pipeline.execute()
         return [str(one.id) for one in entries]
+
+    async def say_newer(self, device: str) -> str:
+        """Publishes one as an ingress of the next contract version would."""
+        one = told(device)
+        fields = one.encode()
+        named = dict(zip(fields[::2], fields[1::2], strict=True)) | {b"v": b"2"}
+        await self.redis.client.xadd(self.keys.stream(partition_of(device, PARTITIONS)), named)  # type: ignore[arg-type]
+        self.published[device].append(one.id)
+        return str(one.id)
 
     async def say(self, device: str, detail: Any = None, **changes: Any) -> str:
         """Publishes one notification whose `resultDetail` tells the receiver what to do."""

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # uses them. `cli` and `embedded` are the command line's; the rest is the ingress's own.
 SHARED_LEAVES = {
     "admin", "backoff", "clock", "cluster", "connect", "contract", "errors", "link", "logs", "meta",
-    "metrics", "notification", "sentinel", "settings",
+    "metrics", "notification", "sentinel", "settings", "terminal", "tracing",
 }  # fmt: skip
 COMPOSITION_ROOTS = {
     "bridge/app.py", "consumers/worker.py", "consumers/parent.py", "consumers/child.py",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import shlex
+import sys
 import tomllib
 from pathlib import Path
 
@@ -52,3 +54,24 @@ def test_a_folder_with_something_in_it_is_left_alone(
     (tmp_path / "file").touch()
     assert cli.run(["new", "receiver", str(tmp_path / "file" / "demo")]) == 2
     assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_what_to_type_next_can_be_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, programs = tmp_path / "my demo", Path(sys.executable).parent
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert cli.run(["new", "receiver", str(folder)]) == 0
+    first, *words = [shlex.split(line) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert first == ["cd", str(folder)]
+    assert [each[0] for each in words] == [
+        str(programs / name) for name in ("pip", "pytest", "nb-bridge")
+    ]
+
+
+def test_programs_on_the_path_are_called_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    assert cli.run(["new", "receiver", str(tmp_path / "demo")]) == 0
+    assert "  nb-bridge dev demo\n" in capsys.readouterr().out

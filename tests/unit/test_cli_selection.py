@@ -9,9 +9,10 @@ import json
 
 import pytest
 
-from bridge.cli import namespace, report, selection
+from bridge.cli import namespace, selection
 from bridge.cli.selection import Filter, Tally
 from bridge.errors import BridgeError, UsageError
+from bridge.terminal import visible
 
 
 def filter_(**asked: str) -> Filter:
@@ -127,5 +128,5 @@ def test_a_body_for_programs_keeps_every_byte() -> None:
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "\x07", "a\rb", "\x9b1m", "\u202e", "\x00"])
 def test_a_terminal_obeys_nothing_that_strangers_sent(text: str) -> None:
-    assert all(each.isprintable() for each in report.visible(text))
-    assert report.visible("né\t1\n") == "né\t1\n"
+    assert all(each.isprintable() for each in visible(text))
+    assert visible("né\t1\n") == "né\t1\n"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -91,12 +93,27 @@ def test_a_database_that_fails_leaves_nothing_half_done(
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+RECEIVERS = [block for block in BLOCKS if "class Receiver" in block]
+TESTS = [block for block in BLOCKS if "def test_" in block]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.parametrize("block", RECEIVERS, ids=range(len(RECEIVERS)))
 def test_the_receivers_of_the_readme_work(block: str, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
     exec(block, names)
     document = body("SENT") | {"deviceId": "device-1"}
     assert deliver(names["Receiver"](), document).outcome == "handled"
     assert capsys.readouterr().out == "c SENT\n"
+
+
+def test_the_test_of_the_readme_passes_on_its_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = ModuleType("shop")
+    exec(RECEIVERS[0], shop.__dict__)
+    monkeypatch.setitem(sys.modules, "shop", shop)
+    names: dict[str, Any] = {}
+    (block,) = TESTS
+    exec(block, names)
+    names["test_a_status_is_handled"]()
+    shop.__dict__["Receiver"].handleNBCommandStateChanged = lambda self: 1 / 0
+    with pytest.raises(AssertionError):
+        names["test_a_status_is_handled"]()

@@ -293,45 +293,47 @@ async def test_new_entries_are_not_read_past_those_that_a_stray_fetch_took(bench
     assert in_order(it, 1) == [b"1-0", b"2-0"]
 
 
-async def test_where_the_server_was_set_back_it_is_believed(bench: Make) -> None:
-    """Else the worker would read what is pending again and again."""
-    it = bench(1)
-    await it.read_pending()
-    it.server.rings.put_nowait(None)
-    await it.answered([[raw(b"9-0")], []])
-    it.server.rings.put_nowait(None)
-    it.server.delivered[KEYS.stream(1)] = b"5-0"
-    await it.answered([[], []])
-    await it.answered([[raw(b"9-0")], [None]])
-    it.server.delivered[KEYS.stream(1)] = b"5-0"
-    await it.answered([[], []])
-    await it.answered([[], []])
-    assert it.server.bells[-1] == {KEYS.stream(1): b"5-0"}
-
-
-async def test_what_a_failover_forgot_to_have_delivered_is_in_the_window_once(
-    bench: Make,
+@pytest.mark.parametrize("has_reconnected", [False, True])
+async def test_where_the_server_knows_less_than_it_told_the_lease_ends(
+    bench: Make, has_reconnected: bool
 ) -> None:
-    """The new primary delivers anew what it has not heard to be delivered."""
+    """After a failover it delivers anew what was handled: under another epoch, please."""
+    it = bench(1, 2)
+    await it.read_pending()
+    it.server.rings.put_nowait(None)
+    await it.answered([[raw(b"9-0")], []], [[], []])
+    it.server.rings.put_nowait(None)
+    it.server.generation += has_reconnected
+    it.server.delivered[KEYS.stream(1)] = b"5-0"
+    await it.answered([[], []], [[], []])
+    await it.answered([[], []], [[], []])
+    assert it.lost[0] is it.owned[1]
+    assert it.owned[2] not in it.lost
+
+
+async def test_what_was_settled_and_is_pending_again_ends_the_lease(bench: Make) -> None:
+    """The new primary has not heard of the acknowledgement."""
     it = bench(1)
     await it.read_pending()
     it.server.rings.put_nowait(None)
-    await it.answered([[raw(b"1-0"), raw(b"2-0")], []])
-    bytes_ = it.owned[1].window_bytes
+    await it.answered([[raw(b"1-0"), raw(b"2-0", device="e")], []])
+    it.owned[1].settled(b"1-0")
     it.server.rings.put_nowait(None)
     it.server.generation += 1
-    it.server.delivered[KEYS.stream(1)] = b"0-0"
     await it.answered([[], []])
-    await it.answered([[], []])
-    await it.answered([[raw(b"1-0"), raw(b"2-0"), raw(b"3-0", device="e")], []])
-    assert in_order(it, 1) == [b"1-0", b"2-0"]
-    assert in_order(it, 1, "e") == [b"3-0"]
-    assert it.owned[1].window_bytes == bytes_ * 3 / 2
-    # Had 1-0 been settled before it was delivered again, it would be pending for ever.
-    assert it.server.asked_from(-1) == [b"0-0"]
+    await it.answered([[raw(b"1-0"), raw(b"2-0", device="e")], [None, None]])
+    assert it.lost == [it.owned[1]]
+
+
+async def test_a_reconnect_before_all_that_is_pending_was_read_ends_no_lease(bench: Make) -> None:
+    it = bench(1)
+    it.owned[1].delivered = it.server.delivered[KEYS.stream(1)] = b"3-0"
+    await it.answered([[raw(b"1-0")], [None]])
+    it.server.generation += 1
+    await it.answered([[raw(b"2-0")], [None]])
     await it.answered([[raw(b"1-0"), raw(b"2-0"), raw(b"3-0")], [None, None, None]])
-    await it.answered([[], []])
-    assert it.server.asked_from(-1) == [b">"]
+    assert it.lost == []
+    assert in_order(it, 1) == [b"1-0", b"2-0", b"3-0"]
 
 
 # --- the doorbell

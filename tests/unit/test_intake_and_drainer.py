@@ -37,7 +37,7 @@ class Shelf(Publisher):
     """Keeps what is published, and can be told to fail in every way Redis does."""
 
     def __init__(self) -> None:
-        self.kept: list[str] = []
+        self.kept: dict[str, None] = {}  # in the order it came
         self.batches: list[int] = []
         self.is_down = False
         self.loses_answers = 0
@@ -71,8 +71,7 @@ class Shelf(Publisher):
         results: list[Outcome | Refused] = []
         for it in names:
             results.append(Outcome.DUPLICATE if it in self.kept else Outcome.PUBLISHED)
-            if it not in self.kept:
-                self.kept.append(it)
+            self.kept[it] = None
         self.batches.append(len(names))
         await asyncio.sleep(min(self.takes_s, timeout_s))
         if self.takes_s > timeout_s:
@@ -143,7 +142,7 @@ class Bench:
         results = await asyncio.gather(*self.waiting)
         assert set(results) <= {Outcome.PUBLISHED, Outcome.SPOOLED, Outcome.DUPLICATE}
         await wait_until(lambda: len(self.shelf.kept) == self.submitted, "everything")
-        assert self.shelf.kept == [f"c{n}" for n in range(self.submitted)]
+        assert list(self.shelf.kept) == [f"c{n}" for n in range(self.submitted)]
 
     async def is_on(self, way: Way) -> None:
         await wait_until(lambda: self.intake.path is way, f"the path {way}")
@@ -276,7 +275,8 @@ async def test_under_steady_traffic_the_direct_path_opens_again(
             seen = it.submitted
             await wait_until(lambda: it.submitted > seen + 100)
         await it.all_kept_in_order()
-        assert it.waiting[-1].result() is Outcome.PUBLISHED
+        # Not the very last one: a machine that stands still for a moment closes the path again.
+        assert Outcome.PUBLISHED in {each.result() for each in it.waiting[seen:]}
 
 
 async def test_while_redis_is_slow_callbacks_are_spooled_and_drained(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ async def test_a_record_that_is_refused_alone_is_set_aside(tmp_path: Path) -> No
         await it.is_on(Way.DIRECT)
         it.submit(5)
         await asyncio.gather(*it.waiting)
-        assert it.shelf.kept == [f"c{n}" for n in range(25) if n not in (5, 11)]
+        assert list(it.shelf.kept) == [f"c{n}" for n in range(25) if n not in (5, 11)]
 
 
 async def test_when_everything_is_refused_the_records_stay_in_the_spool(tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ async def test_a_namespace_of_another_program_is_not_written_to(tmp_path: Path) 
         it.shelf.is_foreign = True
         assert await asyncio.gather(*it.submit(3)) == [Outcome.SPOOLED] * 3
         await wait_until(lambda: it.drainer.mismatch is not None)
-        assert it.shelf.kept == []
+        assert list(it.shelf.kept) == []
 
 
 async def test_under_pressure_everything_is_spooled_until_it_ends(tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ async def test_under_pressure_everything_is_spooled_until_it_ends(tmp_path: Path
         it.drainer.press("too much")
         await it.is_on(Way.SPOOLING)
         assert await asyncio.gather(*it.submit(5)) == [Outcome.SPOOLED] * 5
-        assert it.shelf.kept == []
+        assert list(it.shelf.kept) == []
         it.drainer.press(None)
         await it.is_on(Way.DIRECT)
         it.submit(5)
@@ -376,7 +376,7 @@ async def test_a_full_spool_refuses_and_loses_nothing_it_took(tmp_path: Path) ->
         await it.is_on(Way.DIRECT)
         assert await it.submit()[0] is Outcome.PUBLISHED
         promised = [f"c{n}" for n, result in enumerate(results) if result is Outcome.SPOOLED]
-        assert it.shelf.kept == [*promised, f"c{it.submitted - 1}"]
+        assert list(it.shelf.kept) == [*promised, f"c{it.submitted - 1}"]
 
 
 async def test_what_waits_at_the_end_is_on_the_disk(tmp_path: Path) -> None:

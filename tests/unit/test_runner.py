@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+import structlog
 
 from bridge import clock, metrics
 from bridge.contract import DeadLetter
@@ -89,7 +90,7 @@ class Bench:
             plan(**changes),
             partitions=lambda: 1,
             on_expired=self._expired,
-            observer=lambda _, outcome, __: self.observed.append(outcome),
+            observer=lambda _, outcome, *__: self.observed.append(outcome),
         )
         self.recorder.on_room = self.runner.kick
         self.partition = self.acquire()
@@ -175,6 +176,27 @@ async def test_returning_means_handled(bench: Make, wait_until: WaitUntil) -> No
     assert list(it.shared.running()) == []
 
 
+async def test_deliveries_run_in_the_runners_tasks_and_make_none_of_their_own(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    async def handle() -> None: ...
+
+    it = bench(handle)
+    await asyncio.sleep(0)
+    made = 0
+
+    def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> asyncio.Task[Any]:
+        nonlocal made
+        made += 1
+        return asyncio.Task(coroutine, loop=loop, **more)
+
+    asyncio.get_running_loop().set_task_factory(make)
+    it.add(*(f"d{number % 50}" for number in range(1000)))
+    await wait_until(lambda: len(it.recorder.handled_ids) == 1000)
+    asyncio.get_running_loop().set_task_factory(None)
+    assert made == 0
+
+
 ERRORS: list[BaseException] = [
     ValueError("no"),
     SystemExit(3),
@@ -245,6 +267,25 @@ async def test_retry_says_when(bench: Make, wait_until: WaitUntil) -> None:
     it.add("a")
     await wait_until(lambda: it.recorder.handled_ids)
     assert it.observed == ["retry", "handled"]
+
+
+async def test_the_first_failure_of_each_type_is_a_warning(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    async def handle() -> None:
+        if delivery.attempt == 5:
+            raise Retry("as it wants")
+        if delivery.attempt < 5:
+            raise (ValueError if delivery.attempt % 2 else KeyError)("secret")
+
+    it = bench(handle, max_attempts=10, backoff_base_s=0.001, backoff_max_s=0.001)
+    with structlog.testing.capture_logs() as lines:
+        it.add("a")
+        await wait_until(lambda: it.recorder.handled_ids)
+    told = [line for line in lines if line["event"] == "handler_failing"]
+    assert [line["error_type"] for line in told] == ["ValueError", "KeyError"]
+    assert {line["log_level"] for line in told} == {"warning"}
+    assert "secret" not in str(lines)
 
 
 async def test_texts_of_a_dead_letter_are_bounded(bench: Make, wait_until: WaitUntil) -> None:
@@ -661,3 +702,31 @@ async def test_a_fault_of_ours_is_not_hidden(bench: Make, wait_until: WaitUntil)
     it.add("a")
     (failed,) = await wait_until(lambda: [task for task in it.tasks if task.done()])
     assert isinstance(failed.exception(), TypeError)
+
+
+async def test_an_outage_is_probed_and_charges_no_attempts_until_something_succeeds(
+    bench: Make, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.brake.NO_SUCCESS_FOR_S", 0.0)
+    monkeypatch.setattr("consumers.brake.PROBES_PER_PARTITION_S", 200.0)
+    monkeypatch.setattr("consumers.aftermath.RETRY_S", 0.01)
+    is_down = True
+
+    async def handle() -> None:
+        if is_down:
+            raise ConnectionError("the database")
+
+    def brake_on() -> float | None:
+        return metrics.registry.get_sample_value("nb_bridge_brake_on", {"group": "g"})
+
+    it = bench(handle, max_attempts=100)
+    ids = it.add(*(f"d{n}" for n in range(30)))
+    await wait_until(brake_on, "the brake")
+    before = len(it.recorder.retries)
+    await wait_until(lambda: len(it.recorder.retries) > before + 60, "probes")
+    charged = dict(it.recorder.retries[:before])
+    assert all(count <= charged.get(id_, 0) for id_, count in it.recorder.retries[before + 4 :])
+    is_down = False
+    await wait_until(lambda: set(it.recorder.handled_ids) == set(ids), "all to be handled")
+    assert brake_on() == 0.0
+    assert it.recorder.letters == []

@@ -7,6 +7,8 @@ import ipaddress
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from bridge import settings
 from bridge.errors import SettingsError
@@ -137,6 +139,24 @@ def test_no_error_and_no_repr_shows_a_secret(
         assert "hush" not in repr(load())
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "tcp://:hush@redis.example:6379",
+        "redis://:12/hush@redis.example/0",
+        "redis+sentinel://:12/hush@redis.example/mymaster",
+        "redis+cluster://:12#hush@redis.example",
+    ],
+)
+def test_no_error_shows_the_password_of_a_redis_url(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NB_BRIDGE_REDIS_URL", url)
+    with pytest.raises(SettingsError, match=r"^NB_BRIDGE_REDIS_URL ") as caught:
+        load()
+    assert "hush" not in str(caught.value)
+
+
 def test_unknown_variables_are_warned_of_with_the_nearest_name() -> None:
     environ = {
         "NB_BRIDGE_REDIS_ULR": "",
@@ -179,6 +199,10 @@ def test_shown_tells_value_default_and_source(
         ("rediss://user:hush@redis.example:6380/1", "rediss://***@redis.example:6380/1"),
         ("redis://:hu@sh@a/0", "redis://***@a/0"),
         ("redis://a/0?password=hush", "redis://a/0"),
+        ("redis+sentinel://:hu/sh@a/primary", "redis+sentinel://***"),
+        ("redis+sentinel://:hu?sh@a/primary", "redis+sentinel://***"),
+        ("redis+cluster://:hu#sh@a", "redis+cluster://***"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, safe: str) -> None:
@@ -191,3 +215,30 @@ def test_state_goes_where_systemd_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STATE_DIRECTORY")
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
     assert settings.default_state_dir() == Path("/state/nb-bridge")
+
+
+# What the environment can hold: no zeros, and bytes that are no UTF-8 as lone surrogates.
+raw_values = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
+likely_values = st.sampled_from(
+    [
+        "1", "0", "-1", "1e999", "nan", "inf", "²", "٣", " 4 ", ",", "a,b", "a:b,", "/a,/b", "/",
+        "~", "~nobody-has-this-name/x", "tcp://10.0.0.1:80", "::1/128", "1.2.3.4/33", "json",
+        "redis://", "redis://[", "redis://a:b", "redis+cluster://a:²", "unix://x",
+    ]
+)  # fmt: skip
+names = st.sampled_from([spec.name.upper() for spec in dataclasses.fields(Settings)])
+
+
+@given(st.dictionaries(names, raw_values | likely_values, max_size=4))
+@example({"SPOOL_DIR": "~nobody-has-this-name/spool"})
+@example({"RECEIVER_FILE": "/nowhere"})
+@example({"TOKENS_FILE": "/"})
+def test_whatever_is_set_is_settings_or_a_settings_error(environ: dict[str, str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environ.items():
+            patch.setenv(f"NB_BRIDGE_{name}", value)
+        try:
+            loaded = load()
+        except SettingsError:
+            return
+    assert isinstance(loaded, Settings)

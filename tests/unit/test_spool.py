@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from bridge import spool_folder
 from bridge.errors import UnableError, UsageError
@@ -26,8 +28,8 @@ from waiting import wait_until
 MIB = 2**20
 
 
-def arrival(command: str, **more: Any) -> Arrival:
-    return Arrival(accept_command_status(body(command=command, **more)), 1_700_000_000_000)
+def arrival(command: str, at_ms: int = 1_700_000_000_000, **more: Any) -> Arrival:
+    return Arrival(accept_command_status(body(command=command, **more)), at_ms)
 
 
 def put(spool: Spool, record: Record) -> asyncio.Future[Outcome]:
@@ -128,6 +130,19 @@ async def test_adopted_records_come_before_our_own(tmp_path: Path) -> None:
         abandoned(tmp_path, left)
         assert await spool.adopt() == 2
         assert await contents(spool) == [*left, own]
+
+
+async def test_files_are_read_in_the_order_of_what_they_hold(tmp_path: Path) -> None:
+    """A file is written to when somebody opens it, so how old it looks says nothing."""
+    for at_ms in (2, 1, 3):
+        before = set(tmp_path.glob("*.db"))
+        abandoned(tmp_path, [arrival(f"c{at_ms}", at_ms)])
+        [made] = set(tmp_path.glob("*.db")) - before
+        os.utime(made, (9 - at_ms, 9 - at_ms))
+    async with opened(tmp_path) as spool:
+        abandoned(tmp_path, [arrival("c0", 0)])
+        assert await spool.adopt() == 1
+        assert await contents(spool) == [arrival(f"c{at_ms}", at_ms) for at_ms in range(4)]
 
 
 async def test_the_file_of_a_living_process_is_not_touched(tmp_path: Path) -> None:
@@ -281,3 +296,99 @@ async def test_a_folder_that_cannot_be_used_is_told_at_the_start(tmp_path: Path)
     with pytest.raises(UsageError, match="NB_BRIDGE_SPOOL_DIR"):
         await spool.open()
     await spool.close()
+
+
+async def test_a_disk_that_fails_at_the_start_is_lived_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpoolFile, "_prepare", fail)
+        spool = Spool(tmp_path, max_bytes=MIB)
+        await spool.open()
+        assert spool.trouble == "the disk failed: disk I/O error"
+        assert list(tmp_path.iterdir()) == []  # a file that was not made leaves no lock
+    task = asyncio.create_task(spool.run())
+    assert await put(spool, arrival("c1")) is Outcome.SPOOLED
+    assert spool.trouble is None
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await spool.close()
+
+
+async def test_a_file_of_a_newer_version_is_left_where_it_is(tmp_path: Path) -> None:
+    abandoned(tmp_path, [arrival("c1")])
+    [path] = tmp_path.glob("*.db")
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version=99")
+    database.close()
+    async with opened(tmp_path) as spool:
+        for _ in range(2):
+            assert await spool.adopt() == 0
+        assert await contents(spool) == []
+    assert path.exists()
+
+
+async def test_a_folder_that_cannot_be_read_brings_nothing_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise OSError("Input/output error")
+
+    async with opened(tmp_path) as spool:
+        monkeypatch.setattr(spool_folder, "dead_locks", fail)
+        assert await spool.adopt() == 0
+        assert await put(spool, arrival("c1")) is Outcome.SPOOLED
+
+
+async def test_more_than_the_disk_can_be_told_of_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.spool.MAX_QUEUED_BYTES", 2 * arrival("c0").size_bytes)
+    async with opened(tmp_path) as spool:
+        results = [put(spool, arrival(f"c{n}")) for n in range(3)]
+        with pytest.raises(UnableError, match="too many"):
+            await results.pop()
+        assert await asyncio.gather(*results) == [Outcome.SPOOLED] * 2
+
+
+async def test_what_cannot_be_removed_from_the_disk_is_removed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.spool._RETRY_S", 0.01)
+    async with opened(tmp_path) as spool:
+        await put(spool, arrival("c1"))
+        own = spool._files.own
+        assert own is not None
+        write, failures = own.file.write, iter([sqlite3.OperationalError("busy")] * 2)
+
+        def fail_at_first(*args: Any, **more: Any) -> int:
+            for failure in failures:
+                raise failure
+            return write(*args, **more)
+
+        monkeypatch.setattr(own.file, "write", fail_at_first)
+        assert len(await contents(spool)) == 1
+        await wait_until(lambda: own.file.entries == 0, "the row to go")
+
+
+async def test_a_disk_that_fails_at_the_end_is_told_and_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    spool = Spool(tmp_path, max_bytes=MIB)
+    await spool.open()
+    with structlog.testing.capture_logs() as logged:
+        with monkeypatch.context() as patch:
+            patch.setattr("bridge.spool_files.Source.remove_confirmed", fail)
+            own = spool._files.own
+            await spool.close()
+        await spool.close()  # a second time is nothing
+    assert [line["event"] for line in logged] == ["spool_not_closed"]
+    assert own is not None
+    own.file.close()
+    own.lock.release(remove=True)

@@ -1,0 +1,75 @@
+"""What is told of keys that hold something else than they should."""
+
+from __future__ import annotations
+
+import pytest
+import structlog.testing
+
+import servers
+from bridge import meta
+from bridge.errors import BridgeError, MetaMismatchError
+from consumers import dead_letters, registry
+from consumers.trimmer import Trimmer
+from entries import entry
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        (b"x", "is not ours"),
+        (b'{"version": 2, "partitions": 4, "hash": "crc32"}', "contract version 2"),
+        (b'{"version": 1, "partitions": 8, "hash": "crc32"}', "NB_BRIDGE_PARTITIONS=8"),
+    ],
+)
+async def test_a_namespace_of_another_program_is_told_apart(
+    server: servers.Redis, value: bytes, advice: str
+) -> None:
+    await server.client.set(server.keys.meta, value)
+    with pytest.raises(MetaMismatchError, match=advice):
+        await meta.guard(server.link(), server.keys, 4, timeout_s=5)
+    assert await server.client.get(server.keys.meta) == value
+
+
+async def test_a_meta_key_that_is_no_string_is_told(server: servers.Redis) -> None:
+    await server.client.sadd(server.keys.meta, "x")  # type: ignore[misc]
+    with pytest.raises(MetaMismatchError, match="WRONGTYPE"):
+        await meta.guard(server.link(), server.keys, 4, timeout_s=5)
+
+
+async def test_a_group_on_a_key_that_is_no_stream_is_told(server: servers.Redis) -> None:
+    await server.client.set(server.keys.stream(1), "x")
+    with pytest.raises(BridgeError, match="is something else using the namespace"):
+        await registry.register(server.link(), server.keys, group="g", partitions=2)
+
+
+async def test_what_trimming_waits_for_is_told_once(server: servers.Redis) -> None:
+    link = server.link()
+    trimmer = Trimmer(link, server.keys, {})
+    await registry.register(link, server.keys, group="g", partitions=1)
+    await server.client.sadd(server.keys.groups, "coming")  # type: ignore[misc]
+    await server.client.set(server.keys.stream(1), "x")
+    with structlog.testing.capture_logs() as logged:
+        await trimmer.trim([0])
+        await trimmer.trim([0])
+        await trimmer.trim([1])
+    events = [line["event"] for line in logged]
+    assert events == ["trim_waits_for_a_group", "trim_refused"]
+
+
+async def test_dead_letters_are_read_in_pages_also_those_that_nobody_can_read(
+    server: servers.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "PAGE", 2)
+    fields = entry().encode()
+    readable = dict(zip(fields[::2], fields[1::2], strict=True))
+    for letter in (readable, {b"a": b"b"}, readable):
+        await server.client.xadd(server.keys.dead(0, "g"), letter)  # type: ignore[arg-type]
+    found = dead_letters.letters(server.link(), server.keys, group="g", partitions=1)
+    entries = [each.entry is not None async for each in found]
+    assert entries == [True, False, True]
+
+
+async def test_dead_letters_where_there_is_no_stream_are_told(server: servers.Redis) -> None:
+    await server.client.set(server.keys.dead(0, "g"), "x")
+    with pytest.raises(BridgeError, match="WRONGTYPE"):
+        await dead_letters.drop(server.link(), server.keys, group="g", partition=0, dead_id=b"1-0")

@@ -1,0 +1,84 @@
+"""A record as a row of the spool, and back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bridge.notification import accept_command_status, accept_platform_notification
+from bridge.publisher import Arrival, Record
+from bridge.quarantine import QuarantinedBody
+from bridge.spool_row import QUARANTINE, Row, UnreadableRowError, to_record, to_row
+
+text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+times = st.integers(0, 2**53)
+traceparents = st.none() | st.from_regex(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", fullmatch=True)
+details = st.none() | st.text(max_size=5) | st.dictionaries(st.text(max_size=5), st.integers())
+
+command_statuses = st.builds(
+    lambda device, command, code, detail: accept_command_status(
+        json.dumps(
+            {
+                "deviceId": device,
+                "commandId": command,
+                "result": {"resultCode": code, "resultDetail": detail},
+            }
+        ).encode()
+    ),
+    text, text, text, details,
+)  # fmt: skip
+platform_notifications = st.builds(
+    lambda type_, device, more: accept_platform_notification(
+        json.dumps({"more": more, "notifyType": type_, "deviceId": device}).encode()
+    ),
+    st.sampled_from(["deviceAdded", "deviceDataChanged", "somethingNew"]), text, details,
+)  # fmt: skip
+records = st.builds(Arrival, command_statuses | platform_notifications, times, traceparents)
+quarantined = st.builds(
+    lambda body, reason, reasons, at_ms, keep: QuarantinedBody.of(
+        body, reason=reason, details=reasons, path="/cmd", received_at_ms=at_ms, keep_bytes=keep
+    ),
+    st.binary(max_size=60), st.sampled_from(["not_json", "not_a_notification"]),
+    st.lists(st.text(max_size=20), max_size=3), times, st.integers(0, 100),
+)  # fmt: skip
+
+
+@given(st.integers(1, 2**62), records | quarantined)
+def test_a_record_comes_back_from_its_row_as_it_was(id_: int, record: Record) -> None:
+    row = to_row(id_, record)
+    assert row.id == id_
+    assert to_record(row) == record
+
+
+@given(
+    st.builds(
+        Row,
+        st.integers(1, 9),
+        st.integers(-1, 4),
+        times,
+        st.none() | st.text(max_size=20) | details.map(json.dumps),
+        st.binary(max_size=40),
+    )
+)
+@example(Row(1, QUARANTINE, 0, "[]", b""))
+@example(Row(1, QUARANTINE, 0, '{"reason": "not_json"}', b""))
+@example(Row(1, QUARANTINE, 0, None, b""))
+def test_any_row_is_a_record_or_says_that_it_is_none(row: Row) -> None:
+    try:
+        to_record(row)
+    except UnreadableRowError:
+        pass
+
+
+@pytest.mark.parametrize("changes", [{"kind": 9}, {"body": b"{}"}, {"body": b"\xff"}])
+def test_what_is_no_record_is_told(changes: dict[str, Any]) -> None:
+    row = to_row(1, Arrival(accept_command_status(_BODY), 5))
+    with pytest.raises(UnreadableRowError):
+        to_record(row._replace(**changes))
+
+
+_BODY = b'{"deviceId": "d", "commandId": "c", "result": {"resultCode": "SENT"}}'

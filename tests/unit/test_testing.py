@@ -1,0 +1,73 @@
+"""`consumers.testing`: what a delivery comes to without a worker."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from bridge.notification import NotANotificationError
+from consumers import PushMessageReceiver, Reject, Retry, testing
+from ingresses import body
+
+
+class Raising(PushMessageReceiver):
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def handleNBCommandStateChanged(self) -> None:
+        await asyncio.sleep(0)
+        raise self.error
+
+
+class Devices(PushMessageReceiver):
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    async def setup(self) -> None:
+        self.seen.append("setup")
+
+    def handleDeviceAdded(self, notification: dict[str, Any]) -> None:
+        self.seen.append(notification["deviceId"])
+
+    async def teardown(self) -> None:
+        self.seen.append("teardown")
+
+
+def test_a_rejected_notification_is_dead_and_a_retry_says_when() -> None:
+    rejected = Reject("no")
+    assert testing.deliver(Raising(rejected), body()) == testing.Result(
+        outcome="dead", error=rejected
+    )
+    result = testing.deliver(Raising(Retry(after_s=7)), body())
+    assert (result.outcome, result.after_s) == ("retry", 7)
+
+
+def test_the_last_attempt_ends_as_a_dead_letter() -> None:
+    receiver = Raising(ValueError("x"))
+    assert testing.deliver(receiver, body(), attempt=2, max_attempts=3).outcome == "retry"
+    assert testing.deliver(receiver, body(), attempt=3, max_attempts=3).outcome == "dead"
+
+
+def test_another_type_is_delivered_to_its_method_or_ignored() -> None:
+    receiver = Devices()
+    added = {"notifyType": "deviceAdded", "deviceId": "d7"}
+    assert testing.deliver(receiver, added).outcome == "handled"
+    assert receiver.seen == ["d7"]
+    assert testing.deliver(receiver, {**added, "notifyType": "deviceDeleted"}).outcome == "ignored"
+
+
+def test_what_is_no_notification_at_all_is_told() -> None:
+    with pytest.raises(NotANotificationError):
+        testing.deliver(Devices(), {"deviceId": "d"})
+
+
+def test_the_fixture_runs_async_hooks_once_around_all_deliveries() -> None:
+    receiver = Devices()
+    fixture = testing._nb_deliver()
+    deliver = next(fixture)
+    for device in ("a", "b"):
+        deliver(receiver, {"notifyType": "deviceAdded", "deviceId": device})
+    assert list(fixture) == []
+    assert receiver.seen == ["setup", "a", "b", "teardown"]
