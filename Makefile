@@ -1,12 +1,14 @@
 # Everything happens in .venv, which any target makes when it is missing or when the pinned
 # versions changed. A machine needs Python 3.11 or newer and make; nothing else.
 
-# `make -C` and `make -f` alike: all paths are meant from this file's folder.
-ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
-VENV := $(ROOT).venv
-BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# `make -C` and `make -f` alike: all paths are meant from this file's folder, which may have blanks
+# in its name. Make takes them for ends of words, so targets have it escaped, and recipes go there.
+MAKEFILE := $(strip $(MAKEFILE_LIST))
+ROOT := $(shell cd "$$(dirname '$(MAKEFILE)')" && pwd)
 IN_ROOT := cd '$(ROOT)' &&
+NAMED := $(subst $(wordlist 2,1,) ,\ ,$(ROOT))
+STAMP := $(NAMED)/.venv/.installed
+BIN := .venv/bin
 
 # The first Python that really runs (a pyenv shim may exist and not run) and is new enough.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -20,10 +22,10 @@ ARGS ?=
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format format-check types check chaos deploy-tools lock clean
+.PHONY: help install run test lint format format-check types check chaos soak matrix bench deploy-tools lock clean unsafe audit outage coverage
 
 help: ## Show what can be made
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' '$(lastword $(MAKEFILE_LIST))' | \
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' '$(MAKEFILE)' | \
 		while IFS="$$(printf '\t')" read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
 
 install: $(STAMP) ## Make .venv with the pinned versions, and the project in it
@@ -32,15 +34,38 @@ run: $(STAMP) ## Start Redis, the ingress and a worker, and show each notificati
 	@$(IN_ROOT) exec $(BIN)/nb-bridge dev $(ARGS)
 
 test: $(STAMP) ## Run all tests
-	@$(IN_ROOT) $(BIN)/python -m pytest -q -n $(JOBS) $(ARGS)
+	@$(IN_ROOT) $(BIN)/$(if $(MEASURED),coverage run,python) -m pytest -q -n $(JOBS) $(ARGS)
+
+# Every process of the tests leaves a file of its own, but those that were killed.
+coverage: $(STAMP) ## Run all tests, and fail where less than 95 % of the branches were taken
+	@$(IN_ROOT) $(BIN)/coverage erase
+	@$(MAKE) --no-print-directory -f '$(lastword $(MAKEFILE_LIST))' test MEASURED=yes
+	@$(IN_ROOT) $(BIN)/coverage combine -q && $(BIN)/coverage report
 
 # The same seed makes the same faults; what a run found broken is printed, and its histories kept.
 SEED ?=
+SEEDS ?=
 MINUTES ?= 1
 
-chaos: $(STAMP) ## Kill, freeze and cut what runs, and prove the promises: SEED=… MINUTES=…
+chaos: $(STAMP) ## Kill, freeze and cut what runs, and prove the promises: SEED=… or SEEDS=1-10, MINUTES=…
 	@$(IN_ROOT) $(BIN)/python tests/chaos/chaos.py --minutes $(MINUTES) \
-		$(if $(SEED),--seed $(SEED)) $(ARGS)
+		$(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
+
+# Where its figures, its plot and a summary go.
+OUT ?= soak-results
+
+outage: $(STAMP) ## Kill Redis under traffic and show what becomes of it, as in README.md: half a minute
+	@$(IN_ROOT) $(BIN)/python tests/chaos/outage.py $(ARGS)
+
+soak: $(STAMP) ## An hour of the platform's full rate with faults; memory must stay flat: MINUTES=… OUT=…
+	@$(IN_ROOT) $(BIN)/python tests/chaos/soak.py --out '$(OUT)' \
+		$(if $(filter command line,$(origin MINUTES)),--minutes $(MINUTES)) $(ARGS)
+
+matrix: $(STAMP) ## Contract and integration tests on Redis 6.2, 7.0, 8.2, Valkey 8.1 and 9.1: ARGS='--only redis-6.2'
+	@$(IN_ROOT) $(BIN)/python tests/matrix.py $(ARGS)
+
+bench: $(STAMP) ## Measure everything beside what people would use instead: ARGS='--quick --only ingress'
+	@$(IN_ROOT) $(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
 lint: $(STAMP) ## Look for faults with ruff
 	@$(IN_ROOT) $(BIN)/ruff check -q .
@@ -54,30 +79,43 @@ format-check: $(STAMP) ## Fail where `make format` would change something
 types: $(STAMP) ## Check types with mypy, strictly
 	@$(IN_ROOT) $(BIN)/mypy --no-error-summary
 
-check: lint format-check types test ## All of lint, format-check, types, test: what CI runs
+# The tools of both are pinned dev dependencies: deptry has to see the packages where they are
+# installed, and the others add seconds to `make install` and their own hashes to the lock.
+unsafe: $(STAMP) ## Look for unsafe code with bandit, for undeclared dependencies with deptry
+	@$(IN_ROOT) $(BIN)/bandit -q -c pyproject.toml -r bridge consumers
+	@$(IN_ROOT) told=$$($(BIN)/deptry --no-ansi . 2>&1) || { echo "$$told"; exit 1; }
+
+# What an audit without the database of advisories is: a failure, or with ADVISORIES=optional a line.
+ADVISORIES ?= required
+
+audit: unsafe ## … and for known faults of the pinned versions: ADVISORIES=optional where offline
+	@$(IN_ROOT) $(BIN)/python tests/advisories.py $(ADVISORIES)
+
+check: lint format-check types unsafe coverage ## All of lint, format-check, types, unsafe, test, coverage: what CI runs
 
 deploy-tools: ## Fetch what tests/deploy reads deploy/ with into .deploy-tools; without it those skip
-	@PYTHON='$(PYTHON)' $(ROOT)deploy/ci-tools.sh
+	@PYTHON='$(PYTHON)' '$(ROOT)/deploy/ci-tools.sh'
 
-lock: ## Resolve the newest versions again and pin them in requirements.lock
-	@rm -rf '$(VENV)-lock' && $(PYTHON) -m venv '$(VENV)-lock'
-	@$(IN_ROOT) $(VENV)-lock/bin/pip install -qq --upgrade pip
-	@$(IN_ROOT) $(VENV)-lock/bin/pip install -qq hatchling '.[embedded,tls,reload,flask]' --group dev
-	@$(IN_ROOT) { echo '# Made by `make lock`. Runtime, extras, development and build: pinned.'; \
-		$(VENV)-lock/bin/pip freeze --exclude nb-command-bridge; } >requirements.lock
-	@rm -rf '$(VENV)-lock'
+# For every Python from 3.11 and every platform, with the hashes of all files of a version: pip then
+# installs none that was put there later. What is pinned stays, as far as pyproject.toml allows.
+lock: $(STAMP) ## Pin what pyproject.toml asks for in requirements.lock; ARGS=--upgrade: the newest
+	@$(IN_ROOT) $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --custom-compile-command 'make lock' --all-extras --group dev \
+		--output-file requirements.lock $(ARGS) pyproject.toml
 
 clean: ## Remove .venv and everything else that was made; .data, what `make run` keeps, stays
-	@$(IN_ROOT) rm -rf .venv .deploy-tools build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@$(IN_ROOT) rm -rf .venv .bench .deploy-tools .servers bench-results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	@$(IN_ROOT) find bridge consumers tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): $(ROOT)requirements.lock $(ROOT)pyproject.toml
-	@test -n '$(PYTHON)' || { echo 'no Python 3.11 or newer found; say make PYTHON=…' >&2; exit 2; }
-	@$(BIN)/python -c '$(USABLE)' 2>/dev/null || \
-		{ echo 'making .venv with $(PYTHON)'; $(PYTHON) -m venv --clear '$(VENV)'; }
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+$(STAMP): $(NAMED)/requirements.lock $(NAMED)/pyproject.toml
+	@test -n '$(PYTHON)' || { echo 'no Python 3.11 or newer with venv found (Debian, Ubuntu:' \
+		'apt install python3-venv); or say which: make PYTHON=/path/to/python' >&2; exit 2; }
+	@$(IN_ROOT) { $(BIN)/python -c '$(USABLE)' 2>/dev/null || \
+		{ echo 'making .venv with $(PYTHON)'; $(PYTHON) -m venv --clear .venv; }; }
+	@$(IN_ROOT) { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null; }
 	@echo 'installing into .venv; the first time it takes a minute'
-	@$(IN_ROOT) $(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	@$(IN_ROOT) $(BIN)/python -m pip install -qq --disable-pip-version-check \
+		--require-hashes -r requirements.lock
 	@$(IN_ROOT) $(BIN)/python -m pip install -qq --disable-pip-version-check \
 		--no-deps --no-build-isolation --editable .
 	@touch '$@'
