@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.embedded import EmbeddedServer, die_with_parent
+from processes import cpu_s, pss_mib
 
 ROOT: Final = Path(__file__).parents[2]
 PEERS: Final = Path(__file__).parent / "peers"
@@ -80,7 +81,8 @@ class Run:
     cpu_s: float
     server_cpu_s: float
     """Of Redis; unlike the others from the consumer's start, which costs it next to nothing."""
-    peak_pss_mib: float
+    pss_mib: float
+    """The highest that was seen if memory was watched, else at the end."""
 
     @property
     def figures(self) -> dict[str, float]:
@@ -89,6 +91,7 @@ class Run:
             "rate_per_s": (self.count - 1) / self.took_s,
             "cpu_us_per_message": self.cpu_s / (self.count - 1) * 1e6,
             "redis_us_per_message": self.server_cpu_s / self.count * 1e6,
+            "pss_mib": self.pss_mib,
         }
 
 
@@ -138,7 +141,7 @@ def run(
         took_s=found["took_s"],
         cpu_s=found["cpu_s"],
         server_cpu_s=server_s,
-        peak_pss_mib=peak,
+        pss_mib=peak,
     )
 
 
@@ -155,8 +158,8 @@ def _watched(
     peak = 0.0
     while True:
         found = json.loads(told.read_text()) if told.exists() else {"count": 0}
-        if watch_memory:
-            peak = max(peak, sum(map(pss_mib, _session(process.pid))))
+        if watch_memory or found["count"] >= count:
+            peak = max(peak, pss_mib(process.pid))
         if found["count"] >= count:
             return found, peak
         if process.poll() is not None or time.monotonic() > give_up_s:
@@ -174,32 +177,6 @@ def end(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _session(leader: int) -> list[int]:
-    """Every process of a session that `leader` began."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError, ValueError):
-                if os.getsid(int(folder.name)) == leader:
-                    found.append(int(folder.name))
-    return found
-
-
-def pss_mib(pid: int) -> float:
-    """Memory of a process, its part of what is shared (`proc_pid_smaps_rollup`); 0 if it ended."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
-    return 0.0
-
-
-def cpu_s(pid: int) -> float:
-    """CPU seconds of a process so far, user and system (`proc_pid_stat`)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _last_words(log: Path) -> str:

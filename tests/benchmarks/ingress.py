@@ -19,6 +19,7 @@ import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
 import load
+import processes
 import serving
 from bridge.contract import Keys
 from bridge.embedded import EmbeddedServer, Fsync
@@ -76,15 +77,14 @@ class Stand(contextlib.ExitStack):
 def sections(quick: bool) -> dict[str, Callable[[], list[Row]]]:
     """Each section by its name; `quick` only shows that they run."""
     rounds, seconds = (2, 1.0) if quick else (5, 5.0)
-    fewer = min(3, rounds)
     return {
         "ingress at full load": lambda: full_load(rounds, seconds),
         "ingress at a rate": lambda: at_a_rate(rounds, seconds * 0.6),
         "ingress, Redis frozen": lambda: frozen(rounds, seconds),
         "ingress, durability and access": lambda: settings(rounds, seconds),
-        "ingress, growth": lambda: growth(fewer, seconds / 2),
-        "Redis memory": lambda: redis_memory(fewer, seconds * 2),
-        "ingress, outage": lambda: outage(fewer, 20_000 if quick else IN_TEN_MINUTES),
+        "ingress, growth": lambda: growth(rounds, seconds / 2),
+        "Redis memory": lambda: redis_memory(rounds, seconds * 2),
+        "ingress, outage": lambda: outage(rounds, 20_000 if quick else IN_TEN_MINUTES),
     }
 
 
@@ -163,16 +163,16 @@ def growth(rounds: int, seconds: float) -> list[Row]:
     }
     with Stand() as stand:
         ours = stand.ours()
-        for name, values in grown.items():
-            for value in values:
-                under = {name: value}
-                if name == "partitions":
-                    one = stand.ours(f"ours-{value}", PARTITIONS=value)
-                    measure = partial(load.full, one, seconds=seconds)
-                else:
-                    measure = partial(load.full, ours, seconds=seconds, **under)
-                cases = {"nb-bridge": measure}
-                rows += alternate("ingress, growth", cases, rounds=rounds, parameters=under)
+        for what, steps in grown.items():
+            cases: dict[str, Measure] = {}
+            for step in steps:
+                at = stand.ours(f"ours-{step}", PARTITIONS=step) if what == "partitions" else ours
+                more = {} if what == "partitions" else {what: step}
+                cases[f"{what.replace('_', ' ')} {step:,}"] = partial(
+                    load.full, at, seconds=seconds, **more
+                )
+            under = {"grows": what.replace("_", " ")}
+            rows += alternate("ingress, growth", cases, rounds=rounds, parameters=under)
     return rows
 
 
@@ -206,27 +206,27 @@ def _one_outage(count: int) -> Mapping[str, float]:
     with Stand() as stand:
         ours = stand.ours()
         load.full(ours, seconds=2, devices=DEVICES_OF_THE_OUTAGE)
-        before_bytes = highest_bytes = ours.rss_bytes()
+        before_mib = highest_mib = processes.pss_mib(ours.process.pid)
         stand.redis.kill()
         began_s, not_200, slowest_ms = time.monotonic(), 0.0, 0.0
         while (spooled := _metric(ours, "nb_bridge_spool_entries")) < count:
             told = load.full(ours, seconds=2, devices=DEVICES_OF_THE_OUTAGE)
             not_200 += told["not_200"]
             slowest_ms = max(slowest_ms, told["p99_ms"])
-            highest_bytes = max(highest_bytes, ours.rss_bytes())
+            highest_mib = max(highest_mib, processes.pss_mib(ours.process.pid))
         spooled_in_s = time.monotonic() - began_s
         stand.redis.start()
         os.sched_setaffinity(stand.redis.process.pid, serving.FOR_THE_REST)
         back_s = time.monotonic()
         _until(ours, "nb_bridge_spool_entries", 0)
         drained_in_s = time.monotonic() - back_s
-        highest_bytes = max(highest_bytes, ours.rss_bytes())
+        highest_mib = max(highest_mib, processes.pss_mib(ours.process.pid))
         entries, out_of_order = _order(stand.redis)
         return {
             "spooled": spooled,
             "spooled_per_s": spooled / spooled_in_s,
             "not_200": not_200,
-            "grown_mb": (highest_bytes - before_bytes) / 1e6,
+            "grown_mb": (highest_mib - before_mib) * 1.048576,
             "drained_per_s": spooled / drained_in_s,
             "entries": entries,
             "out_of_order": out_of_order,

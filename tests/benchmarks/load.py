@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import shutil
 import ssl
 import statistics
@@ -23,11 +24,13 @@ from typing import Any, Final, cast
 
 import uvloop
 
+import processes
 from serving import FOR_THE_REST, Serving
 
 PATH: Final = "/v1.0.0/messageReceiver/cmd"
 CODES: Final = ("SENT", "DELIVERED", "SUCCESSFUL")
 OVERHANG_S: Final = 20.0
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _runs: Final = itertools.count(1)
 
 
@@ -60,13 +63,13 @@ def full(
     token: str = "",
 ) -> dict[str, float]:
     """As fast as it answers: rate, answer times, and CPU of the server per request."""
-    before_s = serving.cpu_s()
+    before_s = processes.cpu_s(serving.process.pid)
     if shutil.which("wrk"):
         told = _wrk(serving, seconds, connections, devices, detail_bytes, token)
     else:
         client = Client(serving, connections, bodies(devices, detail_bytes), token)
         told = uvloop.run(client.closed(seconds))
-    cpu_s = serving.cpu_s() - before_s
+    cpu_s = processes.cpu_s(serving.process.pid) - before_s
     if not told["requests"]:
         raise RuntimeError(f"{serving.name} answered nothing")
     return {
@@ -74,6 +77,7 @@ def full(
         "p50_ms": told["p50_ms"],
         "p99_ms": told["p99_ms"],
         "cpu_us_per_request": cpu_s / told["requests"] * 1e6,
+        "pss_mib": processes.pss_mib(serving.process.pid),
         "not_200": told["not_200"] + told["broken"],
     }
 
@@ -115,20 +119,32 @@ def _any_certificate() -> ssl.SSLContext:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection with one request under way at a time; answers come in one piece."""
+    """One connection with one request under way at a time."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._got = b""
         self.since_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
 
     def data_received(self, data: bytes) -> None:
-        self._client.answered(self, data)
+        self._got += data  # some servers send head and body apart
+        if _is_whole(self._got):
+            answer, self._got = self._got, b""
+            self._client.answered(self, answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._client.lost(self)
+
+
+def _is_whole(answer: bytes) -> bool:
+    """Whether all of an answer is there: by its Content-Length, or its last chunk."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    if length := _LENGTH.search(head):
+        return bool(end) and len(body) >= int(length[1])
+    return body.endswith(b"0\r\n\r\n")
 
 
 class Client:

@@ -24,6 +24,11 @@ BESIDE: Final = (  # section, metric, parameters, label, file
         "messages/s, no-op async handler", "workers",
     ),
 )  # fmt: skip
+GROWS: Final = (  # section, label, file
+    ("ingress, growth", "requests/s", "ingress-growth"),
+    ("worker cost growth", "messages/s", "worker-growth"),
+)
+AT_RATES: Final = ("ingress at a rate", "answer time, p99, ms", "answer-times")
 
 
 def machine() -> dict[str, Any]:
@@ -67,8 +72,9 @@ def markdown(rows: Sequence[Row], of: dict[str, Any], preface: str) -> str:
     figures = Figures(rows)
     told = [(mark.what, mark.bound, *mark.told(figures)) for mark in MARKS]
     lines += _table(("what", "mark", "median", ""), told)
-    for _, _, _, label, file in BESIDE:
-        lines += ["", f"![{label}]({file}.svg)"]
+    lines += ["", *(f"![{label}]({file}.svg)" for _, _, _, label, file in BESIDE)]
+    lines += [f"![{label}]({file}.svg)" for _, label, file in GROWS]
+    lines += [f"![{AT_RATES[1]}]({AT_RATES[2]}.svg)"]
     for section in dict.fromkeys(row.section for row in rows):
         of_section = [row for row in rows if row.section == section]
         lines += ["", f"## {section[0].upper()}{section[1:]}", "", *_section(of_section)]
@@ -119,6 +125,11 @@ def draw(rows: Sequence[Row], folder: Path) -> None:
              and all(row.parameters.get(name) == value for name, value in under.items())],
             label, folder / f"{file}.svg",
         )  # fmt: skip
+    for section, label, file in GROWS:
+        _steps([row for row in rows if (row.section, row.metric) == (section, "rate_per_s")],
+               label, folder / f"{file}.svg")  # fmt: skip
+    _lines([row for row in rows if (row.section, row.metric) == (AT_RATES[0], "p99_ms")],
+           AT_RATES[1], folder / f"{AT_RATES[2]}.svg")  # fmt: skip
 
 
 def _bars(rows: Sequence[Row], label: str, path: Path) -> None:
@@ -132,4 +143,45 @@ def _bars(rows: Sequence[Row], label: str, path: Path) -> None:
         axes.barh(row.case, row.median, xerr=[[low], [high]], color=colour, height=0.6)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def _steps(rows: Sequence[Row], label: str, path: Path) -> None:
+    """Of each thing that grows the medians at its steps, with the range of the rounds."""
+    growing: dict[str, list[Row]] = {}
+    for row in rows:
+        growing.setdefault(row.parameters["grows"], []).append(row)
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    shown = figure.subplots(1, max(1, len(growing)), sharey=True, squeeze=False)[0]
+    shown[0].set_ylabel(label)
+    for axes, (what, steps) in zip(shown, growing.items(), strict=False):
+        names = [row.case.removeprefix(f"{what} ") for row in steps]
+        middle = [row.median for row in steps]
+        low = [row.median - min(row.values) for row in steps]
+        high = [max(row.values) - row.median for row in steps]
+        axes.bar(names, middle, yerr=[low, high], color="tab:blue", width=0.6)
+        axes.set_xlabel(what)
+        axes.tick_params(axis="x", labelsize=7)
+        axes.yaxis.set_major_formatter("{x:,.0f}")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def _lines(rows: Sequence[Row], label: str, path: Path) -> None:
+    """Of each case a line over the rates; where there is none it was not measured."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.add_subplot(xlabel="requests/s", ylabel=label, yscale="log", xscale="log")
+    of_case: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if row.values:
+            of_case.setdefault(row.case, []).append((row.parameters["rate_per_s"], row.median))
+    for case, points in of_case.items():
+        thick = 2.5 if case == "nb-bridge" else 1.2
+        axes.plot(*zip(*points, strict=True), marker="o", label=case, linewidth=thick)
+    rates = sorted({rate for points in of_case.values() for rate, _ in points})
+    axes.set_xticks(rates, [f"{rate:,.0f}" for rate in rates])
+    axes.minorticks_off()
+    axes.spines[["top", "right"]].set_visible(False)
+    if of_case:
+        axes.legend(fontsize=8, frameon=False)
     figure.savefig(path)

@@ -21,7 +21,6 @@ from peers_installed import ROOT, SCRIPTS
 CORES: Final = sorted(os.sched_getaffinity(0))
 FOR_SERVER: Final = {CORES[0]}
 FOR_THE_REST: Final = set(CORES[1:]) or {CORES[0]}
-TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 START_TIMEOUT_S: Final = 20.0
 NEVER_REWRITE: Final = ("--auto-aof-rewrite-percentage", "0")  # a fork in one round of five
 
@@ -35,28 +34,6 @@ class Serving:
     process: subprocess.Popen[bytes]
     is_tls: bool = False
     admin_port: int = 0
-
-    @property
-    def pids(self) -> list[int]:
-        """Its process and the processes below it."""
-        found = [self.process.pid]
-        for pid in found:
-            with contextlib.suppress(OSError):
-                found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        return found
-
-    def cpu_s(self) -> float:
-        """Seconds of CPU that it used until now (proc_pid_stat(5): utime, stime)."""
-        total = 0
-        for pid in self.pids:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-        return total / TICKS_PER_S
-
-    def rss_bytes(self) -> int:
-        """Resident memory of all its processes."""
-        pages = (int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids)
-        return sum(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def stop(self) -> None:
         """Ends it and what it started."""

@@ -105,7 +105,7 @@ def throughput(quick: bool, mode: str, handler: str, sleep_s: float, concurrency
         for name, case in CASES.items()
         if mode in case.modes and mode not in case.lacks
     }
-    rounds = 2 if quick else 5 if handler == NOTHING else 3
+    rounds = 2 if quick else 5
     rows = alternate(THROUGHPUT, cases, rounds=rounds, parameters=parameters)
     lacking = [
         Row(section=THROUGHPUT, case=name, metric="", parameters=parameters, note=why)
@@ -160,7 +160,7 @@ def growth(quick: bool) -> list[Row]:
     for what, steps in grown.items():
         cases = {f"{what} {step}": partial(_grown, values) for step, values in steps.items()}
         rows += alternate(
-            GROWTH, cases, rounds=2 if quick else 3, parameters={"handler": NOTHING, "grows": what}
+            GROWTH, cases, rounds=2 if quick else 5, parameters={"handler": NOTHING, "grows": what}
         )
     return rows + _compared(rows, quick)
 
@@ -170,7 +170,7 @@ def _grown(values: Mapping[str, Any]) -> dict[str, float]:
     found = consuming.run(
         consumer, watch_memory=True, bound_s=GROWTH_BOUND_S, mode="async", **values
     )
-    return {**found.figures, "peak_pss_mib": found.peak_pss_mib}
+    return found.figures
 
 
 def _compared(rows: list[Row], quick: bool) -> list[Row]:
@@ -185,7 +185,7 @@ def _compared(rows: list[Row], quick: bool) -> list[Row]:
     for small in smaller:
         for metric, of, compare in (
             ("rate_ratio", "rate_per_s", operator.truediv),
-            ("grows_by_mib", "peak_pss_mib", operator.sub),
+            ("grows_by_mib", "pss_mib", operator.sub),
         ):
             a, b = (found.get((f"backlog {n:,}", of), ()) for n in (small, large))
             compared.append(

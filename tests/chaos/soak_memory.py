@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import psutil
 from matplotlib.figure import Figure
 
 TOLERANCE: Final = 0.05
@@ -20,10 +20,8 @@ _MIB: Final = 2**20
 
 def of_process(pid: int | None) -> int | None:
     """Its share of memory in bytes (Pss of proc_pid_smaps(5)); `None` if it is gone."""
-    with contextlib.suppress(OSError):
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        if found := re.search(r"^Pss: +(\d+) kB", text, re.MULTILINE):
-            return int(found[1]) * 1024
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return None if pid is None else psutil.Process(pid).memory_full_info().pss
     return None
 
 
