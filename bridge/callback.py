@@ -63,6 +63,7 @@ class CallbackHandler:
         self._clock = clock
         self._answers = {text: PreparedAnswer(text) for text in ("ok", "quarantined")}
         self._ok_counters = {o: metrics.callbacks.labels(o.value, "200") for o in Outcome}
+        self._duration = metrics.callback_duration.labels()
         self._log = logs.get("callback")
         self.failures_in_a_row = 0
         """Answers other than 200 since the last 200; the platform block-lists at ten."""
@@ -91,7 +92,7 @@ class CallbackHandler:
             return self._refuse(request, unavailable("an internal error"))
         self.failures_in_a_row = 0
         self._ok_counters[outcome].inc()
-        metrics.callback_duration.observe(self._clock() - arrived_s)
+        self._duration.observe(self._clock() - arrived_s)
         text = "quarantined" if outcome is Outcome.QUARANTINED else "ok"
         close = self._ends(request)
         if close or not request.keep_alive or request.version.minor != 1:

@@ -45,13 +45,13 @@ def entry_order(entry_id: bytes) -> tuple[int, int]:
     return int(ms), int(seq)
 
 
+def _framed(part: bytes) -> bytes:
+    # Its length first: ("ab", "c") and ("a", "bc") must differ.
+    return len(part).to_bytes(4, "big") + part
+
+
 def _digest(*parts: bytes) -> bytes:
-    # Each part is preceded by its length: ("ab", "c") and ("a", "bc") must differ.
-    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for part in parts:
-        digest.update(len(part).to_bytes(4, "big"))
-        digest.update(part)
-    return digest.digest()
+    return hashlib.blake2b(b"".join(map(_framed, parts)), digest_size=_DIGEST_BYTES).digest()
 
 
 # An encoder of our own is built once; json.dumps with options would build one per call.
@@ -76,6 +76,17 @@ def notification_digest(
     `canonical_detail` is `canonical_json(resultDetail)`, or `b""` where the field is absent.
     """
     return _digest(device.encode(), command.encode(), result_code.encode(), canonical_detail)
+
+
+def both_digests(
+    device: str, command: str, result_code: str, canonical_detail: bytes
+) -> tuple[bytes, bytes]:
+    """`command_digest` and `notification_digest`; what the first hashes, the second begins with."""
+    named = _framed(device.encode()) + _framed(command.encode())
+    digest = hashlib.blake2b(named, digest_size=_DIGEST_BYTES)
+    of_command = digest.digest()
+    digest.update(_framed(result_code.encode()) + _framed(canonical_detail))
+    return of_command, digest.digest()
 
 
 def platform_digest(canonical_body: bytes) -> bytes:

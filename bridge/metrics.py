@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.process_collector import ProcessCollector
 
 from bridge import __version__
+from bridge.durations import Durations
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 registry: Final = CollectorRegistry()
@@ -34,6 +35,11 @@ def _histogram(name: str, doc: str, buckets: tuple[float, ...], *labels: str) ->
     return Histogram(f"nb_bridge_{name}", doc, labels, buckets=buckets, registry=registry)
 
 
+def _durations(name: str, doc: str, buckets: tuple[float, ...], *labels: str) -> Durations:
+    """For what is observed at every request or delivery."""
+    return Durations(f"nb_bridge_{name}", doc, buckets, *labels, registry=registry)
+
+
 # --- both halves
 build_info = _gauge("build_info", "Always 1; the labels say what runs.", "version", "python")
 build_info.labels(__version__, platform.python_version()).set(1)
@@ -42,7 +48,7 @@ redis_errors = _counter("redis_errors", "Round trips to Redis that failed.")
 
 # --- ingress
 callbacks = _counter("callbacks", "Callbacks answered.", "outcome", "code")
-callback_duration = _histogram(
+callback_duration = _durations(
     "callback_duration_seconds", "From a callback's arrival to its answer.", _FAST
 )
 consecutive_failures = _gauge(
@@ -99,7 +105,7 @@ ledger_rotations = _counter("ledger_rotations", "Ledger pages turned, by cause."
 
 # --- worker
 deliveries = _counter("deliveries", "Deliveries by outcome.", "group", "outcome")
-handler_duration = _histogram("handler_duration_seconds", "Time a handler took.", _SLOW, "group")
+handler_duration = _durations("handler_duration_seconds", "Time a handler took.", _SLOW, "group")
 dead_letters = _gauge("dead_letters", "Dead letters of the partitions owned.", "group")
 dead_lettered = _counter("dead_lettered", "Notifications given up, by reason.", "group", "reason")
 leases_owned = _gauge("leases_owned", "Partitions this worker owns.", "group")

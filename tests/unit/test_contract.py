@@ -230,6 +230,10 @@ def test_where_one_part_ends_and_the_next_begins_is_part_of_the_digest() -> None
         "a", "b", "c", b""
     )
     assert len(contract.command_digest("a", "b")) == 16
+    assert contract.both_digests("a", "b", "c", b"d") == (
+        contract.command_digest("a", "b"),
+        contract.notification_digest("a", "b", "c", b"d"),
+    )
 
 
 json_values = st.recursive(

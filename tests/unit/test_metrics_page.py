@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
 from bridge import metrics
+from bridge.durations import Durations
 from bridge.intake import Intake
 from bridge.publisher import Publisher
 from bridge.spool import Spool
@@ -26,11 +27,12 @@ IN_BOTH = {"metrics", "link", "sentinel", "cluster", "connect", "meta", "admin",
 UNITS = {"seconds": "seconds", "bytes": "bytes", "ratio": "ratio"}
 
 
-def defined() -> dict[str, MetricWrapperBase]:
+Metric = MetricWrapperBase | Durations
+
+
+def defined() -> dict[str, Metric]:
     """Every metric that we define, by the name it has in the code."""
-    return {
-        name: value for name, value in vars(metrics).items() if isinstance(value, MetricWrapperBase)
-    }
+    return {name: value for name, value in vars(metrics).items() if isinstance(value, Metric)}
 
 
 @cache
@@ -66,7 +68,7 @@ def unit(name: str) -> str:
     return UNITS.get(words[-1], "–")
 
 
-def row(variable: str, metric: MetricWrapperBase) -> str:
+def row(variable: str, metric: Metric) -> str:
     (family,) = metric.describe()
     name = family.name + ("_total" if family.type == "counter" else "")
     labels = ", ".join(f"`{label}`" for label in metric._labelnames) or "–"
