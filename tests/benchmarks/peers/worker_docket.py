@@ -18,8 +18,10 @@ async def handle(body: dict[str, Any]) -> None:
 
 
 def _docket() -> Docket:
-    # `execution_ttl=0`: what became of a task is not kept.
-    return Docket(name="bench", url=measured.URL, execution_ttl=timedelta(0))
+    # `execution_ttl=0`: what became of a task is not kept. With 512 at a time redis-py's limit of
+    # 100 connections is exceeded, which ends the worker.
+    url = f"{measured.URL}?max_connections={2 * measured.CONCURRENCY + 100}"
+    return Docket(name="bench", url=url, execution_ttl=timedelta(0))
 
 
 def work() -> None:
