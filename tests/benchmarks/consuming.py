@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.embedded import EmbeddedServer, die_with_parent
-from processes import cpu_s, pss_mib
+from usage import cpu_s, pss_mib
 
 ROOT: Final = Path(__file__).parents[2]
 PEERS: Final = Path(__file__).parent / "peers"

@@ -19,8 +19,8 @@ import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
 import load
-import processes
 import serving
+import usage
 from bridge.contract import Keys
 from bridge.embedded import EmbeddedServer, Fsync
 from rows import TOLD, Measure, Row, alternate
@@ -78,7 +78,8 @@ def sections(quick: bool) -> dict[str, Callable[[], list[Row]]]:
     """Each section by its name; `quick` only shows that they run."""
     rounds, seconds = (2, 1.0) if quick else (5, 5.0)
     return {
-        "ingress at full load": lambda: full_load(rounds, seconds),
+        # Shorter and more of them: what is compared should have met the same machine.
+        "ingress at full load": lambda: full_load(rounds * 3, max(1.0, seconds * 0.4)),
         "ingress at a rate": lambda: at_a_rate(rounds, seconds * 0.6),
         "ingress, Redis frozen": lambda: frozen(rounds, seconds),
         "ingress, durability and access": lambda: settings(rounds, seconds),
@@ -91,10 +92,13 @@ def sections(quick: bool) -> dict[str, Callable[[], list[Row]]]:
 def full_load(rounds: int, seconds: float) -> list[Row]:
     """Requests a second, answer times, and the server's CPU for each."""
     with Stand() as stand:
-        everyone = {"nb-bridge": stand.ours(), **stand.peers()}
-        everyone["nb-bridge, appendfsync always"] = stand.ours(
-            "always", at=stand.redis_with("always")
-        )
+        peers = stand.peers()
+        everyone = {
+            "nb-bridge": stand.ours(),
+            BARE: peers[BARE],  # between the two that are measured against it
+            "nb-bridge, appendfsync always": stand.ours("always", at=stand.redis_with("always")),
+            **peers,
+        }
         cases = {name: partial(load.full, it, seconds=seconds) for name, it in everyone.items()}
         return alternate("ingress at full load", cases, rounds=rounds)
 
@@ -206,21 +210,21 @@ def _one_outage(count: int) -> Mapping[str, float]:
     with Stand() as stand:
         ours = stand.ours()
         load.full(ours, seconds=2, devices=DEVICES_OF_THE_OUTAGE)
-        before_mib = highest_mib = processes.pss_mib(ours.process.pid)
+        before_mib = highest_mib = usage.pss_mib(ours.process.pid)
         stand.redis.kill()
         began_s, not_200, slowest_ms = time.monotonic(), 0.0, 0.0
         while (spooled := _metric(ours, "nb_bridge_spool_entries")) < count:
             told = load.full(ours, seconds=2, devices=DEVICES_OF_THE_OUTAGE)
             not_200 += told["not_200"]
             slowest_ms = max(slowest_ms, told["p99_ms"])
-            highest_mib = max(highest_mib, processes.pss_mib(ours.process.pid))
+            highest_mib = max(highest_mib, usage.pss_mib(ours.process.pid))
         spooled_in_s = time.monotonic() - began_s
         stand.redis.start()
         os.sched_setaffinity(stand.redis.process.pid, serving.FOR_THE_REST)
         back_s = time.monotonic()
         _until(ours, "nb_bridge_spool_entries", 0)
         drained_in_s = time.monotonic() - back_s
-        highest_mib = max(highest_mib, processes.pss_mib(ours.process.pid))
+        highest_mib = max(highest_mib, usage.pss_mib(ours.process.pid))
         entries, out_of_order = _order(stand.redis)
         return {
             "spooled": spooled,

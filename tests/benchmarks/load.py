@@ -8,6 +8,7 @@ a millisecond, which is part of every figure.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -24,7 +25,7 @@ from typing import Any, Final, cast
 
 import uvloop
 
-import processes
+import usage
 from serving import FOR_THE_REST, Serving
 
 PATH: Final = "/v1.0.0/messageReceiver/cmd"
@@ -63,13 +64,14 @@ def full(
     token: str = "",
 ) -> dict[str, float]:
     """As fast as it answers: rate, answer times, and CPU of the server per request."""
-    before_s = processes.cpu_s(serving.process.pid)
+    before_s = usage.cpu_s(serving.process.pid)
     if shutil.which("wrk"):
         told = _wrk(serving, seconds, connections, devices, detail_bytes, token)
     else:
         client = Client(serving, connections, bodies(devices, detail_bytes), token)
-        told = uvloop.run(client.closed(seconds))
-    cpu_s = processes.cpu_s(serving.process.pid) - before_s
+        with _beside_the_server():
+            told = uvloop.run(client.closed(seconds))
+    cpu_s = usage.cpu_s(serving.process.pid) - before_s
     if not told["requests"]:
         raise RuntimeError(f"{serving.name} answered nothing")
     return {
@@ -77,7 +79,7 @@ def full(
         "p50_ms": told["p50_ms"],
         "p99_ms": told["p99_ms"],
         "cpu_us_per_request": cpu_s / told["requests"] * 1e6,
-        "pss_mib": processes.pss_mib(serving.process.pid),
+        "pss_mib": usage.pss_mib(serving.process.pid),
         "not_200": told["not_200"] + told["broken"],
     }
 
@@ -105,9 +107,20 @@ def at_rate(
     serving: Serving, *, rate: float, seconds: float, connections: int = 64, devices: int = 1000
 ) -> dict[str, float]:
     """At `rate` requests a second, come what may: answer times from when each was due."""
-    os.sched_setaffinity(0, FOR_THE_REST)
     client = Client(serving, connections, bodies(devices))
-    return uvloop.run(client.open(rate, seconds))
+    with _beside_the_server():
+        return uvloop.run(client.open(rate, seconds))
+
+
+@contextlib.contextmanager
+def _beside_the_server() -> Iterator[None]:
+    """Only while the load runs: what is started later inherits the cores of this process."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, FOR_THE_REST)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @cache

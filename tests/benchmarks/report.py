@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -28,6 +30,10 @@ GROWS: Final = (  # section, label, file
     ("ingress, growth", "requests/s", "ingress-growth"),
     ("worker cost growth", "messages/s", "worker-growth"),
 )
+_LOOP: Final = """
+import statistics, timeit
+print(statistics.median(timeit.repeat("for i in range(10**6): x = i * i", number=5, repeat=5)))
+"""
 AT_RATES: Final = ("ingress at a rate", "answer time, p99, ms", "answer-times")
 
 
@@ -49,7 +55,16 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         "load": load.generator(),
+        "a loop, s": f"{_loop_s(1):.2f}",
+        "the same on every core at once, s": f"{_loop_s(len(os.sched_getaffinity(0))):.2f}",
     }
+
+
+def _loop_s(at_once: int) -> float:
+    """How fast Python is here, and whether cores that are busy slow each other down."""
+    words = [sys.executable, "-c", _LOOP]
+    running = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(at_once)]
+    return max(float(it.communicate()[0]) for it in running)
 
 
 def write_json(path: Path, rows: Sequence[Row], of: dict[str, Any]) -> None:

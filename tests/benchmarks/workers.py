@@ -105,7 +105,7 @@ def throughput(quick: bool, mode: str, handler: str, sleep_s: float, concurrency
         for name, case in CASES.items()
         if mode in case.modes and mode not in case.lacks
     }
-    rounds = 2 if quick else 5
+    rounds = 2 if quick else 5 if handler == NOTHING else 3
     rows = alternate(THROUGHPUT, cases, rounds=rounds, parameters=parameters)
     lacking = [
         Row(section=THROUGHPUT, case=name, metric="", parameters=parameters, note=why)

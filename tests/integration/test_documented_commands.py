@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
@@ -39,17 +38,10 @@ FINDS_A_PROBLEM = {"check", "ping", "quarantine replay --all"}
 
 
 @pytest.fixture
-def system(
-    real_server: EmbeddedServer,
-    programs: Programs,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[System]:
-    redis = servers.real_redis(real_server)
-    made = System(real_server.url, redis.namespace, programs, monkeypatch, capsys)
+def system(system: System, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> System:
+    """Its commands run where their files are."""
     monkeypatch.chdir(programs.folder)
-    yield made
-    made.stop()
+    return system
 
 
 class Terminal(io.StringIO):

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-import servers
 from bridge.contract import Keys, partition_of
 from bridge.embedded import EmbeddedServer
 from operating import PARTITIONS, System, check_shape, documented
@@ -20,19 +19,6 @@ from waiting import wait_until_sync
 pytestmark = pytest.mark.real
 
 JUNK = b'{"deviceId": "junk", "result": {"resultCode": "SENT"}}'
-
-
-@pytest.fixture
-def system(
-    real_server: EmbeddedServer,
-    programs: Programs,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[System]:
-    redis = servers.real_redis(real_server)
-    made = System(real_server.url, redis.namespace, programs, monkeypatch, capsys)
-    yield made
-    made.stop()
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-import servers
-from bridge.embedded import EmbeddedServer
 from operating import System
 from programs import Programs
 from waiting import wait_until_sync
@@ -57,19 +55,6 @@ def collector() -> Iterator[Collector]:
     made = Collector()
     yield made
     made.close()
-
-
-@pytest.fixture
-def system(
-    real_server: EmbeddedServer,
-    programs: Programs,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[System]:
-    redis = servers.real_redis(real_server)
-    made = System(real_server.url, redis.namespace, programs, monkeypatch, capsys)
-    yield made
-    made.stop()
 
 
 def told(span: Any, name: str) -> Any:

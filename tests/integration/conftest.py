@@ -1,0 +1,26 @@
+"""What several of these files begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import servers
+from bridge.embedded import EmbeddedServer
+from operating import System
+from programs import Programs
+
+
+@pytest.fixture
+def system(
+    real_server: EmbeddedServer,
+    programs: Programs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[System]:
+    """A namespace of this test's own, and the operators' commands called against it."""
+    redis = servers.real_redis(real_server)
+    made = System(real_server.url, redis.namespace, programs, monkeypatch, capsys)
+    yield made
+    made.stop()
