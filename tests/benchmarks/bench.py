@@ -36,9 +36,9 @@ def main() -> int:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     results = options.out / "results.json"
-    rows, machine = ([], report.machine())
-    if options.again or options.pages:
-        rows, machine = report.read_json(results)
+    rows, machine = report.read_json(results) if options.again or options.pages else ([], {})
+    if not options.pages:
+        machine = report.machine()
     failed = [] if options.pages else _run(options, rows, machine, results)
     page = report.markdown(rows, machine, PREFACE.read_text())
     (options.out / "RESULTS.md").write_text(page)
