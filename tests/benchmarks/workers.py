@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -25,6 +25,7 @@ from rows import Measure, Row, alternate
 
 THROUGHPUT: Final = "worker throughput"
 GROWTH: Final = "worker cost growth"
+BACKLOG: Final = "worker backlog, Redis in memory only"
 TAKE_OVER: Final = "take-over"
 TO_HANDLER: Final = "callback to handler start"
 
@@ -88,6 +89,7 @@ def sections(quick: bool) -> dict[str, Callable[[], list[Row]]]:
     return {
         **compared,
         GROWTH: partial(growth, quick),
+        BACKLOG: partial(backlog, quick),
         TAKE_OVER: partial(_take_over, quick),
         TO_HANDLER: partial(_to_handler, quick),
     }
@@ -146,9 +148,7 @@ def growth(quick: bool) -> list[Row]:
     """Ours alone, no-op async: one thing grows at a time."""
     usual = 20_000 if quick else 100_000
     grown: dict[str, dict[str, dict[str, Any]]] = {
-        "backlog": {
-            f"{n:,}": {"count": n} for n in ((1_000, 10_000) if quick else (SMALL, 100_000, LARGE))
-        },
+        "backlog": {f"{n:,}": {"count": n} for n in _backlogs(quick)},
         "devices": {f"{n:,}": {"count": usual, "devices": n} for n in (1, 100, 10_000, 100_000)},
         "body bytes": {
             f"{n:,}": {"count": max(1000, min(usual, 10**8 // n)), "body_bytes": n}
@@ -158,14 +158,26 @@ def growth(quick: bool) -> list[Row]:
     }
     rows = []
     for what, steps in grown.items():
-        cases = {f"{what} {step}": partial(_grown, values) for step, values in steps.items()}
+        cases = {f"{what} {step}": partial(_grown, **values) for step, values in steps.items()}
         rows += alternate(
             GROWTH, cases, rounds=2 if quick else 5, parameters={"handler": NOTHING, "grows": what}
         )
-    return rows + _compared(rows, quick)
+    return rows + _compared(rows, _backlogs(quick))
 
 
-def _grown(values: Mapping[str, Any]) -> dict[str, float]:
+def backlog(quick: bool) -> list[Row]:
+    """How much waits, and nothing else: without a disk, whose sync only long runs meet."""
+    cases = {f"backlog {n:,}": partial(_grown, count=n, appendfsync=None) for n in _backlogs(quick)}
+    under = {"handler": NOTHING, "grows": "backlog"}
+    rows = alternate(BACKLOG, cases, rounds=2 if quick else 5, parameters=under)
+    return rows + _compared(rows, _backlogs(quick))
+
+
+def _backlogs(quick: bool) -> tuple[int, ...]:
+    return (1_000, 10_000) if quick else (SMALL, 100_000, LARGE)
+
+
+def _grown(**values: Any) -> dict[str, float]:
     consumer = Consumer(file="ours", python=OURS)
     found = consuming.run(
         consumer, watch_memory=True, bound_s=GROWTH_BOUND_S, mode="async", **values
@@ -173,13 +185,13 @@ def _grown(values: Mapping[str, Any]) -> dict[str, float]:
     return found.figures
 
 
-def _compared(rows: list[Row], quick: bool) -> list[Row]:
+def _compared(rows: list[Row], backlogs: Sequence[int]) -> list[Row]:
     """What is asked of a long backlog, as figures of their own: each round with its neighbour.
 
     Up to 4,096 entries are fetched before the first call, which of 10,000 leaves much less to do
     than of a million: so it is also compared with 100,000.
     """
-    *smaller, large = (1_000, 10_000) if quick else (SMALL, 100_000, LARGE)
+    *smaller, large = backlogs
     found = {(row.case, row.metric): row.values for row in rows}
     compared = []
     for small in smaller:
@@ -190,7 +202,7 @@ def _compared(rows: list[Row], quick: bool) -> list[Row]:
             a, b = (found.get((f"backlog {n:,}", of), ()) for n in (small, large))
             compared.append(
                 Row(
-                    section=GROWTH,
+                    section=rows[0].section,
                     case=f"backlog {large:,} beside {small:,}",
                     metric=metric,
                     parameters={"handler": NOTHING, "grows": "backlog"},
