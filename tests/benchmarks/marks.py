@@ -115,7 +115,7 @@ MARKS: Final = (
         at_least=0.9,
     ),
     Mark(
-        what="the same with `appendfsync everysec`, which a run of 10 k ends before", bound="≥ 0.90",
+        what="the same with `appendfsync everysec`", bound="≥ 0.90",
         value=lambda it: it.of("worker cost growth", _LONG, "rate_ratio"), at_least=0.9,
     ),
     Mark(
