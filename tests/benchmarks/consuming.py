@@ -14,12 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bridge.embedded import EmbeddedServer, Fsync, die_with_parent
+from bridge.embedded import EmbeddedServer, die_with_parent
 from usage import cpu_s, pss_mib
 
 ROOT: Final = Path(__file__).parents[2]
@@ -84,6 +84,18 @@ class Run:
     """Of Redis; unlike the others from the consumer's start, which costs it next to nothing."""
     pss_mib: float
     """The highest that was seen if memory was watched, else at the end."""
+    told: Sequence[tuple[int, float]]
+    """How many calls there were, how many seconds after the first: as it was told on the way."""
+
+    def rate_between(self, first: int, last: int) -> float:
+        """Messages a second from one call to another."""
+        return (last - first) / (self._time_of(last) - self._time_of(first))
+
+    def _time_of(self, call: int) -> float:
+        """Between the two tellings around it as if all took the same time."""
+        after = next(at for at, (count, _) in enumerate(self.told) if count >= call)
+        (a, a_s), (b, b_s) = self.told[after - 1], self.told[after]
+        return a_s + (b_s - a_s) * (call - a) / (b - a)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -97,11 +109,11 @@ class Run:
 
 
 @contextlib.contextmanager
-def fresh_server(appendfsync: Fsync | None = "everysec") -> Iterator[EmbeddedServer]:
+def fresh_server() -> Iterator[EmbeddedServer]:
     """A server with nothing in it, that writes to disk every second, as all are measured with."""
     with tempfile.TemporaryDirectory(prefix="nb-bench-") as folder:
         server = EmbeddedServer(
-            Path(folder) / "valkey", appendfsync=appendfsync, extra_args=SERVER_ARGS
+            Path(folder) / "valkey", appendfsync="everysec", extra_args=SERVER_ARGS
         )
         server.start()
         try:
@@ -115,12 +127,11 @@ def run(
     *,
     watch_memory: bool = False,
     bound_s: float = BOUND_S,
-    appendfsync: Fsync | None = "everysec",
     **values: Any,
 ) -> Run:
     """Fills and consumes `count` messages; `ConsumerError` has the consumer's last words."""
     with (
-        fresh_server(appendfsync) as server,
+        fresh_server() as server,
         tempfile.TemporaryDirectory(prefix="nb-bench-") as folder,
     ):
         told, log = Path(folder) / "told", Path(folder) / "log"
@@ -139,18 +150,20 @@ def run(
                 preexec_fn=die_with_parent(),
             )  # fmt: skip
         try:
-            found, peak = _watched(
+            told_on_the_way, peak = _watched(
                 process, told, log, values["count"], watch_memory=watch_memory, bound_s=bound_s
             )
             server_s = cpu_s(server.process.pid) - server_s
         finally:
             end(process)
+    found = told_on_the_way[-1]
     return Run(
         count=values["count"],
         took_s=found["took_s"],
         cpu_s=found["cpu_s"],
         server_cpu_s=server_s,
         pss_mib=peak,
+        told=[(each["count"], each["took_s"]) for each in told_on_the_way],
     )
 
 
@@ -162,15 +175,19 @@ def _watched(
     *,
     watch_memory: bool,
     bound_s: float,
-) -> tuple[dict[str, float], float]:
+) -> tuple[list[dict[str, Any]], float]:
+    """Everything it told, the last one last; and the most memory that was seen."""
     give_up_s = time.monotonic() + bound_s
     peak = 0.0
+    all_told: list[dict[str, Any]] = []
     while True:
         found = json.loads(told.read_text()) if told.exists() else {"count": 0}
+        if found["count"] > (all_told[-1]["count"] if all_told else 0):
+            all_told.append(found)
         if watch_memory or found["count"] >= count:
             peak = max(peak, pss_mib(process.pid))
         if found["count"] >= count:
-            return found, peak
+            return all_told, peak
         if process.poll() is not None or time.monotonic() > give_up_s:
             why = "took too long" if process.poll() is None else f"exit {process.returncode}"
             raise ConsumerError(f"{why}, after {found['count']} of {count}: {_last_words(log)}")

@@ -20,12 +20,12 @@ from rich.table import Table
 import consuming
 import takeover
 import to_handler
-from consuming import OLDER, OURS, Consumer
+from consuming import OLDER, OURS, Consumer, Run
 from rows import Measure, Row, alternate
 
 THROUGHPUT: Final = "worker throughput"
 GROWTH: Final = "worker cost growth"
-BACKLOG: Final = "worker backlog, Redis in memory only"
+BACKLOG: Final = "worker, one long backlog"
 TAKE_OVER: Final = "take-over"
 TO_HANDLER: Final = "callback to handler start"
 
@@ -166,11 +166,26 @@ def growth(quick: bool) -> list[Row]:
 
 
 def backlog(quick: bool) -> list[Row]:
-    """How much waits, and nothing else: without a disk, whose sync only long runs meet."""
-    cases = {f"backlog {n:,}": partial(_grown, count=n, appendfsync=None) for n in _backlogs(quick)}
-    under = {"handler": NOTHING, "grows": "backlog"}
-    rows = alternate(BACKLOG, cases, rounds=2 if quick else 5, parameters=under)
-    return rows + _compared(rows, _backlogs(quick))
+    """Whether it matters how much waits: one long backlog, at its beginning and near its end.
+
+    Short and long backlogs, each handled to its end, differ in more than their length: of the short
+    one half is fetched before the first call, and no disk is synced before its end.
+    """
+    count = 100_000 if quick else LARGE
+    cases = {f"backlog {count:,}": partial(_long_and_short, count)}
+    return alternate(BACKLOG, cases, rounds=2 if quick else 5, parameters={"handler": NOTHING})
+
+
+def _long_and_short(count: int) -> dict[str, float]:
+    found = _watched_run(count=count)
+    part = count // 10
+    full = found.rate_between(SMALL, SMALL + part)
+    low = found.rate_between(count - SMALL - part, count - SMALL)
+    return {
+        "first_tenth_per_s": full,
+        "last_tenth_per_s": low,  # but for the last 10,000, where it ends
+        "rate_ratio": full / low,
+    }
 
 
 def _backlogs(quick: bool) -> tuple[int, ...]:
@@ -178,11 +193,14 @@ def _backlogs(quick: bool) -> tuple[int, ...]:
 
 
 def _grown(**values: Any) -> dict[str, float]:
+    return _watched_run(**values).figures
+
+
+def _watched_run(**values: Any) -> Run:
     consumer = Consumer(file="ours", python=OURS)
-    found = consuming.run(
+    return consuming.run(
         consumer, watch_memory=True, bound_s=GROWTH_BOUND_S, mode="async", **values
     )
-    return found.figures
 
 
 def _compared(rows: list[Row], backlogs: Sequence[int]) -> list[Row]:
