@@ -11,6 +11,8 @@ from typing import Any, Final
 from ingress import BARE, FASTAPI
 from rows import Row
 
+MISSED: Final = "**missed**"
+
 
 class Figures:
     """Medians by section, case, metric and parameters; NaN where there is none."""
@@ -55,13 +57,15 @@ class Mark:
     at_least: float = -math.inf
     at_most: float = math.inf
     form: str = "{:,.2f}"
+    why: str = ""
+    """Where it is known why it may be missed."""
 
     def told(self, figures: Figures) -> tuple[str, str]:
         """The figure, and a verdict."""
         value = self.value(figures)
         if math.isnan(value):
             return "–", "not measured"
-        verdict = "reached" if self.at_least <= value <= self.at_most else "**missed**"
+        verdict = "reached" if self.at_least <= value <= self.at_most else MISSED
         return self.form.format(value), verdict
 
 
@@ -117,6 +121,10 @@ MARKS: Final = (
     Mark(
         what="worker, a backlog of 1 M to its end, messages/s of those with 10 k", bound="≥ 0.90",
         value=lambda it: it.of("worker cost growth", _LONG, "rate_ratio"), at_least=0.9,
+        why="10,000 are handled in 0.2 s: 4,096 of them are fetched before the first call, and all "
+        "are done before Redis syncs its file for the first time; a million meets both, fetching and "
+        "the sync, all the way. Without an append-only file it was 0.80 to "
+        "1.01 in five rounds. How much waits makes no difference: the row above is of one run.",
     ),
     Mark(
         what="worker, memory with a backlog of 1 M over that with 10 k", bound="≤ 64 MB",

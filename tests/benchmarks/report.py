@@ -16,7 +16,7 @@ from typing import Any, Final
 from matplotlib.figure import Figure
 
 import load
-from marks import MARKS, Figures
+from marks import MARKS, MISSED, Figures
 from rows import Row
 
 BESIDE: Final = (  # section, metric, parameters, label, file
@@ -87,6 +87,9 @@ def markdown(rows: Sequence[Row], of: dict[str, Any], preface: str) -> str:
     figures = Figures(rows)
     told = [(mark.what, mark.bound, *mark.told(figures)) for mark in MARKS]
     lines += _table(("what", "mark", "median", ""), told)
+    for mark in MARKS:
+        if mark.why and mark.told(figures)[1] == MISSED:
+            lines += ["", f"Missed, *{mark.what}*: {mark.why}"]
     lines += ["", *(f"![{label}]({file}.svg)" for _, _, _, label, file in BESIDE)]
     lines += [f"![{label}]({file}.svg)" for _, label, file in GROWS]
     lines += [f"![{AT_RATES[1]}]({AT_RATES[2]}.svg)"]
