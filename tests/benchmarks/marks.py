@@ -122,9 +122,9 @@ MARKS: Final = (
         what="worker, a backlog of 1 M to its end, messages/s of those with 10 k", bound="≥ 0.90",
         value=lambda it: it.of("worker cost growth", _LONG, "rate_ratio"), at_least=0.9,
         why="10,000 are handled in 0.2 s: 4,096 of them are fetched before the first call, and all "
-        "are done before Redis syncs its file for the first time; a million meets both, fetching and "
-        "the sync, all the way. Without an append-only file it was 0.80 to "
-        "1.01 in five rounds. How much waits makes no difference: the row above is of one run.",
+        "are done before Redis syncs its file for the first time; a million meets both all the "
+        "way. Without an append-only file it was 0.80 to 1.01 in five rounds. How much waits makes "
+        "no difference: the row above is of one run.",
     ),
     Mark(
         what="worker, memory with a backlog of 1 M over that with 10 k", bound="≤ 64 MB",
