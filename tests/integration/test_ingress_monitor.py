@@ -182,6 +182,16 @@ async def test_the_status_page_answers_while_redis_is_away(
         await wait_until(are_shown, "the metrics to show it")
 
 
+async def only_reason(http: aiohttp.ClientSession, ingress: Ingress) -> str:
+    """Why it is not ready, once it says so."""
+
+    async def reasons() -> Any:
+        return (await get_json(http, ingress.admin_url + "/readyz"))["reasons"]
+
+    [reason] = await wait_until(reasons, "unreadiness")
+    return str(reason)
+
+
 async def test_a_namespace_with_other_partitions_is_left_alone_and_told(
     tmp_path: Path, real_redis: servers.Redis
 ) -> None:
@@ -191,11 +201,7 @@ async def test_a_namespace_with_other_partitions_is_left_alone_and_told(
     settings = settings_for(tmp_path, redis.url, redis.namespace, partitions=16)
     async with running(settings) as ingress, aiohttp.ClientSession() as http:
         assert await post(http, ingress.callback_url, body()) == 200
-
-        async def reasons() -> Any:
-            return (await get_json(http, ingress.admin_url + "/readyz"))["reasons"]
-
-        [reason] = await wait_until(reasons, "unreadiness")
+        reason = await only_reason(http, ingress)
         assert "NB_BRIDGE_PARTITIONS=8" in reason
         assert (await get_json(http, ingress.admin_url + "/livez"))["ok"]
         assert await redis.client.keys(f"*{redis.namespace}*stream*") == []
@@ -210,11 +216,7 @@ async def test_a_namespace_of_another_contract_is_left_alone_and_what_came_waits
     settings = settings_for(tmp_path, redis.url, redis.namespace, partitions=16)
     async with running(settings) as ingress, aiohttp.ClientSession() as http:
         assert await post(http, ingress.callback_url, body()) == 200
-
-        async def reasons() -> Any:
-            return (await get_json(http, ingress.admin_url + "/readyz"))["reasons"]
-
-        [reason] = await wait_until(reasons, "unreadiness")
+        reason = await only_reason(http, ingress)
         assert "contract version 2" in reason
         assert "run the matching version" in reason
         assert (await get_json(http, ingress.admin_url + "/livez"))["ok"]
