@@ -123,17 +123,10 @@ def fresh_server() -> Iterator[EmbeddedServer]:
 
 
 def run(
-    consumer: Consumer,
-    *,
-    watch_memory: bool = False,
-    bound_s: float = BOUND_S,
-    **values: Any,
+    consumer: Consumer, *, watch_memory: bool = False, bound_s: float = BOUND_S, **values: Any
 ) -> Run:
     """Fills and consumes `count` messages; `ConsumerError` has the consumer's last words."""
-    with (
-        fresh_server() as server,
-        tempfile.TemporaryDirectory(prefix="nb-bench-") as folder,
-    ):
+    with fresh_server() as server, tempfile.TemporaryDirectory(prefix="nb-bench-") as folder:
         told, log = Path(folder) / "told", Path(folder) / "log"
         environ = consumer.environ(server, told, values)
         with log.open("ab") as out:
