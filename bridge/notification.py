@@ -8,6 +8,8 @@ because a schema load costs more than the rest of a request; a property test kee
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,7 +17,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, post_load, validate
 
-from bridge import contract
+from bridge import contract, identity
 
 MAX_IDENTIFIER_CHARS: Final = 256
 MAX_RESULT_CODE_CHARS: Final = 64
@@ -312,11 +314,16 @@ class PlatformNotificationSchema(Schema):
 _PLATFORM_SCHEMA: Final = PlatformNotificationSchema()
 
 
-def accept_platform_notification(body: bytes) -> Notification:
+def accept_platform_notification(
+    body: bytes, *, arrival_id: contract.NotificationId | None = None
+) -> Notification:
     """Validates the body of one of the platform's other notifications.
 
     `device` is the body's deviceId, else its gatewayId, else its type: what it is ordered by. It
     names no command, so it has no rank and is never late. Raises as `accept_command_status` does.
+
+    A body without an identity (`bridge.identity`) is an event of its own each time it arrives: its
+    id is random, or `arrival_id` where this arrival has one already.
     """
     document = parse_object(body)
     errors = _PLATFORM_SCHEMA.validate(document)
@@ -325,7 +332,10 @@ def accept_platform_notification(body: bytes) -> Notification:
     type_ = document["notifyType"]
     if type_ == contract.COMMAND_STATUS_TYPE:
         raise NotANotificationError([f"notifyType: {type_} is the name of another callback."])
-    digest = contract.platform_digest(contract.canonical_json(document))
+    if identity.PLATFORM_NOTIFICATION.is_in(document):
+        digest = contract.platform_digest(contract.canonical_json(document))
+    else:
+        digest = bytes.fromhex(arrival_id) if arrival_id else os.urandom(contract.DIGEST_BYTES)
     return Notification(
         id=contract.NotificationId(digest.hex()),
         type=type_,
@@ -369,8 +379,18 @@ def _refuse_constant(name: str) -> NoReturn:
     raise NotJsonError(f"{name} is not JSON")
 
 
+def _number(text: str) -> float | contract.ExactNumber:
+    """A double where that is the number written; else 1e400 and 1e999 would be the same detail."""
+    value = float(text)
+    if repr(value) == text:
+        return value
+    exact = contract.ExactNumber.of(text)
+    is_held = math.isfinite(value) and exact == contract.ExactNumber.of(repr(value))
+    return value if is_held else exact
+
+
 # A decoder of our own is built once; json.loads(parse_constant=...) would build one per call.
-_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_number)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

@@ -7,9 +7,10 @@ of the program reads it.
 from __future__ import annotations
 
 import json
+import re
 from typing import Final, NamedTuple
 
-from bridge.contract import COMMAND_STATUS_TYPE
+from bridge.contract import COMMAND_STATUS_TYPE, NotificationId, arrival_id
 from bridge.notification import accept_command_status, accept_platform_notification
 from bridge.publisher import Arrival, Record
 from bridge.quarantine import QuarantinedBody, Reason
@@ -17,10 +18,15 @@ from bridge.quarantine import QuarantinedBody, Reason
 COMMAND_STATUS: Final = 0
 QUARANTINE: Final = 1
 PLATFORM: Final = 2
+_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Row(NamedTuple):
-    """One row. `extra` is the traceparent of a notification, JSON for a quarantined body."""
+    """One row.
+
+    `extra` is JSON for a quarantined body, else the traceparent; behind a blank of it the id of a
+    notification that its body does not identify.
+    """
 
     id: int
     kind: int
@@ -36,22 +42,20 @@ class UnreadableRowError(ValueError):
 def to_row(id: int, record: Record) -> Row:
     """The row that keeps `record`."""
     if isinstance(record, Arrival):
-        is_command_status = record.notification.type == COMMAND_STATUS_TYPE
-        return Row(
-            id,
-            COMMAND_STATUS if is_command_status else PLATFORM,
-            record.received_at_ms,
-            record.traceparent,
-            record.notification.body,
-        )
-    extra = {
+        notification = record.notification
+        kind, extra = COMMAND_STATUS, record.traceparent
+        if notification.type != COMMAND_STATUS_TYPE:
+            # Without it the row, published a second time, would be another event.
+            kind, extra = PLATFORM, f"{extra or ''} {notification.id}"
+        return Row(id, kind, record.received_at_ms, extra, notification.body)
+    circumstances = {
         "path": record.path,
         "reason": record.reason,
         "details": record.details,
         "length_bytes": record.length_bytes,
         "sha256": record.sha256,
     }
-    return Row(id, QUARANTINE, record.received_at_ms, json.dumps(extra), record.body)
+    return Row(id, QUARANTINE, record.received_at_ms, json.dumps(circumstances), record.body)
 
 
 def to_record(row: Row) -> Record:
@@ -60,12 +64,22 @@ def to_record(row: Row) -> Record:
         if row.kind == COMMAND_STATUS:
             return Arrival(accept_command_status(row.body), row.received_at_ms, row.extra)
         if row.kind == PLATFORM:
-            return Arrival(accept_platform_notification(row.body), row.received_at_ms, row.extra)
+            traceparent, _, own_id = (row.extra or "").partition(" ")
+            return Arrival(
+                accept_platform_notification(row.body, arrival_id=_id(own_id, row)),
+                row.received_at_ms,
+                traceparent or None,
+            )
         if row.kind == QUARANTINE:
             return _quarantined(row)
     except (ValueError, KeyError, TypeError) as error:
         raise UnreadableRowError(str(error)) from error
     raise UnreadableRowError(f"rows of kind {row.kind} are not known to this version")
+
+
+def _id(text: str, row: Row) -> NotificationId:
+    """The id that the row was given, or, in a row of version 0.1, one that stays the same."""
+    return NotificationId(text) if _ID.fullmatch(text) else arrival_id(row.received_at_ms, row.body)
 
 
 def _quarantined(row: Row) -> QuarantinedBody:

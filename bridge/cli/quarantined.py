@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bridge.cli import namespace
 from bridge.cli.namespace import Namespace
 from bridge.cli.publishing import publisher_for
 from bridge.cli.selection import Filter
+from bridge.contract import arrival_id
 from bridge.errors import BridgeError
 from bridge.link import Refused, command
 from bridge.notification import (
@@ -124,7 +126,10 @@ class Replayer:
 
     def _judge(self, kept: Kept, mended: bytes | None) -> Notification:
         """By the path it came on; a mended one may also be of the other kind."""
-        by_path = [accept_command_status, accept_platform_notification]
+        by_path: list[Callable[[bytes], Notification]] = [
+            accept_command_status,
+            partial(_accept_platform_notification, kept.at_ms),
+        ]
         if kept.it is not None and kept.it.path in self._notify_paths:
             by_path.reverse()
         if mended is not None:
@@ -143,3 +148,8 @@ class Replayer:
             return by_path[0](kept.it.body)
         except (NotJsonError, NotANotificationError) as error:
             raise NotReplayableError(f"still no notification: {error}") from None
+
+
+def _accept_platform_notification(received_at_ms: int, body: bytes) -> Notification:
+    """With an id that is the same when a replay that was interrupted is tried again."""
+    return accept_platform_notification(body, arrival_id=arrival_id(received_at_ms, body))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import servers
-from bridge import contract
+from bridge import contract, spool_row
 from bridge.contract import Entry
 from bridge.notification import accept_command_status, accept_platform_notification
 from bridge.publisher import Arrival, Outcome, Publisher
@@ -26,8 +26,14 @@ def publisher(redis: servers.Redis, ledger_max_records: int = 1000) -> Publisher
 
 
 def platform(number: int, type_: str = "deviceDataChanged") -> Arrival:
-    raw = json.dumps({"notifyType": type_, "deviceId": "d1", "n": number}).encode()
+    raw = json.dumps({"notifyType": type_, "deviceId": "d1", "requestId": str(number)}).encode()
     return Arrival(accept_platform_notification(raw), 1)
+
+
+def state(status: str) -> Arrival:
+    """As the platform tells it: nothing in it says which one it is."""
+    fields = {"notifyType": "deviceInfoChanged", "deviceId": "d1", "deviceInfo": {"status": status}}
+    return Arrival(accept_platform_notification(json.dumps(fields).encode()), 1)
 
 
 def command(code: str) -> Arrival:
@@ -50,6 +56,26 @@ async def test_a_repeated_one_is_published_once_and_none_is_late(server: servers
     again = await to.publish([platform(2), platform(1), platform(3)], timeout_s=10)
     assert first == [Outcome.PUBLISHED] * 2
     assert again == [Outcome.DUPLICATE, Outcome.DUPLICATE, Outcome.PUBLISHED]
+
+
+async def test_a_device_that_goes_on_and_off_again_is_published_each_time(
+    server: servers.Redis,
+) -> None:
+    to = publisher(server)
+    states = [state(status) for status in ("ONLINE", "OFFLINE", "ONLINE", "OFFLINE", "ONLINE")]
+    results = [await to.publish([each], timeout_s=10) for each in states]
+    assert results == [[Outcome.PUBLISHED]] * 5
+
+
+async def test_one_arrival_of_it_is_published_once_also_by_way_of_the_spool(
+    server: servers.Redis,
+) -> None:
+    """The direct write may have reached Redis although its answer was lost."""
+    to = publisher(server)
+    arrival = state("ONLINE")
+    await to.publish([arrival], timeout_s=10)
+    from_the_spool = spool_row.to_record(spool_row.to_row(1, arrival))
+    assert await to.publish([from_the_spool], timeout_s=10) == [Outcome.DUPLICATE]
 
 
 async def test_they_do_not_push_commands_out_of_the_ledger(server: servers.Redis) -> None:

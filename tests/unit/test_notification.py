@@ -242,3 +242,37 @@ def test_a_document_is_read_as_the_standard_library_reads_it(document: dict[str,
     body = json.dumps(document).encode()
     assert parse_object(body) == json.loads(body)
     assert parse_object(b"\xef\xbb\xbf" + body) == json.loads(b"\xef\xbb\xbf" + body)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1e400", "1e999"),
+        ("-1e400", "1e400"),
+        ("1e-400", "1e-401"),
+        ("0.1", "0.1000000000000000055"),
+        ("9007199254740993.0", "9007199254740992.0"),
+        ("1e99999999999999999999", "1e99999999999999999998"),
+        ("[1e400, 1]", "[1, 1e400]"),
+        ("[1e400]", '["NaN\\n1e400"]'),
+    ],
+)
+def test_numbers_that_a_double_cannot_tell_apart_are_different_details(
+    one: str, other: str
+) -> None:
+    assert id_with_detail(one) != id_with_detail(other)
+    assert id_with_detail(one) == id_with_detail(one)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1.50", "1.5"), ("1E2", "100.0"), ("1e400", "10E399"), ("-1.0e400", "-1e+400")],
+)
+def test_one_number_written_in_two_ways_is_one_detail(one: str, other: str) -> None:
+    assert id_with_detail(one) == id_with_detail(other)
+
+
+def id_with_detail(detail: str) -> str:
+    result = f'{{"resultCode": "SENT", "resultDetail": {detail}}}'
+    raw = f'{{"deviceId": "d", "commandId": "c", "result": {result}}}'
+    return accept_command_status(raw.encode()).id

@@ -1,0 +1,65 @@
+"""What a body must carry for an equal one to be the same event come twice.
+
+Owns the list of fields that identify a push of each shape; the rules of the ledger are elsewhere.
+A command status needs none of this: it is identified by device, command, code and detail.
+
+A device that goes on, off and on again sends the same body twice and means it. Only a request id, a
+packet number or a time of its own shows that an equal body is a repetition; without one of them
+every arrival is a new event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+_UNSET: Final = ("", "-1", -1)
+"""What senders write where they have no packet number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Names of identifying fields, and the objects of a body in which they count.
+
+    A place is a path of keys from the body; `"*"` stands for each object of a list.
+    """
+
+    names: tuple[str, ...]
+    places: tuple[tuple[str, ...], ...]
+
+    def is_in(self, document: Mapping[str, Any]) -> bool:
+        """Whether `document` carries at least one of them with a value."""
+        return any(
+            _identifies(found.get(name))
+            for place in self.places
+            for found in _objects(document, place)
+            for name in self.names
+        )
+
+
+PLATFORM_NOTIFICATION: Final = Identity(
+    names=("requestId", "request_id", "event_time_ms", "event_time", "eventTime", "timestamp"),
+    places=((), ("header",), ("service",), ("services", "*")),
+)
+"""The platform's other notifications: `requestId` at the top or in `header` (answers of devices,
+events), `eventTime` of a service or of one of several (data reports)."""
+
+
+def _objects(document: Any, place: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:
+    if not place:
+        if isinstance(document, Mapping):
+            yield document
+        return
+    first, rest = place[0], place[1:]
+    if first == "*":
+        for item in document if isinstance(document, list) else ():
+            yield from _objects(item, rest)
+    elif isinstance(document, Mapping):
+        yield from _objects(document.get(first), rest)
+
+
+def _identifies(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip() not in _UNSET
+    return isinstance(value, int | float) and type(value) is not bool and value not in _UNSET
