@@ -16,6 +16,7 @@ from aiohttp import web
 
 from bridge import logs, metrics
 from bridge.answer import PreparedAnswer, plain
+from bridge.body_budget import FREE_BYTES, TOTAL_BYTES, BodyBudget, Reservation
 from bridge.clock import Clock, epoch_ms
 from bridge.errors import UnableError
 from bridge.notification import NotANotificationError, Notification, NotJsonError
@@ -61,6 +62,7 @@ class CallbackHandler:
         self._on_invalid = on_invalid
         self._quarantine_max_body_bytes = quarantine_max_body_bytes
         self._clock = clock
+        self._budget = BodyBudget(clock, total_bytes=max(TOTAL_BYTES, 2 * max_body_bytes))
         self._answers = {text: PreparedAnswer(text) for text in ("ok", "quarantined")}
         self._ok_counters = {o: metrics.callbacks.labels(o.value, "200") for o in Outcome}
         self._duration = metrics.callback_duration.labels()
@@ -130,12 +132,46 @@ class CallbackHandler:
         _refuse_compressed(request)
         # Few steps from here to `submit`: this is the way of nearly every request.
         content = request.content
-        if content.is_eof():  # it came with the head: nothing to wait for
-            body = content.read_nowait()
-            if len(body) > self._max_body_bytes:
-                raise self._too_large()
-        else:
-            body = await self._body(request)
+        if not content.is_eof():
+            return await self._handle_late_body(request, accept)
+        body = content.read_nowait()  # it came with the head: nothing to wait for
+        if len(body) > self._max_body_bytes:
+            raise self._too_large()
+        return await self._keep(request, accept, body, arrived_s)
+
+    async def _handle_late_body(self, request: web.BaseRequest, accept: Accept) -> Outcome:
+        """A body that is still coming: it must not fill the memory, nor be taken for a slow Redis.
+
+        Its deadline counts from when it is complete.
+        """
+        if (request.content_length or 0) > self._max_body_bytes:
+            raise self._too_large()
+        reservation: Reservation | None = None
+        try:
+            # One limit for the whole body: a trickle of bytes does not prolong it.
+            async with asyncio.timeout(self._body_timeout_s) as limit:
+                size = request.content_length or self._max_body_bytes
+                if size > FREE_BYTES:
+                    reservation = await self._budget.reserve(size, limit)
+                body = await self._body(request)
+                if reservation is not None:
+                    reservation.complete()
+            return await self._keep(request, accept, body, self._clock())
+        except TimeoutError:
+            raise Problem(
+                HTTPStatus.REQUEST_TIMEOUT,
+                "rejected",
+                "the body did not arrive in time",
+                close=True,
+            ) from None
+        finally:
+            if reservation is not None:
+                reservation.release()
+
+    async def _keep(
+        self, request: web.BaseRequest, accept: Accept, body: bytes, arrived_s: float
+    ) -> Outcome:
+        """Has a complete body published, or put into quarantine."""
         self._last_ms = received_at_ms = epoch_ms()
         try:
             notification = accept(body)
@@ -185,27 +221,15 @@ class CallbackHandler:
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         """Waits for a body that is still coming, at most `max_body_bytes` of it."""
-        if (request.content_length or 0) > self._max_body_bytes:
-            raise self._too_large()
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
             request.transport.write(_CONTINUE)
         chunks: list[bytes] = []
         size = 0
-        try:
-            # One limit for the whole body: a trickle of bytes does not prolong it.
-            async with asyncio.timeout(self._body_timeout_s):
-                while chunk := await request.content.readany():
-                    chunks.append(chunk)
-                    size += len(chunk)
-                    if size > self._max_body_bytes:
-                        raise self._too_large()
-        except TimeoutError:
-            raise Problem(
-                HTTPStatus.REQUEST_TIMEOUT,
-                "rejected",
-                "the body did not arrive in time",
-                close=True,
-            ) from None
+        while chunk := await request.content.readany():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > self._max_body_bytes:
+                raise self._too_large()
         return b"".join(chunks)
 
     def _too_large(self) -> Problem:

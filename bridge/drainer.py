@@ -1,6 +1,7 @@
 """Draining: what the spool holds is brought to Redis in order, then the direct path is opened.
 
-Owns probing, back-off, the size of batches, and the rows that cannot be published. The one task in
+Owns probing, back-off, the size of batches, and what becomes of rows that are refused, as far as
+`bridge.refusals` does not judge it. The one task in
 which records leave for Redis: while it drains nobody else publishes, and while the direct path is
 open it does not drain, so the order within this process cannot be lost between the two.
 """
@@ -10,17 +11,18 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from bridge import logs
+from bridge import logs, metrics
 from bridge.backoff import Backoff
 from bridge.clock import Clock
 from bridge.errors import MetaMismatchError, RedisUnavailableError
 from bridge.intake import Intake
 from bridge.link import Refused
 from bridge.publisher import Publisher, Record
+from bridge.refusals import QUARANTINE, Lane, Refusals, is_of_content
 from bridge.spool import Spool
-from bridge.spool_files import Chunk
+from bridge.spool_files import Chunk, Source
 from bridge.spool_row import Row, UnreadableRowError, to_record
 
 PROBE_TIMEOUT_S: Final = 2.0
@@ -32,7 +34,13 @@ BATCH_ROWS: Final = 256
 _MISMATCH_RETRY_S: Final = 5.0
 _CALM_S: Final = 10.0  # a direct path that held this long had no part in what closed it
 _IDLE_S: Final = 0.02
-_MAX_STRIKES: Final = 8
+
+
+class Pair(NamedTuple):
+    """A row of the spool and the record in it."""
+
+    row: Row
+    record: Record
 
 
 class Drainer:
@@ -54,7 +62,7 @@ class Drainer:
         self._clock = clock
         self._batch_rows = BATCH_ROWS
         self._last_trip_s = 0.0
-        self._strikes = 0
+        self._refusals = Refusals(clock)
         self._told: set[str] = set()
         self._is_at_rest = asyncio.Event()
         # Not reset by an answered probe: in a cluster the streams may be elsewhere, and away.
@@ -79,6 +87,11 @@ class Drainer:
         else:
             self._unpressed.clear()
             self._intake.close(why)
+
+    @property
+    def refusal(self) -> str | None:
+        """What Redis answers to everything that is published, if it takes nothing at all."""
+        return self._refusals.why if self._refusals.is_everything else None
 
     async def finish(self) -> None:
         """Returns when the spool is empty, or when Redis does not take what is in it."""
@@ -112,9 +125,10 @@ class Drainer:
                 self.mismatch = str(error)
                 self._rest()
                 await asyncio.sleep(_MISMATCH_RETRY_S)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 if self._is_first("spool_unreadable"):
                     self._log.error("spool_unreadable", error=str(error))
+            self._spool.rewind()  # what was read and not confirmed
             self._rest()
             await asyncio.sleep(self._failing.next_s())
 
@@ -139,14 +153,19 @@ class Drainer:
 
     async def _drain_while_redis_answers(self) -> None:
         while self.pressure is None:
+            await self._try_held_again()
             if self._may_hand_back():
                 self._intake.hold()
+            appended = self._spool.appended
             chunk = await self._spool.read(max_rows=CHUNK_ROWS, max_bytes=CHUNK_BYTES)
             if chunk is not None:
                 await self._publish(chunk)
-            elif self._spool.outstanding:
+            elif self._spool.unsettled:
                 await self._spool.settled()
-            elif self._may_hand_back():
+            elif self._refusals:
+                self._rest()  # all that is left has to wait
+                await asyncio.sleep(_IDLE_S)
+            elif self._may_hand_back() and self._spool.appended == appended:
                 return
             else:  # empty, but Redis is slow or has only just failed: look again in a moment
                 await asyncio.sleep(_IDLE_S)
@@ -156,7 +175,8 @@ class Drainer:
     def _may_hand_back(self) -> bool:
         """Whether the rest can be published within the deadline of a record that waits for it."""
         return (
-            self._spool.outstanding <= BATCH_ROWS
+            not self._refusals
+            and self._spool.outstanding <= BATCH_ROWS
             and self._last_trip_s < self._fast_s
             and self._clock() >= self._reopen_at_s
         )
@@ -170,10 +190,10 @@ class Drainer:
         try:
             while rows:
                 batch, rows = rows[: self._batch_rows], rows[self._batch_rows :]
-                readable = await self._readable(batch)
+                readable = await self._readable(chunk.source, batch)
                 if flight is not None:
                     await flight
-                flight = asyncio.create_task(self._publish_batch(chunk, batch, readable))
+                flight = asyncio.create_task(self._publish_batch(chunk.source, readable))
                 await asyncio.sleep(0)  # it is sent
             if flight is not None:
                 await flight
@@ -182,52 +202,89 @@ class Drainer:
                 flight.cancel()
                 await asyncio.gather(flight, return_exceptions=True)
 
-    async def _readable(self, batch: Sequence[Row]) -> list[tuple[Row, Record]]:
+    async def _readable(self, source: Source, batch: Sequence[Row]) -> list[Pair]:
         """The rows with their records; what is no record is set aside."""
-        readable: list[tuple[Row, Record]] = []
+        readable: list[Pair] = []
         for row in batch:
             try:
-                readable.append((row, to_record(row)))
+                readable.append(Pair(row, to_record(row)))
             except UnreadableRowError as error:
-                await self._spool.set_aside(row, str(error))
+                await self._spool.set_aside(source, row, str(error))
         return readable
 
-    async def _publish_batch(
-        self, chunk: Chunk, batch: Sequence[Row], readable: Sequence[tuple[Row, Record]]
-    ) -> None:
-        await self._publish_or_halve(readable)
+    async def _publish_batch(self, source: Source, readable: Sequence[Pair]) -> None:
+        """Publishes what need not wait; what is refused is looked at one by one."""
+        going = [it for it in readable if not self._refusals.covers(self._lane(it))]
+        refused = await self._publish_pairs(source, going)
+        while refused:
+            # One of each partition alone: what Redis says then, it says of nothing else.
+            first: dict[int, Pair] = {}
+            for pair, _ in refused:
+                first.setdefault(self._lane(pair).partition, pair)
+            for pair, why in await self._publish_pairs(source, list(first.values())):
+                await self._refused_alone(source, pair, why)
+            tried = {pair.row.id for pair in first.values()}
+            rest = [
+                pair
+                for pair, _ in refused
+                if pair.row.id not in tried and not self._refusals.covers(self._lane(pair))
+            ]
+            refused = await self._publish_pairs(source, rest)
         self._failing.reset()
-        self._spool.confirm(chunk.source, batch[-1].id, len(batch))
         self._batch_rows = min(BATCH_ROWS, self._batch_rows * 2)
 
-    async def _publish_or_halve(self, records: Sequence[tuple[Row, Record]]) -> None:
-        """Publishes all but the rows that Redis refuses even alone, which are set aside."""
-        if not records:
-            return
+    async def _publish_pairs(self, source: Source, pairs: Sequence[Pair]) -> list[tuple[Pair, str]]:
+        """Publishes in one go and confirms; returns what was refused, with Redis' words."""
+        if not pairs:
+            return []
         began_s = self._clock()
         results = await self._publisher.publish(
-            [record for _, record in records], timeout_s=PUBLISH_TIMEOUT_S
+            [pair.record for pair in pairs], timeout_s=PUBLISH_TIMEOUT_S
         )
         self._last_trip_s = self._clock() - began_s
-        refused = [
-            (pair, result.text)
-            for pair, result in zip(records, results, strict=True)
-            if isinstance(result, Refused)
-        ]
-        if len(refused) < len(records):
-            self._strikes = 0
-        if len(records) == 1 and refused:
-            await self._strike(*refused[0])
-            return
-        middle = (len(refused) + 1) // 2
-        for half in (refused[:middle], refused[middle:]):
-            await self._publish_or_halve([pair for pair, _ in half])
+        refused: list[tuple[Pair, str]] = []
+        taken: list[Row] = []
+        for pair, result in zip(pairs, results, strict=True):
+            if isinstance(result, Refused):
+                refused.append((pair, result.text))
+            else:
+                taken.append(pair.row)
+                self._refusals.taken(self._lane(pair))
+        self._spool.confirm(source, taken)
+        return refused
 
-    async def _strike(self, pair: tuple[Row, Record], why: str) -> None:
-        self._strikes += 1
-        if self._strikes > _MAX_STRIKES:
-            # It is not the rows: whatever comes is refused. They stay, and so do the others.
-            if self._is_first("publish_refused"):
-                self._log.error("publish_refused", error=why)
-            raise RedisUnavailableError(f"Redis refuses everything: {why}")
-        await self._spool.set_aside(pair[0], why)
+    async def _refused_alone(self, source: Source, pair: Pair, why: str) -> None:
+        if is_of_content(why):
+            await self._spool.set_aside(source, pair.row, why)
+            return
+        self._refusals.refused(self._lane(pair), source, pair.row.id, why)
+        metrics.publish_refused.set(len(self._refusals))
+        if self._is_first("publish_refused"):
+            partition = self._lane(pair).partition
+            where = "quarantine" if partition == QUARANTINE else partition
+            self._log.error("publish_refused", error=why, partition=where)
+
+    async def _try_held_again(self) -> None:
+        """Tries the rows that others wait for; those behind one that is taken are read again."""
+        for hold in self._refusals.due():
+            row = None
+            if self._spool.has(hold.source):
+                row = await self._spool.row(hold.source, hold.row_id)
+            if row is None:  # its file is damaged, or was made anew
+                self._refusals.release(hold)
+                self._spool.rewind()
+                continue
+            pair = Pair(row, to_record(row))
+            refused = await self._publish_pairs(hold.source, [pair])
+            if refused:
+                why = refused[0][1]
+                if not self._refusals.is_condemned(hold, why):
+                    self._refusals.postpone(hold, why)
+                    continue
+                await self._spool.set_aside(hold.source, row, why)
+            self._refusals.release(hold)
+            self._spool.rewind(hold.source, hold.row_id + 1)
+        metrics.publish_refused.set(len(self._refusals))
+
+    def _lane(self, pair: Pair) -> Lane:
+        return Lane.of(pair.record, self._publisher.partitions)

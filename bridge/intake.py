@@ -28,7 +28,10 @@ from bridge.spool import Done, Spool
 STOPPING: Final = "stopping"
 MAX_BATCH_RECORDS: Final = 512
 MAX_BATCH_BYTES: Final = 2**20
-MAX_WAITING_BYTES: Final = 32 * 2**20
+MAX_WAITING_BYTES: Final = 64 * 2**20
+_LEAST: Final = 0.1
+"""Of the time-out: what a flush gets when its oldest record has waited for long already. That was
+not Redis' fault, and must not close the direct path."""
 _BUSY_RECORDS: Final = 8
 _PACE_S: Final = 0.000012
 _MAX_PAUSE_S: Final = 0.003
@@ -84,13 +87,20 @@ class Intake:
             return done
         size = record.size_bytes
         if self._waiting_bytes + size > MAX_WAITING_BYTES:
-            done.set_exception(UnableError("too many callbacks are waiting"))
-            return done
+            return self._overflow(record, done)
         self._waiting.append(_Waiting(record, arrived_s + self._timeout_s, done))
         self._waiting_bytes += size
         self._wake.set()
         if self.path is Path.HOLDING and self._spill_timer is None:
             self._spill_timer = loop.call_at(arrived_s + self._timeout_s, self._overdue)
+        return done
+
+    def _overflow(self, record: Record, done: Done) -> Done:
+        if self.path is Path.HOLDING:
+            self.spill()
+            self._spool.append(record, done)
+        else:  # what is on its way to Redis comes before it, and is back within the time-out
+            done.set_exception(UnableError("too many callbacks are waiting"))
         return done
 
     # --- for the drainer
@@ -152,10 +162,7 @@ class Intake:
         return batch
 
     async def _flush(self, batch: list[_Waiting]) -> None:
-        left_s = batch[0].deadline_s - self._clock()
-        if left_s <= 0:
-            self._divert(batch, "Redis is slower than PUBLISH_TIMEOUT_S")
-            return
+        left_s = max(batch[0].deadline_s - self._clock(), _LEAST * self._timeout_s)
         try:
             results = await self._publisher.publish(
                 [waiting.record for waiting in batch], timeout_s=left_s

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
+from bridge.aside import AsideRetrier
 from bridge.clock import Clock
 from bridge.drainer import Drainer
 from bridge.intake import Intake, Path
@@ -31,6 +32,7 @@ class Keeping:
         self._drainer = Drainer(
             self._intake, spool, publisher, publish_timeout_s=publish_timeout_s, clock=clock
         )
+        self._aside = AsideRetrier(spool, publisher, spool.folder)
         self._draining: asyncio.Task[None] | None = None
         self.submit = self._intake.submit
         self.press = self._drainer.press
@@ -45,7 +47,12 @@ class Keeping:
             "spool": self._spool.run(),
             "drainer": self._drain(),
             "adoption": self._adopt_forever(),
+            "aside": self._aside.run(),
         }
+
+    async def retry_aside(self) -> int:
+        """Tries once what was set aside; returns how many records are in Redis now."""
+        return await self._aside.retry()
 
     async def finish(self, *, timeout_s: float) -> None:
         """Drains for as long as Redis takes what is brought; has the rest written to the disk."""
@@ -88,13 +95,20 @@ class Keeping:
     def not_ready(self) -> list[str]:
         """Why the promise of a 200 could not be made now; empty if it could."""
         reasons = [] if self._drainer.mismatch is None else [self._drainer.mismatch]
+        if self._drainer.refusal is not None:
+            reasons.append(f"Redis refuses everything: {self._drainer.refusal}")
         if self._intake.path is not Path.DIRECT and self._spool.trouble is not None:
             reasons.append(f"Redis cannot take callbacks, and {self._spool.trouble}")
         return reasons
 
     def status(self) -> dict[str, Any]:
         """For /status."""
-        return {"path": self.path, "pressure": self.pressure, "spool": self._spool.status()}
+        return {
+            "path": self.path,
+            "pressure": self.pressure,
+            "refusal": self._drainer.refusal,
+            "spool": self._spool.status(),
+        }
 
     # --- what runs
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final, cast
@@ -59,17 +59,23 @@ class Script:
         # SHA-1 is how EVALSHA names a script; nothing secret hangs on it.
         return cls(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
-    def call(self, keys: Sequence[str], args: Sequence[Argument]) -> Call:
+    def call(
+        self, keys: Sequence[str], args: Sequence[Argument], *, tolerated: Collection[str] = ()
+    ) -> Call:
         """The call of this script with all the keys it touches."""
-        return Call(("EVALSHA", self.sha, len(keys), *keys, *args), self)
+        return Call(("EVALSHA", self.sha, len(keys), *keys, *args), self, tolerated)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One command; `script` where it is an EVALSHA that may have to be loaded first."""
+    """One command; `script` where it is an EVALSHA that may have to be loaded first.
+
+    An answer about the server's state, with a code that is `tolerated`, is this call's alone.
+    """
 
     args: tuple[Argument, ...] = field(repr=False)
     script: Script | None = None
+    tolerated: Collection[str] = ()
 
     @property
     def key(self) -> bytes | None:
@@ -96,9 +102,9 @@ class Refused:
         return self.text.partition(" ")[0]
 
 
-def command(*args: Argument) -> Call:
+def command(*args: Argument, tolerated: Collection[str] = ()) -> Call:
     """A plain command."""
-    return Call(args)
+    return Call(args, None, tolerated)
 
 
 class Health:
@@ -216,7 +222,7 @@ class Link:
         await connection.send_packed_command(packed, check_health=False)
         replies: list[Any] = []
         state: str | None = None
-        for _ in calls:
+        for call in calls:
             try:
                 replies.append(await connection.read_response(disable_decoding=True))
             except redis.exceptions.ConnectionError:
@@ -224,7 +230,8 @@ class Link:
             except redis.exceptions.ResponseError as error:
                 # The driver strips the code of the errors it has a class for; give it back.
                 text = _told(error)
-                if text.partition(" ")[0] in _STATE_CODES:
+                code = text.partition(" ")[0]
+                if code in _STATE_CODES and code not in call.tolerated:
                     state = text
                 replies.append(Refused(text))
         if state is not None:

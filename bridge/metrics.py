@@ -85,6 +85,11 @@ spool_able.set(1)
 spool_aside = _gauge("spool_set_aside", "Rows set aside because they cannot be published.")
 spool_damaged = _counter("spool_damaged_files", "Spool files put away as damaged.")
 spool_adopted = _counter("spool_adopted_files", "Spool files taken over from dead processes.")
+publish_refused = _gauge(
+    "publish_refused_lanes",
+    "Devices, and partitions as a whole, whose records wait in the spool since Redis refuses them.",
+)
+spool_removed = _counter("spool_removed_files", "Spool files that were removed below us.")
 spool_commit_duration = _histogram(
     "spool_commit_duration_seconds", "Time a commit to the spool took, disk sync included.", _FAST
 )

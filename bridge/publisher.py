@@ -17,6 +17,7 @@ from bridge.quarantine import QuarantinedBody, append_calls
 
 _LEDGER_DIGEST_BYTES: Final = 8  # publish.lua says why
 _LEDGERS: Final = 2
+_TOLERATED: Final = frozenset(("NOPERM",))  # one key, say the quarantine's, may be forbidden
 _TURN_CAUSES: Final = {ord("a"): "age", ord("f"): "full"}
 
 
@@ -87,7 +88,7 @@ class Publisher:
     ) -> None:
         self._link = link
         self._keys = keys
-        self._partitions = partitions
+        self.partitions = partitions
         self._limits = (round(dedupe_window_s * 1000), ledger_max_records)
         self._quarantine_max_entries = quarantine_max_entries
         self._script = Script.load("bridge", "publish")
@@ -101,7 +102,7 @@ class Publisher:
         Once after every error of `publish` and before the first: a server restarted empty must be
         claimed again. Raises `RedisUnavailableError` and `MetaMismatchError`.
         """
-        await meta.guard(self._link, self._keys, self._partitions, timeout_s=timeout_s)
+        await meta.guard(self._link, self._keys, self.partitions, timeout_s=timeout_s)
 
     async def publish(
         self, records: Sequence[Record], *, timeout_s: float
@@ -112,11 +113,14 @@ class Publisher:
         partition in this batch may have been written. Raises `RedisUnavailableError`: then each
         may or may not be written, or may still be; publishing it again is recognised.
         """
-        calls, places, bodies = self._calls(records)
         try:
+            calls, places, bodies = self._calls(records)
             replies = await self._link.run(calls, timeout_s=timeout_s)
         except (TypeError, ValueError) as error:  # a record that cannot be written as bytes
-            return [Refused(f"UNWRITABLE {type(error).__name__}")] * len(records)
+            if len(records) == 1:
+                return [Refused(f"UNWRITABLE {type(error).__name__}")]
+            # Nothing was sent; which one it is shows alone.
+            return [(await self.publish([each], timeout_s=timeout_s))[0] for each in records]
         metrics.batch_size.observe(len(records))
         results: list[Outcome | Refused] = [Outcome.QUARANTINED] * len(records)
         for reply, where in zip(replies, places, strict=False):
@@ -136,16 +140,23 @@ class Publisher:
                 bodies.append(place)
                 quarantined.append(record)
                 continue
-            partition = contract.partition_of(record.notification.device, self._partitions)
+            partition = contract.partition_of(record.notification.device, self.partitions)
             if partition in args:
                 args[partition].extend(record.arguments())
                 places[partition].append(place)
             else:
                 args[partition] = [*self._limits, *record.arguments()]
                 places[partition] = [place]
-        calls = [self._script.call(self._partition_keys[p], args[p]) for p in args]
+        calls = [
+            self._script.call(self._partition_keys[p], args[p], tolerated=_TOLERATED) for p in args
+        ]
         if quarantined:
-            calls += append_calls(self._keys.quarantine, quarantined, self._quarantine_max_entries)
+            calls += append_calls(
+                self._keys.quarantine,
+                quarantined,
+                self._quarantine_max_entries,
+                tolerated=_TOLERATED,
+            )
         return calls, list(places.values()), bodies
 
 

@@ -6,7 +6,7 @@ Owns their form in the stream `<ns>:quarantine`; must not decide what is a notif
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -67,11 +67,11 @@ class QuarantinedBody:
         """Field names and values, ready for XADD."""
         return [
             b"received_at", b"%d" % self.received_at_ms,
-            b"path", self.path.encode(),
+            b"path", self.path.encode(errors="replace"),
             b"reason", self.reason.encode(),
             b"details", self.details.encode(errors="replace"),
             b"length", b"%d" % self.length_bytes,
-            b"sha256", self.sha256.encode(),
+            b"sha256", self.sha256.encode(errors="replace"),
             b"body", self.body,
         ]  # fmt: skip
 
@@ -90,8 +90,14 @@ class QuarantinedBody:
         )
 
 
-def append_calls(key: str, bodies: Sequence[QuarantinedBody], max_entries: int) -> list[Call]:
+def append_calls(
+    key: str,
+    bodies: Sequence[QuarantinedBody],
+    max_entries: int,
+    *,
+    tolerated: Collection[str] = (),
+) -> list[Call]:
     """One XADD for each body, then the XTRIM whose reply is how many of the oldest had to go."""
-    calls = [command("XADD", key, "*", *body.encode()) for body in bodies]
-    calls.append(command("XTRIM", key, "MAXLEN", max_entries))
+    calls = [command("XADD", key, "*", *body.encode(), tolerated=tolerated) for body in bodies]
+    calls.append(command("XTRIM", key, "MAXLEN", max_entries, tolerated=tolerated))
     return calls

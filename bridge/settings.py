@@ -28,6 +28,7 @@ NOTIFY_PATH: Final = "/v1.0.0/messageReceiver"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_MAX_BODY_BYTES: Final = 2**20  # as long as a message of a device may be
 _REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 # What Kubernetes injects for a Service named "nb-bridge": NB_BRIDGE_PORT=tcp://10.0.0.1:8080 and
 # a family of NB_BRIDGE_PORT_8080_TCP… and NB_BRIDGE_SERVICE_… variables.
@@ -225,10 +226,11 @@ class Settings:
         default_text="all",
     )
     max_body_bytes: int = _setting(
-        65536,
+        _MAX_BODY_BYTES,
         "longest callback body",
         **_number("int", low=256, high=16 * 2**20),
         halves="ingress",
+        default_text="1048576, or half of SPOOL_MAX_BYTES if that is less",
     )
     body_timeout_s: float = _setting(
         10.0,
@@ -478,6 +480,9 @@ def load() -> Settings:
     except EnvValidationError as error:
         problems += _told(error.error_messages)
     if not problems:
+        if "max_body_bytes" not in values and "spool_max_bytes" in values:
+            half = values["spool_max_bytes"] // 2
+            values["max_body_bytes"] = min(_MAX_BODY_BYTES, half)
         settings = Settings(**values)
         problems += _contradictions(settings)
     if problems:
@@ -503,6 +508,11 @@ def _contradictions(settings: Settings) -> list[str]:
     if twice := set(settings.callback_paths) & set(settings.notify_paths):
         problems.append(
             f"{PREFIX}CALLBACK_PATHS and {PREFIX}NOTIFY_PATHS both have {', '.join(sorted(twice))}"
+        )
+    if 2 * settings.max_body_bytes > settings.spool_max_bytes:
+        problems.append(
+            f"{PREFIX}SPOOL_MAX_BYTES must be at least twice {PREFIX}MAX_BODY_BYTES: the longest "
+            "callbacks could not be kept while Redis is away"
         )
     if settings.backoff_max_s < settings.backoff_base_s:
         problems.append(f"{PREFIX}BACKOFF_MAX_S is less than {PREFIX}BACKOFF_BASE_S")

@@ -19,11 +19,11 @@ from bridge.errors import UnableError, UsageError
 from bridge.one_thread import OneThread
 from bridge.publisher import Outcome, Record
 from bridge.spool_file import is_full
-from bridge.spool_files import Chunk, Source, SpoolFiles
+from bridge.spool_files import Aside, Chunk, Source, SpoolFiles
 from bridge.spool_row import Row
 
 SYNC_LIMIT_S: Final = 5.0  # a disk slower than this is broken
-MAX_QUEUED_BYTES: Final = 32 * 2**20
+MAX_QUEUED_BYTES: Final = 64 * 2**20
 _MAX_ROWS_A_COMMIT: Final = 2000
 _RETRY_S: Final = 1.0
 
@@ -34,7 +34,7 @@ class Spool:
     """The disk queue of one ingress process."""
 
     def __init__(self, folder: Path, *, max_bytes: int, sync_limit_s: float = SYNC_LIMIT_S) -> None:
-        self._folder = folder
+        self.folder = folder
         self._max_bytes = max_bytes
         self._sync_limit_s = sync_limit_s
         self._files = SpoolFiles(folder, max_bytes=max_bytes)
@@ -42,6 +42,8 @@ class Spool:
         self._queued: list[tuple[Record, Done]] = []
         self._queued_bytes = 0
         self._in_flight = 0
+        self.appended = 0
+        """Records that were ever given to `append`."""
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
@@ -64,7 +66,7 @@ class Spool:
             await self._thread.call(self._files.open_own)
         except (PermissionError, NotADirectoryError, FileExistsError) as error:
             raise UsageError(
-                f"the spool folder {self._folder} cannot be used ({error.strerror}): "
+                f"the spool folder {self.folder} cannot be used ({error.strerror}): "
                 "set NB_BRIDGE_SPOOL_DIR to a folder on a local disk that this user may write to"
             ) from error
         except (OSError, sqlite3.Error) as error:
@@ -89,6 +91,7 @@ class Spool:
             _fail(done, "too many callbacks are waiting for the disk")
         else:
             self._queued.append((record, done))
+            self.appended += 1
             self._queued_bytes += record.size_bytes
             self._settled.clear()
             self._wake.set()
@@ -97,39 +100,73 @@ class Spool:
     def outstanding(self) -> int:
         """Records that are not published: on the disk, or on their way to it."""
         on_disk = sum(source.outstanding for source in self._files.sources())
-        return on_disk + len(self._queued) + self._in_flight
+        return on_disk + self.unsettled
+
+    @property
+    def unsettled(self) -> int:
+        """Records on their way to the disk."""
+        return len(self._queued) + self._in_flight
 
     # --- for the drainer
 
     async def read(self, *, max_rows: int, max_bytes: int) -> Chunk | None:
-        """The oldest rows that are not confirmed, without those still on their way to the disk.
+        """The oldest rows that were not read, without those still on their way to the disk.
 
-        `None` if there are none; `sqlite3.Error` where the disk fails.
+        `None` if there are none; `sqlite3.Error` where the disk fails. What is read is not read
+        again before `rewind`.
         """
         chunk = await self._thread.call(
             lambda: self._files.read(max_rows=max_rows, max_bytes=max_bytes)
         )
-        if chunk is not None and not chunk.rows:  # fewer on the disk than we counted
-            chunk.source.outstanding = 0
-            self._wake.set()
-            return None
+        if chunk is not None:
+            chunk.source.read_id = chunk.rows[-1].id
         return chunk
 
-    def confirm(self, source: Source, row_id: int, count: int) -> None:
-        """Redis has the next `count` rows of `source`, the last of them `row_id`.
+    async def row(self, source: Source, row_id: int) -> Row | None:
+        """One row that was read and not confirmed; `None` where it is not there any more."""
+        return await self._thread.call(self._files.row, source, row_id)
+
+    def rewind(self, source: Source | None = None, row_id: int = 1) -> None:
+        """Has what is not confirmed read again: all of it, or from a row of `source` on."""
+        sources = self._files.sources()
+        at = sources.index(source) if source in sources else -1
+        for place, each in enumerate(sources):
+            if place > at:
+                each.rewind()
+            elif place == at:
+                each.rewind(row_id)
+
+    def has(self, source: Source) -> bool:
+        """Whether the file of `source` is still in use."""
+        return source in self._files.sources()
+
+    def confirm(self, source: Source, rows: Sequence[Row]) -> None:
+        """Redis has these rows of `source`.
 
         They leave the disk with the next commit. If that never comes they are published again,
         and recognised.
         """
-        source.confirmed_id = row_id
-        source.outstanding = max(0, source.outstanding - count)
-        metrics.spool_drained.inc(count)
+        source.confirm(rows)
+        metrics.spool_drained.inc(len(rows))
         self._wake.set()
 
-    async def set_aside(self, row: Row, reason: str) -> None:
-        """Keeps a row that cannot be published out of the way; confirm it afterwards."""
-        await self._thread.call(self._files.set_aside, row, reason)
+    async def set_aside(self, source: Source, row: Row, reason: str) -> None:
+        """Takes a row that cannot be published out of the way, in one transaction.
+
+        `OSError` or `sqlite3.Error` where the disk fails: then it is where it was.
+        """
+        await self._thread.call(self._files.set_aside, source, row, reason)
         self._log.error("row_set_aside", reason=reason, received_at_ms=row.received_at_ms)
+        self._show()
+
+    async def rows_aside(self, *, after: tuple[Source, int] | None, max_rows: int) -> Aside | None:
+        """The next rows that were set aside, oldest first; `None` behind the last."""
+        return await self._thread.call(lambda: self._files.rows_aside(after, max_rows=max_rows))
+
+    async def remove_aside(self, source: Source, row: Row) -> None:
+        """Removes one of them: Redis has it now."""
+        await self._thread.call(source.file.remove_aside, row.id)
+        self._show()
 
     async def settled(self) -> None:
         """Returns when no record is on its way to the disk any more."""
@@ -162,7 +199,7 @@ class Spool:
             "set_aside": sum(source.file.aside for source in sources),
             "adopted_files": len(self._files.adopted),
             "trouble": self.trouble,
-            "folder": str(self._folder),
+            "folder": str(self.folder),
         }
 
     # --- the group commit
@@ -191,18 +228,11 @@ class Spool:
         if not writing.done():
             await self._stuck(batch, writing)
         metrics.spool_commit_duration.observe(time.perf_counter() - began_s)
-        try:
-            accepted = writing.result()
-        except (OSError, sqlite3.Error) as error:
-            self._in_trouble(_told(error))
-            accepted = 0
+        accepted, error = writing.result()
+        if accepted == len(batch):
+            self._recovered()
         else:
-            assert self._files.own is not None
-            self._files.own.outstanding += accepted
-            if accepted == len(batch):
-                self._recovered()
-            else:
-                self._in_trouble("the spool is full")
+            self._in_trouble("the spool is full" if error is None else _told(error))
         for _, done in batch[:accepted]:
             if not done.done():
                 done.set_result(Outcome.SPOOLED)
@@ -210,7 +240,9 @@ class Spool:
             _fail(done, self.trouble or "the spool failed")
 
     async def _stuck(
-        self, batch: Sequence[tuple[Record, Done]], writing: asyncio.Future[int]
+        self,
+        batch: Sequence[tuple[Record, Done]],
+        writing: asyncio.Future[tuple[int, Exception | None]],
     ) -> None:
         """Answers for a disk that does not, and waits for it to come back."""
         self._is_stuck = True

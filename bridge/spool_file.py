@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,11 +21,15 @@ from bridge.spool_row import Row
 
 SCHEMA_VERSION: Final = 1
 PAGE_BYTES: Final = 4096
+_OPEN_TIMEOUT_S: Final = 5.0
 _ROW_OVERHEAD_BYTES: Final = 64
 _MAX_WAL_PAGES: Final = 1000  # SQLite's own default
 _WORTH_SHRINKING_PAGES: Final = 64
 _DAMAGED: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 _FULL: Final = sqlite3.SQLITE_FULL
+
+Span = tuple[int, int]
+"""The first and the last of consecutive ids."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS rows (
@@ -61,16 +65,16 @@ class SpoolFile:
     def __init__(self, path: Path, *, max_bytes: int) -> None:
         """Opens or creates `path`; `sqlite3.Error`, or `NewerSpoolError`."""
         self.path = path
-        self._max_bytes = max_bytes
-        wal_pages = max(8, min(_MAX_WAL_PAGES, max_bytes // 8 // PAGE_BYTES))
-        # The log holds up to `wal_pages` before it is written back, and then one commit more.
-        self._max_commit_bytes = wal_pages * PAGE_BYTES
-        self._max_pages = max(16, max_bytes // PAGE_BYTES - 2 * wal_pages)
+        self._wal_pages = max(8, min(_MAX_WAL_PAGES, max_bytes // 8 // PAGE_BYTES))
+        self.limit(max_bytes)
         with contextlib.suppress(OSError):  # SQLite tells it in its own words
             path.touch(mode=0o600)  # payloads: for nobody else; its log gets the same mode
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=5, check_same_thread=False)
+        self._db = sqlite3.connect(
+            path, isolation_level=None, timeout=_OPEN_TIMEOUT_S, check_same_thread=False
+        )
         try:
-            self._prepare(wal_pages)
+            self._inode = path.stat().st_ino
+            self._prepare(max_bytes)
             self.entries: int = self._one("SELECT count(*) FROM rows")
             self.aside: int = self._one("SELECT count(*) FROM aside")
             self._next_id: int = self._one("SELECT coalesce(max(id), 0) + 1 FROM rows")
@@ -78,7 +82,14 @@ class SpoolFile:
             self._db.close()
             raise
 
-    def _prepare(self, wal_pages: int) -> None:
+    def limit(self, max_bytes: int) -> None:
+        """Sets the bound anew: it is shared with other files, which come and go."""
+        self._max_bytes = max_bytes
+        # The log holds up to `_wal_pages` before it is written back, and then one commit more.
+        self._max_pages = max(16, max_bytes // PAGE_BYTES - 2 * self._wal_pages)
+
+    def _prepare(self, max_bytes: int) -> None:
+        wal_pages = self._wal_pages
         if self._one("PRAGMA user_version") > SCHEMA_VERSION:
             raise NewerSpoolError(f"{self.path.name} was written by a newer version")
         for pragma in (
@@ -88,13 +99,23 @@ class SpoolFile:
             f"wal_autocheckpoint={wal_pages}",
             f"journal_size_limit={wal_pages * PAGE_BYTES}",
             # The last line of defence; `write` looks before.
-            f"max_page_count={self._max_pages + 16}",
+            f"max_page_count={max_bytes // PAGE_BYTES + 16}",
         ):
             self._db.execute(f"PRAGMA {pragma}")
         with self._transaction():
             for statement in _SCHEMA.split(";"):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        # Nobody else writes; and for one who only reads, callbacks must not wait.
+        self._db.execute("PRAGMA busy_timeout=0")
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file still has its name: a cleaner of folders may have removed it."""
+        try:
+            return self.path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            return False
 
     @property
     def is_empty(self) -> bool:
@@ -120,18 +141,27 @@ class SpoolFile:
         self._next_id += count
         return first
 
-    def write(self, rows: Sequence[Row], *, confirmed_id: int = 0) -> int:
-        """Removes rows up to `confirmed_id`, then appends the first ones of `rows`, durably.
+    def write(self, rows: Sequence[Row], *, removing: Iterable[Span] = ()) -> int:
+        """Removes the rows of some spans of ids, then appends the first ones of `rows`, durably.
 
         Returns how many: fewer than all where they would make too long a commit, none where the
         file is full. Never later ones without those before them.
         """
+        left_bytes = self._left_beside_log() if rows else 0
         with self._transaction():
-            removed = self._db.execute("DELETE FROM rows WHERE id <= ?", (confirmed_id,)).rowcount
-            fitting = rows[: self._fitting(rows)]
+            removed = sum(
+                self._db.execute("DELETE FROM rows WHERE id BETWEEN ? AND ?", span).rowcount
+                for span in removing
+            )
+            fitting = rows[: self._fitting(rows, left_bytes)]
             self._db.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", fitting)
         self.entries += len(fitting) - removed
         return len(fitting)
+
+    def row(self, row_id: int) -> Row | None:
+        """One row by its id."""
+        found = self.read(after_id=row_id - 1, max_rows=1, max_bytes=0)
+        return found[0] if found and found[0].id == row_id else None
 
     def read(self, *, after_id: int, max_rows: int, max_bytes: int) -> list[Row]:
         """The oldest rows behind `after_id`, at least one if there is any."""
@@ -154,14 +184,26 @@ class SpoolFile:
         return found
 
     def set_aside(self, row: Row, reason: str) -> None:
-        """Keeps a row where it is in nobody's way; the caller removes it from where it was."""
+        """Moves a row to where it is in nobody's way, in one transaction."""
         with self._transaction():
-            self._db.execute(
-                "INSERT INTO aside (kind, received_at_ms, extra, body, reason)"
-                " VALUES (?, ?, ?, ?, ?)",
-                (*row[1:], reason),
-            )
+            self._insert_aside(row, reason)
+            removed = self._db.execute("DELETE FROM rows WHERE id = ?", (row.id,)).rowcount
         self.aside += 1
+        self.entries -= removed
+
+    def rows_aside(self, *, after_id: int, max_rows: int) -> list[Row]:
+        """Rows that were set aside, oldest first."""
+        query = (
+            "SELECT id, kind, received_at_ms, extra, body FROM aside"
+            " WHERE id > ? ORDER BY id LIMIT ?"
+        )
+        return [Row._make(raw) for raw in self._db.execute(query, (after_id, max_rows)).fetchall()]
+
+    def remove_aside(self, row_id: int) -> None:
+        """Removes one that was set aside."""
+        with self._transaction():
+            removed = self._db.execute("DELETE FROM aside WHERE id = ?", (row_id,)).rowcount
+        self.aside -= removed
 
     def move_aside_to(self, other: SpoolFile) -> None:
         """Moves all rows set aside to `other`; done twice if interrupted, never lost."""
@@ -169,14 +211,34 @@ class SpoolFile:
             query = "SELECT id, kind, received_at_ms, extra, body, reason FROM aside LIMIT 1"
             *raw, reason = self._db.execute(query).fetchone()
             row = Row._make(raw)
-            other.set_aside(row, reason)
-            self._db.execute("DELETE FROM aside WHERE id = ?", (row.id,))
-            self.aside -= 1
+            with other._transaction():
+                other._insert_aside(row, reason)
+            other.aside += 1
+            self.remove_aside(row.id)
+
+    def copy_to(self, other: SpoolFile) -> None:
+        """Adds all rows, those set aside too, to `other`, which has none."""
+        query = "SELECT id, kind, received_at_ms, extra, body FROM rows ORDER BY id"
+        with other._transaction():
+            other._db.executemany(
+                "INSERT INTO rows VALUES (?, ?, ?, ?, ?)", self._db.execute(query)
+            )
+        other.entries = self.entries
+        other._next_id = self._next_id
+        self.move_aside_to(other)
+
+    def _insert_aside(self, row: Row, reason: str) -> None:
+        self._db.execute(
+            "INSERT INTO aside (kind, received_at_ms, extra, body, reason) VALUES (?, ?, ?, ?, ?)",
+            (*row[1:], reason),
+        )
 
     def shrink(self) -> None:
         """Gives the room of removed rows back to the disk, once there are none left."""
         if self.entries or self._one("PRAGMA freelist_count") < _WORTH_SHRINKING_PAGES:
             return
+        if self._is_log_held():
+            return  # the next time: with a reader it would only make the log longer
         self._db.execute("VACUUM")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -184,12 +246,12 @@ class SpoolFile:
         """Closes the file; SQLite removes its log if all of it was written back."""
         self._db.close()
 
-    def _fitting(self, rows: Sequence[Row]) -> int:
+    def _fitting(self, rows: Sequence[Row], left_bytes: int) -> int:
         if not rows:
             return 0
         used = self._one("PRAGMA page_count") - self._one("PRAGMA freelist_count")
-        full_bytes = (self._max_pages - used) * PAGE_BYTES
-        room_bytes = min(full_bytes, self._max_commit_bytes)
+        full_bytes = min((self._max_pages - used) * PAGE_BYTES, left_bytes)
+        room_bytes = min(full_bytes, self._wal_pages * PAGE_BYTES)
         for place, row in enumerate(rows):
             size = len(row.body) + len(row.extra or "") + _ROW_OVERHEAD_BYTES
             if size > PAGE_BYTES // 4:  # long rows take pages of their own
@@ -198,6 +260,32 @@ class SpoolFile:
             if room_bytes < 0:
                 return 1 if place == 0 and size <= full_bytes else place
         return len(rows)
+
+    def _left_beside_log(self) -> int:
+        """Bytes of the bound that neither the database nor its log takes.
+
+        The log is written back and begun anew at its usual length, but not while somebody reads:
+        then it grows, and counts. Not to be asked within a transaction.
+        """
+        log_bytes = self._log_bytes()
+        if log_bytes <= self._wal_pages * PAGE_BYTES or not self._is_log_held():
+            return self._max_bytes
+        return self._max_bytes - self._one("PRAGMA page_count") * PAGE_BYTES - log_bytes
+
+    def _is_log_held(self) -> bool:
+        """Whether a reader keeps the log from being written back.
+
+        Source: https://www.sqlite.org/pragma.html#pragma_wal_checkpoint
+        """
+        query = "PRAGMA wal_checkpoint(PASSIVE)"
+        is_busy, frames, written_back = self._db.execute(query).fetchone()
+        return bool(is_busy) or written_back < frames
+
+    def _log_bytes(self) -> int:
+        try:
+            return os.stat(f"{self.path}-wal").st_size
+        except OSError:
+            return 0
 
     def _one(self, query: str) -> int:
         return int(self._db.execute(query).fetchone()[0])

@@ -13,42 +13,77 @@ from pathlib import Path
 
 from bridge import logs, metrics, spool_folder
 from bridge.publisher import Record
-from bridge.spool_file import NewerSpoolError, SpoolFile, is_damage
+from bridge.spool_file import NewerSpoolError, Span, SpoolFile, is_damage
 from bridge.spool_folder import FileLock
 from bridge.spool_row import Row, to_row
 
 
 class Source:
-    """One open file, and how far it has been published."""
+    """One open file, and how far it has been read and published."""
 
     def __init__(self, lock: FileLock, file: SpoolFile) -> None:
         self.lock = lock
         self.file = file
-        self.outstanding = file.entries
-        """Rows that are not confirmed; kept by the event loop's side."""
-        self.confirmed_id = 0
-        """Redis has everything up to this row; set by the event loop's side."""
-        self.removed_id = 0
+        self.read_id = 0
+        """Rows up to this one were read; those of them still in the file are held back."""
+        self._confirmed: list[Span] = []
+        self._count = 0
         self.size_bytes = 0
         self.oldest_ms: int | None = None
         self.look()
+
+    @property
+    def outstanding(self) -> int:
+        """Rows that Redis does not have; to be shown. Only reading tells that there are none."""
+        return max(0, self.file.entries - self._count)
+
+    def confirm(self, rows: Sequence[Row]) -> None:
+        """Redis has these; they leave the disk with the next commit."""
+        spans: list[Span] = []
+        for row in rows:
+            if spans and spans[-1][1] == row.id - 1:
+                spans[-1] = (spans[-1][0], row.id)
+            else:
+                spans.append((row.id, row.id))
+        self._count += len(rows)
+        self._confirmed += spans
+
+    def rewind(self, row_id: int = 1) -> None:
+        """Has the rows from `row_id` on read again, as far as they are there."""
+        self.read_id = min(self.read_id, row_id - 1)
 
     def look(self) -> None:
         """Refreshes what is told about the file."""
         self.size_bytes = self.file.size_bytes()
         self.oldest_ms = self.file.oldest_received_at_ms()
 
+    def write(self, rows: Sequence[Row]) -> int:
+        """Appends rows, as many as fit, and removes what is confirmed."""
+        spans = self._confirmed[:]
+        count = sum(last - first + 1 for first, last in spans)
+        taken = self.file.write(rows, removing=spans)
+        # Others may have been confirmed meanwhile, by the event loop's side.
+        del self._confirmed[: len(spans)]
+        self._count -= count
+        return taken
+
     def remove_confirmed(self) -> None:
         """Removes from the disk what Redis has."""
-        confirmed_id = self.confirmed_id
-        if confirmed_id > self.removed_id:
-            self.file.write((), confirmed_id=confirmed_id)
-            self.removed_id = confirmed_id
+        if self._confirmed:
+            self.write(())
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Rows of one file, oldest first."""
+
+    source: Source
+    rows: list[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Rows of one file that were set aside, oldest first."""
 
     source: Source
     rows: list[Row]
@@ -81,77 +116,115 @@ class SpoolFiles:
                 lock.release(remove=True)
                 raise
             self.own = Source(lock, file)
+            self._share_bound()
         return self.own
 
     def adopt_dead(self) -> list[Source]:
         """Opens the files whose processes have ended; returns the new ones.
 
-        They are published in the order of what they hold: of processes that followed each other a
-        device's older notifications come first. Not by the files' times, for opening one writes
-        to it.
+        They are published in the order of their names, in which their processes lived: of processes
+        that followed each other a device's older notifications come first. Not by the files' times,
+        for opening one writes to it, and not by when their rows arrived, for clocks are set back.
         """
         found = []
-        for lock in spool_folder.dead_locks(self._folder):
+        for lock in spool_folder.dead_locks(self._folder, self._leave_unopened):
             source = self._open_dead(lock)
             if source is not None:
                 found.append(source)
-        self.adopted = sorted([*self.adopted, *found], key=lambda it: it.oldest_ms or 0)
+        self.adopted = sorted([*self.adopted, *found], key=_age)
+        self._share_bound()
         return found
 
-    def append(self, records: Sequence[Record]) -> int:
+    def append(self, records: Sequence[Record]) -> tuple[int, Exception | None]:
         """Commits records to our own file, as many as fit; removes what is confirmed there.
 
-        A damaged file is put away and a new one takes the records.
+        Returns how many are on the disk, and what kept the others from it if that was an error.
+        A damaged file is put away, one that was removed below us is replaced.
         """
-        own = self.open_own()
+        accepted = 0
         try:
-            return self._append_to(own, records)
+            own = self._own_in_place()
+            while accepted < len(records):
+                taken = self._append_to(own, records[accepted:])
+                accepted += taken
+                if not taken:
+                    break
         except sqlite3.Error as error:
-            if not is_damage(error):
-                raise
-            self.put_away(own, error)
-        return self._append_to(self.open_own(), records)
+            if not is_damage(error) or self.own is None:
+                return accepted, error
+            # What was promised before it is gone with it; these are not promised yet.
+            self.put_away(self.own, error)
+            return self._append_anew(records)
+        except OSError as error:
+            return accepted, error
+        return accepted, None
 
     def read(self, *, max_rows: int, max_bytes: int) -> Chunk | None:
-        """The oldest rows that are not confirmed; `None` if none is on the disk."""
+        """The oldest rows that were not read; `None` if none is on the disk."""
         for source in self.sources():
-            if not source.outstanding:
-                continue
             try:
                 rows = source.file.read(
-                    after_id=source.confirmed_id, max_rows=max_rows, max_bytes=max_bytes
+                    after_id=source.read_id, max_rows=max_rows, max_bytes=max_bytes
                 )
             except sqlite3.Error as error:
-                if not is_damage(error):
-                    raise
-                self.put_away(source, error)
+                self._survive(source, error)
                 continue
-            return Chunk(source, rows)
+            if rows:
+                return Chunk(source, rows)
         return None
 
-    def set_aside(self, row: Row, reason: str) -> None:
-        """Keeps a row out of the way of the others, in our own file."""
-        self.open_own().file.set_aside(row, reason)
+    def row(self, source: Source, row_id: int) -> Row | None:
+        """One row that was read before and is held back."""
+        try:
+            return source.file.row(row_id)
+        except sqlite3.Error as error:
+            self._survive(source, error)
+            return None
+
+    def set_aside(self, source: Source, row: Row, reason: str) -> None:
+        """Keeps a row of `source` out of the way of the others."""
+        source.file.set_aside(row, reason)
+
+    def rows_aside(self, after: tuple[Source, int] | None, *, max_rows: int) -> Aside | None:
+        """The next rows set aside behind one of a source, or the first."""
+        sources = self.sources()
+        source, row_id = after or (None, 0)
+        if source in sources:
+            sources = sources[sources.index(source) :]
+        for each in sources:
+            after_id = row_id if each is source else 0
+            rows = each.file.rows_aside(after_id=after_id, max_rows=max_rows)
+            if rows:
+                return Aside(each, rows)
+        return None
 
     def clean(self) -> None:
         """Removes what is confirmed, then adopted files that hold nothing more."""
         for source in self.sources():
-            source.remove_confirmed()
-            if source is self.own:
-                source.file.shrink()
-            elif not source.outstanding:
-                source.file.move_aside_to(self.open_own().file)
-                self._drop(source)
-                source.file.close()
-                source.lock.release(remove=True)
-                continue
-            source.look()
+            try:
+                source.remove_confirmed()
+                if source is self.own:
+                    source.file.shrink()
+                elif not source.file.entries and not self._has_rows(source):
+                    source.file.move_aside_to(self._own_in_place().file)
+                    self._drop(source)
+                    source.file.close()
+                    source.lock.release(remove=True)
+                    self._share_bound()
+                    continue
+                source.look()
+            except sqlite3.Error as error:
+                self._survive(source, error)
+
+    def _has_rows(self, source: Source) -> bool:
+        """Counting is not enough to remove a file."""
+        return bool(source.file.read(after_id=0, max_rows=1, max_bytes=0))
 
     def close(self) -> None:
         """Closes all; removes ours if nothing is in it, leaves the others to the next process."""
         for source in self.sources():
             source.remove_confirmed()
-            is_empty = source.file.is_empty
+            is_empty = source.file.is_empty and not self._has_rows(source)
             source.file.close()
             source.lock.release(remove=is_empty)
         self.own, self.adopted = None, []
@@ -162,19 +235,63 @@ class SpoolFiles:
         source.file.close()
         self._report_damage(spool_folder.put_away(source.lock), error)
 
+    def _append_anew(self, records: Sequence[Record]) -> tuple[int, Exception | None]:
+        try:
+            return self._append_to(self.open_own(), records), None
+        except (sqlite3.Error, OSError) as error:
+            return 0, error
+
     def _append_to(self, own: Source, records: Sequence[Record]) -> int:
         first = own.file.reserve_ids(len(records))
         rows = [to_row(first + place, record) for place, record in enumerate(records)]
-        accepted = 0
-        while accepted < len(rows):
-            confirmed_id = own.confirmed_id
-            taken = own.file.write(rows[accepted:], confirmed_id=confirmed_id)
-            own.removed_id = confirmed_id
-            accepted += taken
-            if not taken:
-                break
+        taken = own.write(rows)
         own.look()
-        return accepted
+        return taken
+
+    def _own_in_place(self) -> Source:
+        """Our own file, made if there is none, and made anew where it was removed below us."""
+        own = self.open_own()
+        if own.file.is_there and own.lock.is_there:
+            return own
+        self._log.error("spool_file_removed", file=own.file.path.name, entries=own.outstanding)
+        metrics.spool_removed.inc()
+        self.own = None
+        try:
+            replaced = self.open_own()
+            # What it promised is on the disk for as long as we have it open, not a moment longer.
+            own.remove_confirmed()
+            own.file.copy_to(replaced.file)
+        except BaseException:
+            self._forget_own()
+            self.own = own
+            raise
+        own.file.close()
+        own.lock.release(remove=False)
+        replaced.look()
+        return replaced
+
+    def _forget_own(self) -> None:
+        if self.own is not None:
+            self.own.file.close()
+            self.own.lock.release(remove=True)
+
+    def _share_bound(self) -> None:
+        """The bound holds for all files of this process together."""
+        if self.own is not None:
+            taken = sum(source.size_bytes for source in self.adopted)
+            self.own.file.limit(self._max_bytes - taken)
+
+    def _survive(self, source: Source, error: sqlite3.Error) -> None:
+        """Puts a damaged file away; raises what is the disk's fault."""
+        if not is_damage(error):
+            raise error
+        self.put_away(source, error)
+
+    def _leave_unopened(self, path: Path, error: OSError) -> None:
+        if path not in self._not_ours:
+            self._not_ours.add(path)
+            why = f"{path.name}: {error.strerror}"
+            self._log.error("spool_file_left", file=path.with_suffix(".db").name, error=why)
 
     def _open_dead(self, lock: FileLock) -> Source | None:
         try:
@@ -202,3 +319,7 @@ class SpoolFiles:
         if source is self.own:
             self.own = None
         self.adopted = [it for it in self.adopted if it is not source]
+
+
+def _age(source: Source) -> tuple[int, int]:
+    return spool_folder.ordinal(source.file.path), source.oldest_ms or 0

@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 _DATABASE, _LOCK = ".db", ".lock"
+_ORDINAL: Final = re.compile(r"spool-(\d{8,})-")
 
 
 class FileLock:
@@ -28,6 +31,14 @@ class FileLock:
     def database(self) -> Path:
         """The spool file this lock guards."""
         return self.path.with_suffix(_DATABASE)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the lock file still has its name: else another process may take that."""
+        try:
+            return os.stat(self.path).st_ino == os.fstat(self._descriptor).st_ino
+        except FileNotFoundError:
+            return False
 
     @classmethod
     def take(cls, path: Path) -> FileLock | None:
@@ -49,37 +60,60 @@ class FileLock:
 
     def release(self, *, remove: bool) -> None:
         """Unlocks; with `remove` the database, its log and the lock file go as well."""
-        if remove:
-            for suffix in ("", "-wal", "-shm"):
+        try:
+            if remove:
+                for suffix in ("", "-wal", "-shm"):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(f"{self.database}{suffix}")
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(f"{self.database}{suffix}")
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)
-        os.close(self._descriptor)
+                    os.unlink(self.path)
+        finally:
+            os.close(self._descriptor)
 
 
 def new_lock(folder: Path) -> FileLock:
-    """A lock on a name nobody has used; makes the folder. `OSError` where that cannot be."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """A lock on a name nobody has used; makes the folder. `OSError` where that cannot be.
+
+    Names begin with a number that is higher than all there: clocks may be set back between two
+    processes, so only this tells in which order they lived.
+    """
+    _make(folder)
     while True:
-        lock = FileLock.take(folder / f"spool-{uuid.uuid4().hex[:12]}{_LOCK}")
+        number = max(map(ordinal, folder.glob(f"spool-*{_DATABASE}")), default=0) + 1
+        lock = FileLock.take(folder / f"spool-{number:08d}-{uuid.uuid4().hex[:12]}{_LOCK}")
         if lock is not None:
             sync(folder)
             return lock
 
 
-def dead_locks(folder: Path) -> Iterator[FileLock]:
-    """Locks of the files whose processes have ended; each is now ours."""
+def ordinal(path: Path) -> int:
+    """The number in the name of a spool file; 0 for one of version 0.1, which has none."""
+    found = _ORDINAL.match(path.name)
+    return int(found[1]) if found else 0
+
+
+def dead_locks(
+    folder: Path, left: Callable[[Path, OSError], None] = lambda *_: None
+) -> Iterator[FileLock]:
+    """Locks of the files whose processes have ended; each is now the caller's.
+
+    `left` hears of a lock file that cannot be opened: its database is left where it is.
+    """
     names = {path.with_suffix(_LOCK) for path in folder.glob(f"spool-*{_DATABASE}")}
     names |= set(folder.glob(f"spool-*{_LOCK}"))
     for path in sorted(names):
-        lock = FileLock.take(path)
-        if lock is None:
+        try:
+            lock = FileLock.take(path)
+            if lock is None:
+                continue
+            if not lock.database.exists():
+                # Its process ended before it made a file, or after it removed it.
+                lock.release(remove=True)
+                continue
+        except OSError as error:
+            left(path, error)
             continue
-        if lock.database.exists():
-            yield lock
-        else:  # its process ended before it made a file, or after it removed it
-            lock.release(remove=True)
+        yield lock
 
 
 def put_away(lock: FileLock) -> Path:
@@ -90,6 +124,14 @@ def put_away(lock: FileLock) -> Path:
             os.rename(f"{lock.database}{suffix}", f"{away}{suffix}")
     lock.release(remove=True)
     return away
+
+
+def _make(folder: Path) -> None:
+    """Makes the folder and those above it, each in a way that survives a power cut."""
+    missing = [it for it in (folder, *folder.parents) if not it.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in reversed(missing):
+        sync(made.parent)
 
 
 def sync(folder: Path) -> None:

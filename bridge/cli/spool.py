@@ -136,11 +136,27 @@ def _rows(file: BinaryIO) -> Iterator[Row]:
             encoded = line.get("body_base64")
             body = line["body"].encode() if encoded is None else base64.b64decode(encoded)
             kind = KINDS.index(line["kind"])
-            row = Row(number, kind, int(line["received_at_ms"]), line["extra"], body)
+            row = Row(number, kind, _stamp(line["received_at_ms"]), _extra(line["extra"]), body)
             to_record(row)
-        except (ValueError, KeyError, TypeError, AttributeError, UnreadableRowError) as error:
-            raise BridgeError(f"line {number} is no row of an export: {error}") from error
+        except (
+            ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
+            UnreadableRowError,
+        ) as error:  # fmt: skip
+            raise BridgeError(f"line {number} is not a row of an export: {error}") from error
         yield row
+
+
+def _stamp(value: Any) -> int:
+    stamp = int(value)
+    if not 0 <= stamp < 2**63:
+        raise ValueError("received_at_ms is not a time")
+    return stamp
+
+
+def _extra(value: Any) -> str | None:
+    if value is not None:
+        str.encode(value)  # as the file has to
+    return value  # type: ignore[no-any-return]
 
 
 def _write(settings: Settings, rows: list[Row]) -> None:
@@ -168,6 +184,38 @@ def _write(settings: Settings, rows: list[Row]) -> None:
         raise BridgeError(f"the spool cannot be written: {error}") from error
     finally:
         lock.release(remove=written < len(rows))
+
+
+# --- retry
+
+
+@command.command()
+@options.setting_option("spool_dir")
+@report.json_option
+def retry(as_json: bool) -> None:
+    """Have the running ingresses try now what they set aside; by themselves they do each hour.
+
+    Set aside is what Redis refused for good while it took others; `export --aside` shows it.
+    """
+    from bridge import aside
+
+    folder = options.load().spool_path
+    files = spool_reading.files(folder)
+    rows = sum(it.set_aside or 0 for it in files)
+    is_live = any(it.state == "live" for it in files)
+    if rows and is_live:
+        try:
+            aside.request(folder)
+        except OSError as error:
+            raise BridgeError(f"{folder} cannot be written to: {error.strerror}") from error
+    if as_json:
+        report.print_json(set_aside=rows, requested=bool(rows and is_live))
+    elif rows and not is_live:
+        raise BridgeError("no ingress runs on this spool: `nb-bridge spool drain` tries them, too")
+    elif rows:
+        click.echo(f"{rows} rows are tried again within seconds; `nb-bridge spool status` tells")
+    else:
+        click.echo("nothing is set aside")
 
 
 # --- drain

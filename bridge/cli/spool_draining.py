@@ -33,6 +33,7 @@ async def drain(connected: Namespace, settings: Settings) -> int:
         clock=asyncio.get_running_loop().time,
     )
     await keeping.open()
+    await keeping.retry_aside()
     works = [asyncio.create_task(work) for work in keeping.works().values()]
     finishing = asyncio.create_task(keeping.finish(timeout_s=NO_LIMIT_S))
     try:

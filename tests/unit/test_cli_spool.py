@@ -59,8 +59,8 @@ def test_a_file_is_live_while_its_process_has_the_lock(folder: Path) -> None:
     lock = FileLock.take(path.with_suffix(".lock"))
     assert lock is not None
     (file,) = spool_reading.files(folder)
-    assert (file.state, file.entries, file.set_aside) == ("live", 3, 1)
-    assert file.oldest_received_at_ms == 1000
+    assert (file.state, file.entries, file.set_aside) == ("live", 2, 1)
+    assert file.oldest_received_at_ms == 1001
     lock.release(remove=False)
     assert [each.state for each in spool_reading.files(folder)] == ["dead"]
     # The look took nothing away: the next process can adopt it.
@@ -105,6 +105,16 @@ def test_rows_set_aside_are_exported_with_their_reason(
     assert (line["kind"], line["reason"]) == ("command_status", "refused")
 
 
+def platform_line(
+    received_at_ms: str = "1", extra: str = "null", body: str = '"{\\"notifyType\\": \\"x\\"}"'
+) -> str:
+    """A line of an export with JSON in its places."""
+    return (
+        f'{{"kind": "platform", "received_at_ms": {received_at_ms}, "extra": {extra},'
+        f' "body": {body}}}'
+    )
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -113,6 +123,13 @@ def test_rows_set_aside_are_exported_with_their_reason(
         '{"kind": "command_status"}',
         '{"kind": "command_status", "received_at_ms": 1, "extra": null, "body": "{}"}',
         '{"kind": "purple", "received_at_ms": 1, "extra": null, "body": "{}"}',
+        platform_line(received_at_ms="1e400"),
+        platform_line(received_at_ms="-1"),
+        platform_line(received_at_ms=str(2**70)),
+        platform_line(extra='"\\ud800"'),
+        platform_line(extra="7"),
+        platform_line(body='"\\ud800"'),
+        "[" * 100_000,
     ],
 )
 def test_nothing_is_imported_if_one_line_is_wrong(

@@ -33,7 +33,7 @@ def test_there_are_the_ones_that_are_documented() -> None:
     expected = {
         "dead": {"list", "show", "replay", "drop"},
         "quarantine": {"list", "show", "replay", "drop"},
-        "spool": {"status", "export", "import", "drain"},
+        "spool": {"status", "export", "import", "retry", "drain"},
         "groups": {"list", "retire", "restore", "pause", "resume"},
         "partitions": {"change"},
         "new": {"receiver"},

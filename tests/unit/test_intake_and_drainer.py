@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bridge import drainer
+from bridge import contract, drainer
 from bridge.backoff import Backoff
 from bridge.drainer import Drainer
 from bridge.errors import MetaMismatchError, RedisUnavailableError, UnableError
@@ -24,6 +24,7 @@ from bridge.intake import Path as Way
 from bridge.link import Refused
 from bridge.notification import accept_command_status
 from bridge.publisher import Arrival, Outcome, Publisher, Record
+from bridge.refusals import Lane
 from bridge.spool import Spool
 from bridge.spool_file import SpoolFile
 from ingresses import body
@@ -37,6 +38,7 @@ class Shelf(Publisher):
     """Keeps what is published, and can be told to fail in every way Redis does."""
 
     def __init__(self) -> None:
+        self.partitions = 1
         self.kept: dict[str, None] = {}  # in the order it came
         self.batches: list[int] = []
         self.is_down = False
@@ -45,6 +47,7 @@ class Shelf(Publisher):
         self.takes_s = 0.0
         self.is_foreign = False
         self.refused: set[str] = set()
+        self.refusal = "ERR upstream failure"
         self.before: Callable[[], None] = lambda: None
 
     async def probe(self, *, timeout_s: float) -> None:
@@ -66,12 +69,21 @@ class Shelf(Publisher):
             await asyncio.sleep(0.01)
             raise RedisUnavailableError("the connection was cut")
         names = [name(record) for record in records]
-        if self.refused & set(names):  # as a script does: the whole call
-            return [Refused("WRONGTYPE")] * len(records)
-        results: list[Outcome | Refused] = []
-        for it in names:
-            results.append(Outcome.DUPLICATE if it in self.kept else Outcome.PUBLISHED)
-            self.kept[it] = None
+        results: list[Outcome | Refused] = [Outcome.PUBLISHED] * len(names)
+        for partition in range(self.partitions):
+            places = [
+                place
+                for place, record in enumerate(records)
+                if Lane.of(record, self.partitions).partition == partition
+            ]
+            if self.refused & {names[place] for place in places}:  # as a script does: all of a call
+                for place in places:
+                    results[place] = Refused(self.refusal)
+                continue
+            for place in places:
+                if names[place] in self.kept:
+                    results[place] = Outcome.DUPLICATE
+                self.kept[names[place]] = None
         self.batches.append(len(names))
         await asyncio.sleep(min(self.takes_s, timeout_s))
         if self.takes_s > timeout_s:
@@ -87,8 +99,8 @@ def name(record: Record) -> str:
     return record.notification.command
 
 
-def arrival(number: int) -> Arrival:
-    return Arrival(accept_command_status(body(command=f"c{number}")), 1_700_000_000_000)
+def arrival(number: int, device: str = "d1") -> Arrival:
+    return Arrival(accept_command_status(body(device, f"c{number}")), 1_700_000_000_000)
 
 
 class Bench:
@@ -102,6 +114,7 @@ class Bench:
         self.drainer = Drainer(
             self.intake, self.spool, self.shelf, publish_timeout_s=TIMEOUT_S, clock=self.clock
         )
+        self.devices = 1
         self.submitted = 0
         self.waiting: list[asyncio.Future[Outcome]] = []
         self.slowest_s = 0.0
@@ -110,7 +123,8 @@ class Bench:
         new = []
         for _ in range(count):
             began_s = self.clock()
-            done = self.intake.submit(arrival(self.submitted), began_s)
+            device = f"d{self.submitted % self.devices}"
+            done = self.intake.submit(arrival(self.submitted, device), began_s)
             done.add_done_callback(lambda _, began_s=began_s: self._answered(began_s))  # type: ignore[misc]
             new.append(done)
             self.submitted += 1
@@ -319,9 +333,34 @@ async def test_a_hand_back_that_takes_too_long_goes_on_spooling(
         await it.all_kept_in_order()
 
 
-async def test_a_record_that_is_refused_alone_is_set_aside(tmp_path: Path) -> None:
+def of_device(it: Bench, number: int) -> list[str]:
+    """What is on the shelf of one device, in its order."""
+    return [name for name in it.shelf.kept if int(name[1:]) % it.devices == number]
+
+
+async def test_a_record_refused_again_while_others_are_taken_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.refusals.SECOND_LOOK_S", 0.2)
+    async with bench(tmp_path) as it:
+        it.devices = 4
+        await it.is_on(Way.DIRECT)
+        it.shelf.refused = {"c5"}
+        assert await asyncio.gather(*it.submit(20))
+        await wait_until(lambda: len(it.shelf.kept) == 16, "what is not of its device")
+        assert of_device(it, 1) == ["c1"]
+        await wait_until(lambda: it.spool.status()["set_aside"] == 1, "it to be set aside")
+        await it.is_on(Way.DIRECT)
+        it.submit(5)
+        await asyncio.gather(*it.waiting)
+        assert of_device(it, 1) == ["c1", "c9", "c13", "c17", "c21"]
+        assert len(it.shelf.kept) == 24
+
+
+async def test_a_record_whose_content_is_refused_is_set_aside_at_once(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
         await it.is_on(Way.DIRECT)
+        it.shelf.refusal = "ERR max request size exceeded. Limit: 1048576 bytes"
         it.shelf.refused = {"c5", "c11"}
         assert await asyncio.gather(*it.submit(20))
         await wait_until(lambda: it.spool.status()["set_aside"] == 2, "both to be set aside")
@@ -331,17 +370,57 @@ async def test_a_record_that_is_refused_alone_is_set_aside(tmp_path: Path) -> No
         assert list(it.shelf.kept) == [f"c{n}" for n in range(25) if n not in (5, 11)]
 
 
-async def test_when_everything_is_refused_the_records_stay_in_the_spool(tmp_path: Path) -> None:
+@pytest.mark.parametrize("partitions", [1, 4])
+async def test_a_passing_refusal_of_everything_condemns_nothing(
+    tmp_path: Path, partitions: int
+) -> None:
     async with bench(tmp_path) as it:
+        it.devices, it.shelf.partitions = 7, partitions
         await it.is_on(Way.DIRECT)
-        it.shelf.refused = {f"c{n}" for n in range(100)}
+        it.shelf.refused = {f"c{n}" for n in range(200)}
         await asyncio.gather(*it.submit(100))
-        await wait_until(lambda: it.spool.status()["set_aside"] >= 8, "some to be set aside")
-        await asyncio.sleep(0.1)
-        assert it.spool.status()["set_aside"] < 20
+        await wait_until(lambda: it.drainer.refusal is not None, "it to be noticed")
+        assert it.drainer.refusal == "ERR upstream failure"
+        await asyncio.gather(*it.submit(100))
         it.shelf.refused = set()
         await it.is_on(Way.DIRECT)
-        assert len(it.shelf.kept) >= 80
+        assert it.spool.status()["set_aside"] == 0
+        assert it.drainer.refusal is None
+        for device in range(7):
+            assert of_device(it, device) == [f"c{n}" for n in range(200) if n % 7 == device]
+
+
+async def test_a_partition_that_is_refused_holds_up_no_other(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        it.devices, it.shelf.partitions = 8, 4
+        bad = {n for n in range(8) if contract.partition_of(f"d{n}", 4) == 1}
+        assert 1 < len(bad) < 8
+        await it.is_on(Way.DIRECT)
+        it.shelf.refused = {f"c{n}" for n in range(400) if n % 8 in bad}
+        it.shelf.refusal = "WRONGTYPE Operation against a key holding the wrong kind of value"
+        await asyncio.gather(*it.submit(200))
+        good = 200 * (8 - len(bad)) // 8
+        await wait_until(lambda: len(it.shelf.kept) == good, "the other partitions")
+        await asyncio.gather(*it.submit(200))
+        await wait_until(lambda: len(it.shelf.kept) == 2 * good, "and what came since")
+        assert it.drainer.refusal is None
+        it.shelf.refused = set()
+        await it.is_on(Way.DIRECT)
+        assert it.spool.status()["set_aside"] == 0
+        for device in range(8):
+            assert of_device(it, device) == [f"c{n}" for n in range(400) if n % 8 == device]
+
+
+async def test_what_is_refused_is_kept_by_a_stop_and_published_by_the_next(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        it.shelf.refused = {"c1"}
+        await asyncio.gather(*it.submit(5))
+        async with asyncio.timeout(10):
+            await it.drainer.finish()
+    async with bench(tmp_path) as it:
+        await wait_until(lambda: len(it.shelf.kept) == 4, "all of it")
+        assert list(it.shelf.kept) == [f"c{n}" for n in range(1, 5)]
 
 
 async def test_a_namespace_of_another_program_is_not_written_to(tmp_path: Path) -> None:

@@ -242,3 +242,14 @@ def test_whatever_is_set_is_settings_or_a_settings_error(environ: dict[str, str]
         except SettingsError:
             return
     assert isinstance(loaded, Settings)
+
+
+def test_bodies_are_no_longer_than_the_spool_can_keep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert settings.load().max_body_bytes == 2**20
+    monkeypatch.setenv("NB_BRIDGE_SPOOL_MAX_BYTES", str(2**20))
+    assert settings.load().max_body_bytes == 2**19
+    monkeypatch.setenv("NB_BRIDGE_MAX_BODY_BYTES", str(2**19 + 1))
+    with pytest.raises(SettingsError, match="SPOOL_MAX_BYTES must be at least twice"):
+        settings.load()

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ async def contents(spool: Spool) -> list[Record]:
     found: list[Record] = []
     while chunk := await spool.read(max_rows=3, max_bytes=MIB):
         found += [to_record(row) for row in chunk.rows]
-        spool.confirm(chunk.source, chunk.rows[-1].id, len(chunk.rows))
+        spool.confirm(chunk.source, chunk.rows)
     return found
 
 
@@ -66,7 +66,9 @@ def abandoned(folder: Path, records: list[Arrival]) -> None:
     lock = spool_folder.new_lock(folder)
     file = SpoolFile(lock.database, max_bytes=MIB)
     first = file.reserve_ids(len(records))
-    file.write([to_row(first + n, record) for n, record in enumerate(records)])
+    rows = [to_row(first + n, record) for n, record in enumerate(records)]
+    while rows:
+        rows = rows[file.write(rows) :]
     file.close()
     lock.release(remove=False)
 
@@ -132,17 +134,138 @@ async def test_adopted_records_come_before_our_own(tmp_path: Path) -> None:
         assert await contents(spool) == [*left, own]
 
 
-async def test_files_are_read_in_the_order_of_what_they_hold(tmp_path: Path) -> None:
-    """A file is written to when somebody opens it, so how old it looks says nothing."""
-    for at_ms in (2, 1, 3):
+async def test_files_are_read_in_the_order_their_processes_lived_in(tmp_path: Path) -> None:
+    """A file is written to when somebody opens it, and clocks are set back: neither tells."""
+    for number, at_ms in enumerate((2, 1, 3)):
+        before = set(tmp_path.glob("*.db"))
+        abandoned(tmp_path, [arrival(f"c{number}", at_ms)])
+        [made] = set(tmp_path.glob("*.db")) - before
+        os.utime(made, (9 - number, 9 - number))
+    async with opened(tmp_path) as spool:
+        abandoned(tmp_path, [arrival("c3", 0)])
+        assert await spool.adopt() == 1
+        found = [record for record in await contents(spool) if isinstance(record, Arrival)]
+        assert [it.notification.command for it in found] == ["c0", "c1", "c2", "c3"]
+
+
+async def test_files_of_version_0_1_come_first_in_the_order_of_what_they_hold(
+    tmp_path: Path,
+) -> None:
+    abandoned(tmp_path, [arrival("newer", 1)])
+    for at_ms in (3, 2):
         before = set(tmp_path.glob("*.db"))
         abandoned(tmp_path, [arrival(f"c{at_ms}", at_ms)])
         [made] = set(tmp_path.glob("*.db")) - before
-        os.utime(made, (9 - at_ms, 9 - at_ms))
+        made.rename(tmp_path / f"spool-{at_ms:012x}.db")
+        made.with_suffix(".lock").unlink()
     async with opened(tmp_path) as spool:
-        abandoned(tmp_path, [arrival("c0", 0)])
-        assert await spool.adopt() == 1
-        assert await contents(spool) == [arrival(f"c{at_ms}", at_ms) for at_ms in range(4)]
+        assert await contents(spool) == [arrival("c2", 2), arrival("c3", 3), arrival("newer", 1)]
+
+
+async def test_a_lock_file_that_cannot_be_opened_keeps_nobody_elses_file(tmp_path: Path) -> None:
+    abandoned(tmp_path, [arrival("before")])
+    (tmp_path / "spool-00000002-aaaaaaaaaaaa.lock").mkdir()
+    abandoned(tmp_path, [arrival("behind")])
+    with structlog.testing.capture_logs() as logged:
+        async with opened(tmp_path) as spool:
+            assert await contents(spool) == [arrival("before"), arrival("behind")]
+            await spool.adopt()
+    assert [line["event"] for line in logged].count("spool_file_left") == 1
+
+
+@pytest.mark.parametrize("removed", ["files", "folder"])
+async def test_files_removed_below_us_are_made_anew_with_what_they_held(
+    tmp_path: Path, removed: str
+) -> None:
+    folder = tmp_path / "spool"
+    with structlog.testing.capture_logs() as logged:
+        async with opened(folder) as spool:
+            await put(spool, arrival("before"))
+            for path in folder.iterdir():
+                path.unlink()
+            if removed == "folder":
+                folder.rmdir()
+            await put(spool, arrival("after"))
+            abandoned_now = [path for path in folder.glob("*.db") if SpoolFile(path, max_bytes=MIB)]
+            assert len(abandoned_now) == 1
+            assert await contents(spool) == [arrival("before"), arrival("after")]
+    assert "spool_file_removed" in [line["event"] for line in logged]
+
+
+async def test_damage_found_while_rows_are_removed_is_put_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abandoned(tmp_path, [arrival("left")])
+    [path] = tmp_path.glob("*.db")
+    write = SpoolFile.write
+
+    def damaged(file: SpoolFile, rows: Any, **more: Any) -> int:
+        if file.path == path and more.get("removing"):
+            error = sqlite3.DatabaseError("malformed")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+        return write(file, rows, **more)
+
+    monkeypatch.setattr(SpoolFile, "write", damaged)
+    async with opened(tmp_path) as spool:
+        assert await contents(spool) == [arrival("left")]
+        await wait_until(lambda: list(tmp_path.glob("*.damaged")), "it to be put away")
+        assert spool.status()["adopted_files"] == 0
+
+
+async def test_the_bound_holds_for_all_files_of_a_process_together(tmp_path: Path) -> None:
+    for life in range(3):
+        abandoned(tmp_path, [arrival(f"c{life}.{n}", detail="x" * 3000) for n in range(60)])
+    async with opened(tmp_path, max_bytes=MIB) as spool:
+        kept = 0
+        while await put_works(spool, arrival(f"own{kept}", detail="x" * 3000)):
+            kept += 1
+        assert spool.trouble == "the spool is full"
+        assert 0 < kept < 150
+        assert spool.status()["bytes"] <= MIB
+        left = len(await contents(spool))
+        assert left == 180 + kept
+
+
+async def test_a_reader_neither_breaks_the_bound_nor_is_waited_for(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_bytes=MIB) as spool:
+        await put(spool, arrival("first"))
+        [path] = tmp_path.glob("*.db")
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM rows").fetchone() == (1,)
+            kept = 1
+            while await put_works(spool, arrival(f"c{kept}")):
+                kept += 1
+                if kept % 50 == 0:
+                    await contents(spool)
+            assert spool.trouble == "the spool is full"
+            assert sum(it.stat().st_size for it in tmp_path.glob("*.db*")) <= MIB + 2**16
+        await wait_until(lambda: put_works(spool, arrival("again")), "the reader's room")
+
+
+async def test_of_a_batch_of_several_commits_the_first_ones_count_when_a_later_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = SpoolFile.write, iter(range(9))
+
+    def fail_the_second(file: SpoolFile, rows: Any, **more: Any) -> int:
+        if not rows:
+            return write(file, rows, **more)
+        if next(calls) == 1:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return write(file, rows[:2], **more)
+
+    async with opened(tmp_path) as spool:
+        monkeypatch.setattr(SpoolFile, "write", fail_the_second)
+        done = [put(spool, arrival(f"c{n}")) for n in range(5)]
+        results = await asyncio.gather(*done, return_exceptions=True)
+        assert results[:2] == [Outcome.SPOOLED] * 2
+        assert all(isinstance(result, UnableError) for result in results[2:])
+        assert spool.outstanding == 2
+        assert await contents(spool) == [arrival("c0"), arrival("c1")]
 
 
 async def test_the_file_of_a_living_process_is_not_touched(tmp_path: Path) -> None:
@@ -280,8 +403,7 @@ async def test_rows_set_aside_are_kept_and_handed_on(tmp_path: Path) -> None:
         await asyncio.gather(put(spool, arrival("bad")), put(spool, arrival("good")))
         chunk = await spool.read(max_rows=1, max_bytes=MIB)
         assert chunk is not None
-        await spool.set_aside(chunk.rows[0], "refused")
-        spool.confirm(chunk.source, chunk.rows[0].id, 1)
+        await spool.set_aside(chunk.source, chunk.rows[0], "refused")
         assert await contents(spool) == [arrival("good")]
         assert spool.status()["set_aside"] == 1
     async with opened(tmp_path) as spool:
@@ -334,7 +456,7 @@ async def test_a_file_of_a_newer_version_is_left_where_it_is(tmp_path: Path) -> 
 async def test_a_folder_that_cannot_be_read_brings_nothing_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: Path) -> None:
+    def fail(*_: Any) -> None:
         raise OSError("Input/output error")
 
     async with opened(tmp_path) as spool:

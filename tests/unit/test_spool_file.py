@@ -64,7 +64,7 @@ def test_confirmed_rows_are_removed_with_the_next_write(tmp_path: Path) -> None:
     written = rows(file, 5)
     file.write(written)
     more = rows(file, 1)
-    file.write(more, confirmed_id=written[2].id)
+    file.write(more, removing=[(1, written[2].id)])
     assert read(file) == written[3:] + more
     assert file.entries == 3
     file.close()
@@ -77,7 +77,7 @@ def test_everything_is_there_after_opening_again(tmp_path: Path) -> None:
     file.set_aside(written[0], "why")
     # Not closed: as after a kill -9 the log has not been written back.
     again = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
-    assert (read(again), again.entries, again.aside) == (written, 5, 1)
+    assert (read(again), again.entries, again.aside) == (written[1:], 4, 1)
     assert again.reserve_ids(1) > written[-1].id
     again.close()
     file.close()
@@ -108,7 +108,7 @@ def test_a_full_file_takes_rows_again_when_some_were_removed(tmp_path: Path) -> 
     file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
     while file.write(rows(file, 100, size=500)):
         pass
-    assert file.write(rows(file, 50, size=500), confirmed_id=read(file)[200].id) == 50
+    assert file.write(rows(file, 50, size=500), removing=[(1, read(file)[200].id)]) == 50
     file.close()
 
 
@@ -120,7 +120,7 @@ def test_the_file_shrinks_when_it_is_empty(tmp_path: Path) -> None:
     assert file.size_bytes() > 5 * MIB
     file.shrink()
     assert file.size_bytes() > 5 * MIB
-    file.write((), confirmed_id=written[-1].id)
+    file.write((), removing=[(1, written[-1].id)])
     file.shrink()
     assert file.size_bytes() < MIB // 8
     file.close()

@@ -1,0 +1,157 @@
+"""What Redis refuses, and whose fault that is.
+
+Owns the judgement, and which records wait because of it; publishes nothing. A refusal condemns a
+row only if it speaks of the row's content, or if the row is refused again after a minute in which
+others of its partition were taken. Any other is the partition's or the server's trouble: proxies
+and hosted servers answer plain `ERR …` for what passes. Then records wait, in their order:
+
+    refused alone ──▶ its device waits ──another device of the partition, too──▶ the partition waits
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from bridge.backoff import Backoff
+from bridge.clock import Clock
+from bridge.contract import partition_of
+from bridge.publisher import Record
+from bridge.quarantine import QuarantinedBody
+from bridge.spool_files import Source
+
+QUARANTINE: Final = -1
+"""Stands where a partition's number does."""
+SECOND_LOOK_S: Final = 60.0
+_JUST_BEFORE_S: Final = 5.0
+_BACKOFF_BASE_S: Final = 0.5
+_BACKOFF_MAX_S: Final = 5.0
+
+# Redis' and common proxies' words for a call that can never be taken; `UNWRITABLE` is ours.
+_OF_CONTENT: Final = re.compile(
+    r"^UNWRITABLE|protocol error|\b(multi)?bulk length\b|max(imum)? (request|value|payload) size"
+    r"|\b(request|value|payload|string|argument|entry)\b.{0,20}"
+    r"(\btoo (large|long|big)\b|\bexceeds? (the )?max|\bsize exceeded\b)",
+    re.IGNORECASE,
+)
+
+
+def is_of_content(refusal: str) -> bool:
+    """Whether Redis says something about what it was given, rather than about itself."""
+    return _OF_CONTENT.search(refusal) is not None
+
+
+class Lane(NamedTuple):
+    """What has to stay in its order: a device of a partition; all of the partition without one."""
+
+    partition: int
+    device: str | None
+
+    @classmethod
+    def of(cls, record: Record, partitions: int) -> Lane:
+        """Quarantined bodies have no order: each is a lane of its own."""
+        if isinstance(record, QuarantinedBody):
+            return cls(QUARANTINE, record.sha256)
+        device = record.notification.device
+        return cls(partition_of(device, partitions), device)
+
+
+@dataclass(slots=True, kw_only=True)
+class Hold:
+    """A lane that waits behind the row that was refused."""
+
+    lane: Lane
+    source: Source
+    row_id: int
+    why: str
+    since_s: float
+    due_s: float
+    backoff: Backoff = field(
+        default_factory=lambda: Backoff(base_s=_BACKOFF_BASE_S, max_s=_BACKOFF_MAX_S)
+    )
+
+
+class Refusals:
+    """The lanes that wait, and what is known of the others."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._holds: dict[Lane, Hold] = {}
+        self._taken_s: dict[int, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._holds)
+
+    @property
+    def why(self) -> str | None:
+        """The refusal of the lane that waits for longest; `None` if none does."""
+        return next((hold.why for hold in self._holds.values()), None)
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether nothing else was taken since just before the first refusal."""
+        if not self._holds:
+            return False
+        from_s = min(hold.since_s for hold in self._holds.values()) - _JUST_BEFORE_S
+        waiting = {lane.partition for lane in self._holds}
+        return all(
+            at_s < from_s for partition, at_s in self._taken_s.items() if partition not in waiting
+        )
+
+    def covers(self, lane: Lane) -> bool:
+        """Whether a record of this lane has to wait."""
+        return lane in self._holds or Lane(lane.partition, None) in self._holds
+
+    def taken(self, lane: Lane) -> None:
+        """Redis took a record of this lane."""
+        self._taken_s[lane.partition] = self._clock()
+
+    def refused(self, lane: Lane, source: Source, row_id: int, why: str) -> None:
+        """Redis refused a row alone: its device waits, or the partition if it is not the first."""
+        others = [it for it in self._holds.values() if self._is_beside(it, lane)]
+        if not others:
+            self._add(lane, source, row_id, why)
+            return
+        for hold in others:
+            del self._holds[hold.lane]
+        first = others[0]
+        self._add(Lane(lane.partition, None), first.source, first.row_id, why)
+
+    def due(self) -> list[Hold]:
+        """Those to be tried again now, oldest first."""
+        now_s = self._clock()
+        return [hold for hold in self._holds.values() if hold.due_s <= now_s]
+
+    def is_condemned(self, hold: Hold, why: str) -> bool:
+        """Whether the row itself is to blame, now that it was refused again."""
+        if hold.lane.device is None:
+            return False
+        if is_of_content(why):
+            return True
+        if self._clock() - hold.since_s < SECOND_LOOK_S:
+            return False
+        return self._taken_s.get(hold.lane.partition, hold.since_s) > hold.since_s
+
+    def postpone(self, hold: Hold, why: str) -> None:
+        """It was refused again, and is not to blame."""
+        hold.why = why
+        hold.due_s = self._clock() + hold.backoff.next_s()
+
+    def release(self, hold: Hold) -> None:
+        """The lane goes on; the trouble may be over for the others, too: they are due."""
+        self._holds.pop(hold.lane, None)
+        for other in self._holds.values():
+            other.due_s = self._clock()
+
+    def _add(self, lane: Lane, source: Source, row_id: int, why: str) -> None:
+        now_s = self._clock()
+        hold = Hold(lane=lane, source=source, row_id=row_id, why=why, since_s=now_s, due_s=now_s)
+        hold.due_s += hold.backoff.next_s()
+        self._holds[lane] = hold
+
+    def _is_beside(self, hold: Hold, lane: Lane) -> bool:
+        """Whether it is of the same partition, and nothing was taken there since."""
+        if hold.lane.partition != lane.partition:
+            return False
+        return self._taken_s.get(lane.partition, 0.0) <= hold.since_s
