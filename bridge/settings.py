@@ -431,7 +431,7 @@ class Settings:
     )
     window_max_bytes: int = _setting(
         16 * 2**20,
-        "bytes of bodies a worker has fetched and not settled",
+        "bytes a worker has fetched and not settled; slow deliveries come on top",
         **_number("int", low=2**16, high=2**34),
         halves="worker",
     )

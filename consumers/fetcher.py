@@ -21,6 +21,7 @@ from consumers.lanes import Lanes
 from consumers.parking import Parking
 from consumers.partition import FROM_THE_START, Item, LaneState, Partition
 from consumers.settler import Settler
+from consumers.window import Room, Window
 
 CALL_TIMEOUT_S: Final = 5.0
 DOORBELL_MS: Final = 1000
@@ -56,10 +57,9 @@ class Fetcher:
         settler: Settler,
         parking: Parking,
         owned: Mapping[int, Partition],
+        window: Window,
         *,
         group: str,
-        max_entries: int,
-        max_bytes: int,
         on_fetched: Callable[[], None],
         on_lost: Callable[[Partition], None],
         on_newer: Callable[[Partition], None],
@@ -72,8 +72,7 @@ class Fetcher:
         self._parking = parking
         self._owned = owned
         self._group = group
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
+        self._window = window
         self._on_fetched = on_fetched
         self._on_lost = on_lost
         self._on_newer = on_newer
@@ -93,18 +92,19 @@ class Fetcher:
         backoff = Backoff()
         while True:
             hungry = [each for each in self._owned.values() if self._is_hungry(each)]
-            if not hungry:
+            rooms = self._window.rooms(hungry) if hungry else []
+            if not rooms:
                 self._have_looked()
                 await self._stirred.wait()
                 self._stirred.clear()
                 continue
             try:
-                await self._fetch(hungry)
+                await self._fetch(rooms)
                 backoff.reset()
             except RedisUnavailableError:
                 await asyncio.sleep(backoff.next_s())
             else:
-                self._have_looked(hungry)
+                self._have_looked([partition for partition, _ in rooms])
 
     def _have_looked(self, fetched: Collection[Partition] = ()) -> None:
         for bell in self._doorbells:
@@ -115,28 +115,26 @@ class Fetcher:
     def _is_hungry(self, partition: Partition) -> bool:
         if not partition.is_open or not (partition.cursor or partition.may_have_more):
             return False
-        return self._has_room(partition)
+        return self._window.has_room(partition)
 
-    def _has_room(self, partition: Partition) -> bool:
-        entries, bytes_ = self.share()
-        # Not for every single place that comes free: a fetch should be worth its round trip.
-        return len(partition.items) <= entries * 3 // 4 and partition.window_bytes < bytes_
-
-    def share(self) -> tuple[int, int]:
-        """Each partition's part of the window: entries, bytes."""
-        owned = max(1, len(self._owned))
-        return max(8, self._max_entries // owned), max(2**16, self._max_bytes // owned)
-
-    async def _fetch(self, partitions: list[Partition]) -> None:
-        rooms = [self._room(partition) for partition in partitions]
-        calls = [self._call(*each) for each in zip(partitions, rooms, strict=True)]
-        replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
+    async def _fetch(self, rooms: list[tuple[Partition, Room]]) -> None:
+        calls = [self._call(partition, room) for partition, room in rooms]
+        sent_s = clock.boottime_s()
+        try:
+            replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
+        except RedisUnavailableError:
+            if clock.boottime_s() - sent_s >= CALL_TIMEOUT_S:
+                self._window.reply.timed_out()
+            raise
+        now_s = clock.boottime_s()
+        self._window.reply.came(took_s=now_s - sent_s, limit_s=CALL_TIMEOUT_S)
         if self._link.generation != self._generation:
             self._reconnected()
             return
-        for partition, room, reply in zip(partitions, rooms, replies, strict=True):
+        for (partition, room), reply in zip(rooms, replies, strict=True):
             if partition.lost:
                 continue
+            partition.read_s = now_s
             if isinstance(reply, Refused):
                 self._refused(partition, reply)
             else:
@@ -155,12 +153,7 @@ class Fetcher:
         self._rereading = {each for each in self._rereading if not each.lost} | {partition}
         partition.cursor = FROM_THE_START
 
-    def _room(self, partition: Partition) -> tuple[int, int]:
-        """What may be fetched now: entries, bytes."""
-        entries, bytes_ = self.share()
-        return entries - len(partition.items), bytes_ - partition.window_bytes
-
-    def _call(self, partition: Partition, room: tuple[int, int]) -> Call:
+    def _call(self, partition: Partition, room: Room) -> Call:
         number = partition.number
         # What is settled from now on may still be pending in the answer; it must not run again.
         partition.settled_since.clear()
@@ -171,7 +164,8 @@ class Fetcher:
         )
         from_ = b">" if partition.cursor is None else partition.cursor
         fixed = (partition.token, self._group, CONSUMER, from_)
-        return FETCH.call(keys, (*fixed, *room, partition.delivered))
+        sizes = (room.entries, room.bytes)
+        return FETCH.call(keys, (*fixed, *sizes, partition.delivered, int(room.at_least_one)))
 
     def _refused(self, partition: Partition, reply: Refused) -> None:
         # NOGROUP, WRONGTYPE, a script error: whatever it is, acquiring anew puts it right or says
@@ -184,20 +178,23 @@ class Fetcher:
     def _take(
         self,
         partition: Partition,
-        room: tuple[int, int],
+        room: Room,
         entries: list[Any],
         records: list[Any],
         delivered: bytes,
+        cut: int,
     ) -> None:
         if entry_order(delivered) < entry_order(partition.delivered):
             self._went_back(partition)
         elif partition.cursor is not None:
-            self._take_pending(partition, entries, records, delivered)
+            self._take_pending(partition, entries, records, None if cut else delivered)
         elif delivered != partition.delivered:
             # A fetch that was given up long ago arrived after all, and what it took is pending.
             self._read_again(partition)
         else:
             self._take_new(partition, room, entries)
+            if cut:  # what did not fit is pending, after what is known
+                partition.cursor = partition.delivered
 
     def _went_back(self, partition: Partition) -> None:
         """Redis knows less than it told before: a failover, or a restart without the last second.
@@ -209,8 +206,13 @@ class Fetcher:
         self._on_lost(partition)
 
     def _take_pending(
-        self, partition: Partition, entries: list[Any], records: list[Any], delivered: bytes
+        self,
+        partition: Partition,
+        entries: list[Any],
+        records: list[Any],
+        delivered: bytes | None,
     ) -> None:
+        """`delivered` is `None` where the reply left out what did not fit."""
         for (entry_id, fields), record in zip(entries, records, strict=True):
             partition.cursor = entry_id
             if entry_id in partition.items or entry_id in partition.settled_since:
@@ -218,12 +220,14 @@ class Fetcher:
             if partition.is_read and entry_order(entry_id) <= entry_order(partition.delivered):
                 self._went_back(partition)  # it was settled
                 return
+            if partition.is_read:
+                partition.delivered = entry_id  # by a fetch whose answer did not have room for it
             if self._settler.was_handled(partition, entry_id):
                 self._settler.forget(partition, entry_id)
                 continue
             if not self._admit(partition, entry_id, fields, Attempts.decode(record)):
                 return
-        if not entries:
+        if not entries and delivered is not None:
             partition.cursor = None
             partition.delivered = delivered
             partition.trusted = True
@@ -232,15 +236,14 @@ class Fetcher:
             self._rereading.discard(partition)
             partition.may_have_more = True
 
-    def _take_new(self, partition: Partition, room: tuple[int, int], entries: list[Any]) -> None:
+    def _take_new(self, partition: Partition, room: Room, entries: list[Any]) -> None:
         for entry_id, fields in entries:
             partition.delivered = entry_id
             if not self._admit(partition, entry_id, fields, NO_ATTEMPT):
                 return
-        bytes_ = sum(len(fields[-1]) for _, fields in entries)
-        was_cut = len(entries) >= room[0] or bytes_ >= room[1]
+        was_cut = len(entries) >= room.entries
         # Nobody listens for a partition without room: look again when there is some.
-        partition.may_have_more = was_cut or not self._has_room(partition)
+        partition.may_have_more = was_cut or not self._window.has_room(partition)
 
     def _may_have_run(self, partition: Partition, device: str) -> bool:
         """Whether a device's next entry may have been running when the last owner died.
@@ -271,8 +274,10 @@ class Fetcher:
             self._parking.append(partition, item)
             return True
         lane = self._lanes.add(partition, item, rewound=partition in self._rereading)
-        if lane.state is LaneState.WAITING and self._parking.wants(lane, 0):
-            self._parking.park(lane, lane.head.due_s)
+        if lane.state is LaneState.WAITING:
+            wait_s = lane.head.due_s - clock.boottime_s()
+            if self._parking.wants(lane, wait_s):
+                self._parking.park(lane, lane.head.due_s)
         return True
 
     # --- the doorbell
@@ -307,7 +312,7 @@ class Fetcher:
             partition.is_open
             and partition.cursor is None
             and not partition.may_have_more
-            and self._has_room(partition)
+            and self._window.has_room(partition)
         )
 
     async def _listen_for(self, bell: Doorbell, partitions: list[Partition]) -> None:

@@ -147,6 +147,15 @@ class Lanes:
         lane.state = LaneState.CLOSED
         lane.partition.lanes.pop(lane.device, None)
 
+    def cut(self, lane: Lane) -> list[Item]:
+        """Takes out what waits behind the head of a lane; the head stays where it is."""
+        head, *behind = lane.items
+        lane.items.clear()
+        lane.items.append(head)
+        if lane.state is LaneState.WAITING:
+            lane.partition.waiting_items -= len(behind)
+        return behind
+
     # --- losing a partition
 
     def drop(self, partition: Partition) -> None:
@@ -179,6 +188,10 @@ class Lanes:
     def running_of(self, partition: Partition) -> int:
         """Deliveries of this partition that run."""
         return sum(lane.state is LaneState.RUNNING for lane in partition.lanes.values())
+
+    def is_behind_orphan(self, lane: Lane) -> bool:
+        """Whether a delivery begun under a lost epoch keeps the lane closed."""
+        return self._behind_orphans.get((lane.partition.number, lane.device)) is lane
 
     # --- inside
 

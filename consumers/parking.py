@@ -1,4 +1,5 @@
-"""Parking: devices whose retry takes long wait in Redis, so that they never fill the window.
+"""Parking: devices whose retry takes long wait in Redis, so that they never fill the window. So
+does what waits behind others where it keeps a partition from being fetched from.
 
 A parked device's messages are in a list of its own, oldest first, acknowledged in the stream; later
 arrivals are appended as they are fetched. When its head is due, the first messages are loaded into
@@ -25,12 +26,14 @@ from consumers.attempts import Attempts
 from consumers.lanes import Lanes
 from consumers.partition import Item, Lane, LaneState, Parked, Partition
 from consumers.settler import Settler, dead_fields
+from consumers.window import Window
 
 CALL_TIMEOUT_S: Final = 5.0
 # A wait worth a round trip to Redis and back; shorter ones stay in the window.
 LONG_WAIT_S: Final = 30.0
 LONG_LANE: Final = 64
-# A head that runs longer may have what waits behind it parked.
+# A shorter wait moves no long lane. A partition that nothing could be fetched from for longer is
+# relieved of what waits behind others; heads that run longer count against no share of the window.
 SLOW_S: Final = 1.0
 # Messages loaded of one device at a time: their bodies count against no window.
 LOADED_MESSAGES: Final = 4
@@ -55,7 +58,7 @@ class Parking:
         lease_ttl_s: float,
         dead_max_entries: int,
         max_loaded: int,
-        waiting_share: Callable[[], int],
+        window: Window,
         on_loaded: Callable[[], None],
     ) -> None:
         self._link = link
@@ -66,7 +69,7 @@ class Parking:
         self._ttl_ms = round(lease_ttl_s * 1000)
         self._dead_max = dead_max_entries
         self._max_loaded = max_loaded
-        self._waiting_share = waiting_share
+        self._window = window
         self._on_loaded = on_loaded
         self._due: list[tuple[float, int, Partition, str]] = []
         self._unmeasured: list[tuple[Partition, str]] = []
@@ -92,11 +95,13 @@ class Parking:
         """Whether a lane whose head waits `wait_s` should leave the window."""
         if lane.device in lane.partition.parked:
             return lane.is_parked
-        return (
-            wait_s > LONG_WAIT_S
-            or len(lane.items) > LONG_LANE
-            or lane.partition.waiting_items + len(lane.items) > self._waiting_share()
-        )
+        if wait_s > LONG_WAIT_S:
+            return True
+        if len(lane.items) > LONG_LANE:
+            # Not for a moment: whether it holds the others up, `relieve` will see.
+            return wait_s > SLOW_S
+        most, _ = self._window.waiting_share()
+        return lane.partition.waiting_items + len(lane.items) > most
 
     def park(self, lane: Lane, due_s: float) -> None:
         """Parks the device of a lane until `due_s`, its messages with it."""
@@ -109,15 +114,40 @@ class Parking:
         self._move(lane.partition, lane.device, list(lane.items), due_s)
 
     def relieve(self, partition: Partition, now_s: float) -> None:
-        """Parks what waits behind slow heads, so that they do not fill the partition's window."""
-        for lane in list(partition.lanes.values()):
-            if (
-                lane.state is LaneState.RUNNING
-                and not lane.is_parked
-                and now_s - lane.started_s > SLOW_S
-                and len(lane.items) > self._waiting_share()
-            ):
-                self._park_tail(lane)
+        """Parks what waits behind others, where it keeps a partition from being fetched from."""
+        held = [
+            lane
+            for lane in partition.lanes.values()
+            if lane.state is not LaneState.READY and not lane.is_parked
+        ]
+        slow = [lane.head for lane in held if self._is_slow(lane, now_s)]
+        partition.slow_entries = len(slow)
+        partition.slow_bytes = sum(item.size_bytes for item in slow)
+        if self._window.has_room(partition) or now_s - partition.read_s < SLOW_S:
+            return
+        self._park_tails([lane for lane in held if len(lane.items) > 1])
+
+    def _is_slow(self, lane: Lane, now_s: float) -> bool:
+        if lane.state is LaneState.RUNNING:
+            return now_s - lane.started_s > SLOW_S
+        return self._lanes.is_behind_orphan(lane)
+
+    def _park_tails(self, lanes: list[Lane]) -> None:
+        """The longest first, until the rest is no more than may wait."""
+        most, most_bytes = self._window.waiting_share()
+        tails = []
+        for lane in lanes:
+            length = len(lane.items) - 1
+            bytes_ = sum(item.size_bytes for item in lane.items) - lane.head.size_bytes
+            tails.append((max(length / most, bytes_ / most_bytes), length, bytes_, lane))
+        tails.sort(key=lambda tail: tail[0])
+        waiting, waiting_bytes = sum(tail[1] for tail in tails), sum(tail[2] for tail in tails)
+        while waiting > most or waiting_bytes > most_bytes:
+            _, length, bytes_, lane = tails.pop()
+            waiting -= length
+            waiting_bytes -= bytes_
+            now_s = clock.boottime_s()
+            self._move(lane.partition, lane.device, self._lanes.cut(lane), now_s)
 
     def append(self, partition: Partition, item: Item) -> None:
         """An entry of a parked device was fetched: it goes behind the others."""
@@ -252,13 +282,6 @@ class Parking:
                     one.length = reply
 
     # --- inside
-
-    def _park_tail(self, lane: Lane) -> None:
-        """Parks what waits behind a head that runs; the head stays where it is."""
-        items = list(lane.items)
-        lane.items.clear()
-        lane.items.append(items[0])
-        self._move(lane.partition, lane.device, items[1:], clock.boottime_s())
 
     def _schedule(self, partition: Partition, device: str, one: Parked) -> None:
         heapq.heappush(self._due, (one.due_s, next(self._tie), partition, device))

@@ -11,12 +11,13 @@ from bridge.contract import ContractError, Entry, NewerContractError, Notificati
 from consumers.attempts import NO_ATTEMPT, Attempts
 
 FROM_THE_START: Final = b"0-0"
+USUAL_FIELDS: Final = 16
 
 
 class Item:
     """A fetched entry, until its outcome is recorded."""
 
-    __slots__ = ("attempts", "due_s", "entry", "fields", "id", "unreadable")
+    __slots__ = ("attempts", "due_s", "entry", "fields", "id", "size_bytes", "unreadable")
 
     def __init__(
         self,
@@ -37,6 +38,11 @@ class Item:
         """When it may run (`clock.boottime_s()`); 0: at once."""
         self.unreadable = unreadable
         """Why it does not follow the contract; then `entry` is a stand-in."""
+        # Of usual entries the body alone: the rest is short, and adding it up would cost each of
+        # them more than their part of the bookkeeping.
+        is_usual = unreadable is None and len(fields) == USUAL_FIELDS
+        self.size_bytes = len(entry.body) if is_usual else sum(map(len, fields))
+        """What it counts against the window's byte limit."""
 
     @classmethod
     def read(cls, entry_id: bytes, fields: Sequence[bytes]) -> Item:
@@ -53,11 +59,6 @@ class Item:
     def broken(cls, entry_id: bytes, fields: Sequence[bytes], why: str) -> Item:
         """One that does not follow the contract: it goes to the dead letters, as it is."""
         return cls(entry_id, _stand_in(entry_id), fields, unreadable=why)
-
-    @property
-    def size_bytes(self) -> int:
-        """What it counts against the window's byte limit."""
-        return len(self.entry.body)
 
 
 def _stand_in(entry_id: bytes) -> Entry:
@@ -128,8 +129,8 @@ class Partition:
 
     __slots__ = (
         "cursor", "delivered", "epoch", "is_read", "items", "lanes", "lost", "may_have_more",
-        "number", "parked", "releasing", "settled_since", "token", "trusted", "waiting_items",
-        "window_bytes",
+        "number", "parked", "read_s", "releasing", "settled_since", "slow_bytes", "slow_entries",
+        "token", "trusted", "waiting_items", "window_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -147,12 +148,17 @@ class Partition:
         self.is_read = False
         """Whether all that was pending when it was acquired has been read."""
         self.may_have_more = False
+        self.read_s = 0.0
+        """When it was last fetched from (`clock.boottime_s()`)."""
         self.lanes: dict[str, Lane] = {}
         self.items: dict[bytes, Item] = {}
         """Everything fetched and not settled, by id: what a re-read must not run twice."""
         self.settled_since: set[bytes] = set()
         """What was settled since the last fetch was sent."""
         self.window_bytes = 0
+        self.slow_entries = 0
+        """Of its entries, heads that do not end: they count against no share of the window."""
+        self.slow_bytes = 0
         self.waiting_items = 0
         """Items of lanes whose head waits for a retry."""
         self.parked: dict[str, Parked] = {}

@@ -30,6 +30,7 @@ from consumers.runner import Observer, Plan, Runner
 from consumers.settler import Settler
 from consumers.shared_state import SharedState
 from consumers.trimmer import Trimmer
+from consumers.window import Window
 
 START_TIMEOUT_S: Final = 5.0
 BEAT_S: Final = 0.25
@@ -96,6 +97,11 @@ class Worker:
             on_lost=self._on_lost,
             quiesce=self._quiesce,
         )
+        self._window = Window(
+            self._leases.owned,
+            max_entries=settings.window_max_entries,
+            max_bytes=settings.window_max_bytes,
+        )
         self._parking = Parking(
             self._link("parking"),
             keys,
@@ -105,7 +111,7 @@ class Worker:
             lease_ttl_s=settings.lease_ttl_s,
             dead_max_entries=settings.dead_max_entries,
             max_loaded=2 * settings.concurrency,
-            waiting_share=lambda: self._fetcher.share()[0] // 4,
+            window=self._window,
             on_loaded=lambda: self._runner.kick(),
         )
         self._runner = Runner(
@@ -127,9 +133,8 @@ class Worker:
             self._settler,
             self._parking,
             self._leases.owned,
+            self._window,
             group=group,
-            max_entries=settings.window_max_entries,
-            max_bytes=settings.window_max_bytes,
             on_fetched=self._runner.kick,
             on_lost=lambda partition: self._leases.lost(partition),
             on_newer=self._leases.refuse,
@@ -277,6 +282,7 @@ class Worker:
             parked_devices.set(sum(len(each.parked) for each in owned))
             for each in owned:
                 self._parking.relieve(each, now_s)
+            self._fetcher.stir()  # heads that turned out slow made room
             await asyncio.sleep(BEAT_S)
 
     # --- what the actors tell each other

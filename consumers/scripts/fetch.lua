@@ -3,20 +3,22 @@
 -- KEYS 1 lease  2 stream  3 retry
 -- ARGV 1 token "worker:epoch"  2 group  3 consumer
 --      4 from: ">" for new entries, else an id: pending entries after it
---      5 most entries  6 bytes of bodies after which to stop
+--      5 most entries  6 most bytes (of names and values)
 --      7 last-delivered-id of the group as the owner knows it; compared for new entries only
+--      8 1 if the first entry is to be returned whatever its length
 --
--- Returns {entries, records, last-delivered-id}: entries as XREADGROUP gives them ({id, {field,
+-- Returns {entries, records, last-delivered-id, cut}: entries as XREADGROUP gives them ({id, {field,
 -- value, …}}, the fields nil where the entry was deleted while pending); records is empty for new
--- entries, else the attempt record of each entry or nil; the last-delivered-id as it was before.
--- Where that is not the one the owner knows, no new entries are read. Error FENCED when the lease
+-- entries, else the attempt record of each entry or nil; the last-delivered-id as it was before;
+-- cut is 1 if entries were read that did not fit: they are pending, after those returned. Where that is not the one the owner knows, no new entries are read. Error FENCED when the lease
 -- is not ours.
 --
 -- Atomic because an entry must not enter the pending list on behalf of a worker that lost the
 -- lease: its successor may have read that list already. Nor without its owner's knowing: a call
 -- that was given up may arrive after the pending list was read again over another connection. Then
--- new entries would be read past those that it took. Reads in steps, so that a few long bodies do
--- not make the reply long.
+-- new entries would be read past those that it took. Reads in steps, as many as fit if they are
+-- as long as the longest so far; what turns out longer is left out of the reply, so that its bound
+-- holds whatever comes.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED the lease of ' .. KEYS[1] .. ' is not ours')
 end
@@ -33,30 +35,43 @@ for _, group in ipairs(redis.pcall('XINFO', 'GROUPS', KEYS[2])) do
   end
 end
 if ARGV[4] == '>' and delivered and delivered ~= ARGV[7] then
-  return {{}, {}, delivered}
+  return {{}, {}, delivered, 0}
 end
 
-local STEP = 64
+local FIRST_STEP, LAST_STEP = 4, 64
 local from, most, max_bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local entries, bytes = {}, 0
-while #entries < most and bytes < max_bytes do
-  local step = math.min(STEP, most - #entries)
-  local reply = redis.call(
-    'XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', step, 'STREAMS', KEYS[2], from)
-  local batch = reply and reply[1] and reply[1][2] or {}
+local entries, bytes, longest, step, cut = {}, 0, 1, FIRST_STEP, 0
+
+-- Takes what fits; a field of nil is an entry that was deleted while it was pending.
+local function take(batch)
   for _, entry in ipairs(batch) do
-    entries[#entries + 1] = entry
-    local fields = entry[2]
-    if fields then
-      bytes = bytes + #fields[#fields]
+    local size = 0
+    for _, each in ipairs(entry[2] or {}) do
+      size = size + #each
     end
+    if bytes + size > max_bytes and not (#entries == 0 and ARGV[8] == '1') then
+      cut = 1
+      return
+    end
+    entries[#entries + 1] = entry
+    bytes = bytes + size
+    longest = math.max(longest, size)
   end
-  if #batch < step then
+end
+
+while #entries < most and bytes < max_bytes do
+  local count = math.min(step, most - #entries)
+  local reply = redis.call(
+    'XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', count, 'STREAMS', KEYS[2], from)
+  local batch = reply and reply[1] and reply[1][2] or {}
+  take(batch)
+  if cut == 1 or #batch < count then
     break
   end
   if from ~= '>' then
     from = batch[#batch][1]
   end
+  step = math.max(1, math.min(2 * step, LAST_STEP, math.floor((max_bytes - bytes) / longest)))
 end
 
 local records = {}
@@ -65,4 +80,4 @@ if ARGV[4] ~= '>' then
     records[i] = redis.call('HGET', KEYS[3], entry[1])
   end
 end
-return {entries, records, delivered}
+return {entries, records, delivered, cut}

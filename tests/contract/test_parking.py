@@ -14,6 +14,7 @@ from consumers.lanes import Lanes
 from consumers.parking import Parking
 from consumers.partition import Partition
 from consumers.settler import Settler
+from consumers.window import Window
 from entries import item
 from waiting import wait_until
 
@@ -48,7 +49,7 @@ class Lot:
             lease_ttl_s=60,
             dead_max_entries=10,
             max_loaded=10,
-            waiting_share=lambda: 10,
+            window=Window({NUMBER: self.partition}, max_entries=40, max_bytes=2**20),
             on_loaded=lambda: None,
         )
         self.tasks = [asyncio.create_task(each.run()) for each in (settler, self.parking)]

@@ -68,12 +68,15 @@ class Partition:
         most: int = 100,
         max_bytes: int = 10**6,
         delivered: bytes | None = None,
+        at_least_one: bool = False,
     ) -> Any:
         keys = (self.lease, self.stream, self.retry)
         from_ = b">" if after is None else after
         known = await self.delivered() if delivered is None else delivered
         reply = await self.call(
-            FETCH, keys, (self.token, self.group, CONSUMER, from_, most, max_bytes, known)
+            FETCH,
+            keys,
+            (self.token, self.group, CONSUMER, from_, most, max_bytes, known, int(at_least_one)),
         )
         return reply if isinstance(reply, Refused) or delivered is not None else reply[:2]
 
@@ -309,14 +312,46 @@ async def test_new_entries_become_pending_and_are_read_again_with_their_attempts
 
 
 @pytest.mark.real
-async def test_a_fetch_stops_at_its_count_and_after_its_bytes(real: Partition) -> None:
+async def test_a_fetch_stops_at_its_count(real: Partition) -> None:
     await real.acquire()
-    ids = await real.add(200, body_bytes=1000)
+    ids = await real.add(200)
     assert len((await real.fetch(most=70))[0]) == 70
-    assert len((await real.fetch(max_bytes=10))[0]) == 64  # one step
-    assert len((await real.fetch())[0]) == 66
-    assert [each[0] for each in (await real.fetch(after=b"0-0", most=199))[0]] == ids[:199]
-    assert len((await real.fetch(after=b"0-0", most=200, max_bytes=64_001))[0]) == 128
+    assert len((await real.fetch())[0]) == 100
+    assert [each[0] for each in (await real.fetch(after=b"0-0", most=169))[0]] == ids[:169]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("after", [None, b"0-0"], ids=["new", "pending"])
+async def test_a_reply_never_exceeds_its_bytes_and_what_does_not_fit_stays_pending(
+    real: Partition, after: bytes | None
+) -> None:
+    await real.acquire()
+    ids = [*await real.add(150, body_bytes=10), *await real.add(90, body_bytes=10_000)]
+    if after is not None:
+        await real.fetch(most=1000)
+    delivered = b"0-0" if after is None else ids[-1]
+    entries, _, _, cut = await real.fetch(
+        after=after, most=1000, max_bytes=100_000, delivered=delivered
+    )
+    taken = [entry_id for entry_id, _ in entries]
+    assert taken == ids[: len(taken)]
+    assert 150 < len(taken) < 160
+    assert sum(len(each) for _, fields in entries for each in fields) <= 100_000
+    assert cut == 1
+    rest, _, _, cut = await real.fetch(after=taken[-1], most=1000, delivered=ids[-1])
+    assert [entry_id for entry_id, _ in rest] == (await real.pending())[len(taken) :]
+    assert cut == 0
+
+
+@pytest.mark.real
+async def test_an_entry_longer_than_the_room_is_returned_only_when_it_may_be(
+    real: Partition,
+) -> None:
+    await real.acquire()
+    ids = await real.add(2, body_bytes=1000)
+    assert await real.fetch(max_bytes=10, delivered=b"0-0") == [[], [], b"0-0", 1]
+    pending = await real.fetch(after=b"0-0", max_bytes=10, at_least_one=True, delivered=ids[-1])
+    assert ([entry_id for entry_id, _ in pending[0]], pending[3]) == (ids[:1], 1)
 
 
 @pytest.mark.real
@@ -337,11 +372,11 @@ async def test_new_entries_are_fetched_only_by_who_knows_what_was_delivered(
     await real.acquire()
     ids = await real.add(3)
     assert [each[0] for each in (await real.fetch(delivered=b"0-0", most=1))[0]] == ids[:1]
-    assert await real.fetch(delivered=b"0-0") == [[], [], ids[0]]
+    assert await real.fetch(delivered=b"0-0") == [[], [], ids[0], 0]
     assert await real.pending() == ids[:1]
-    entries, records, delivered = await real.fetch(delivered=b"0-0", after=b"0-0")
+    entries, records, delivered, _ = await real.fetch(delivered=b"0-0", after=b"0-0")
     assert ([each[0] for each in entries], records, delivered) == (ids[:1], [None], ids[0])
-    entries, _, delivered = await real.fetch(delivered=ids[0])
+    entries, _, delivered, _ = await real.fetch(delivered=ids[0])
     assert ([each[0] for each in entries], delivered) == (ids[1:], ids[0])
 
 

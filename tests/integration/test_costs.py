@@ -22,6 +22,7 @@ from consumers.fetcher import FETCH, Fetcher
 from consumers.lanes import Lanes
 from consumers.partition import Partition
 from consumers.settler import SETTLE, Settler
+from consumers.window import Window
 from entries import entry
 from ingresses import body
 from waiting import wait_until
@@ -150,9 +151,8 @@ class Backlog:
             self._settler,
             None,  # type: ignore[arg-type]  # nothing is parked
             self._owned,
+            Window(self._owned, max_entries=RECORDS, max_bytes=2**30),
             group=GROUP,
-            max_entries=RECORDS,
-            max_bytes=2**30,
             on_fetched=lambda: None,
             on_lost=lambda partition: pytest.fail("the lease was lost"),
             on_newer=lambda partition: pytest.fail("not ours"),

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from bridge.contract import Entry, Keys, entry_order
+from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Refused
 from consumers.attempts import Attempts
 from consumers.fetcher import Doorbell, Fetcher
 from consumers.lanes import Lanes
 from consumers.partition import Partition
+from consumers.window import Window
 from entries import entry, partition
 
 WaitUntil = Callable[..., Awaitable[Any]]
@@ -41,11 +43,11 @@ class Server:
         """Tests give entries and records; the last-delivered-id follows from what they gave."""
         if isinstance(reply, Refused):
             return reply
-        (entries, records), stream = reply, call.args[4]
+        (entries, records, *cut), stream = reply, call.args[4]
         before = self.delivered.get(stream, b"0-0")
         ids = [before, *(entry_id for entry_id, _ in entries)]
         self.delivered[stream] = max(ids, key=entry_order)
-        return [entries, records, before]
+        return [entries, records, before, *(cut or [0])]
 
     async def one(self, call: Call, *, timeout_s: float) -> Any:
         words = call.args[call.args.index("STREAMS") + 1 :]
@@ -84,7 +86,7 @@ class Forgetting:
 
 
 class Bench:
-    def __init__(self, *numbers: int, max_entries: int = 16) -> None:
+    def __init__(self, *numbers: int, max_entries: int = 16, max_bytes: int = 2**20) -> None:
         self.server = Server()
         self.lanes = Lanes()
         self.settler = Forgetting()
@@ -99,9 +101,8 @@ class Bench:
             self.settler,  # type: ignore[arg-type]
             NoParking(),  # type: ignore[arg-type]
             self.owned,
+            Window(self.owned, max_entries=max_entries, max_bytes=max_bytes),
             group="g",
-            max_entries=max_entries,
-            max_bytes=2**20,
             on_fetched=lambda: None,
             on_lost=self.lost.append,
             on_newer=self.newer.append,
@@ -404,3 +405,77 @@ async def test_nothing_is_fetched_of_a_partition_that_is_given_back(bench: Make)
     for _ in range(20):
         await asyncio.sleep(0)
     assert len(it.server.fetches) == before
+
+
+# --- what did not fit
+
+
+async def test_what_a_reply_had_no_room_for_is_read_before_anything_newer(bench: Make) -> None:
+    it = bench(1)
+    await it.read_pending()
+    it.server.rings.put_nowait(None)
+    it.server.delivered[KEYS.stream(1)] = b"0-0"
+    await it.answered([[raw(b"1-0")], [], 1])
+    it.server.delivered[KEYS.stream(1)] = b"3-0"  # the group's: 2 and 3 are pending
+    await it.answered([[raw(b"2-0")], [None], 1])
+    await it.answered([[raw(b"3-0")], [None], 0])
+    await it.answered([[], [], 0])
+    assert in_order(it, 1) == [b"1-0", b"2-0", b"3-0"]
+    assert it.owned[1].cursor is None
+    assert it.owned[1].delivered == b"3-0"
+    assert it.lost == []
+    asked = [it.server.asked_from(n)[0] for n in range(-5, 0)]
+    assert asked == [b">", b"1-0", b"2-0", b"3-0", b">"]
+
+
+async def test_a_first_entry_too_long_for_its_room_is_read_again_where_it_may_be(
+    bench: Make,
+) -> None:
+    it = bench(1)
+    await it.read_pending()
+    it.server.rings.put_nowait(None)
+    await it.answered([[], [], 1])
+    it.server.delivered[KEYS.stream(1)] = b"1-0"
+    await it.answered([[raw(b"1-0")], [None], 0])
+    await it.answered([[], [], 0])
+    assert in_order(it, 1) == [b"1-0"]
+    assert it.owned[1].delivered == b"1-0"
+
+
+async def test_what_did_not_fit_and_was_settled_and_is_pending_again_ends_the_lease(
+    bench: Make,
+) -> None:
+    it = bench(1)
+    await it.read_pending()
+    it.server.rings.put_nowait(None)
+    await it.answered([[raw(b"1-0")], [], 1])
+    it.server.delivered[KEYS.stream(1)] = b"3-0"
+    await it.answered([[raw(b"2-0")], [None], 1])
+    it.owned[1].settled(b"1-0")
+    it.owned[1].settled(b"2-0")
+    it.server.generation += 1
+    await it.answered([[], [], 0])  # forgotten
+    await it.answered([[raw(b"2-0")], [None], 1])
+    assert it.lost == [it.owned[1]]
+
+
+@pytest.mark.parametrize(("took_s", "halves"), [(5.0, True), (0.1, False)])
+async def test_only_a_fetch_that_ran_out_of_time_asks_for_less(
+    bench: Make, monkeypatch: pytest.MonkeyPatch, took_s: float, halves: bool
+) -> None:
+    it = bench(1)
+    now_s = [0.0]
+    monkeypatch.setattr("consumers.fetcher.clock.boottime_s", lambda: now_s[0])
+    asked: list[int] = []
+
+    async def fail(calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        asked.append(calls[0].args[3 + 3 + 5])  # type: ignore[arg-type]
+        now_s[0] += took_s
+        raise RedisUnavailableError("gone")
+
+    monkeypatch.setattr("consumers.fetcher.Backoff.next_s", lambda _: 0.0)
+    it.server.run = fail  # type: ignore[method-assign]
+    await it.answered([[], []])  # of the fetch that waits since the start
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert asked[:3] == ([2**20, 2**19, 2**18] if halves else [2**20] * 3)

@@ -1,0 +1,102 @@
+"""How much a worker may have fetched and not settled, and who may fetch how much now. No I/O.
+
+Each partition has its share of the entries and of the bytes. The bytes are bounded for all of them
+together, too, and so is what one round trip may bring: over a slow link a reply that does not come
+in time is asked for again in smaller pieces. Heads that do not end count against no share, or a few
+slow devices would keep the others out; they are at most as many as deliveries may run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final, NamedTuple
+
+from consumers.partition import Partition
+
+LEAST_ENTRIES: Final = 8
+LEAST_BYTES: Final = 2**16
+# An answer that took less than this part of its time limit may be twice as long the next time.
+QUICK: Final = 0.25
+
+
+class ReplySize:
+    """How many bytes one round trip may bring: fewer after each that did not come in time."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.bytes = most
+
+    def timed_out(self) -> None:
+        """The last one did not come in time."""
+        self.bytes = max(1, self.bytes // 2)
+
+    def came(self, *, took_s: float, limit_s: float) -> None:
+        """The last one came after `took_s` of the `limit_s` that it had."""
+        if self.bytes < self._most and took_s < QUICK * limit_s:
+            self.bytes = min(self._most, 2 * self.bytes)
+
+
+class Room(NamedTuple):
+    """What may be fetched of one partition now."""
+
+    entries: int
+    bytes: int
+    at_least_one: bool
+    """Whether the first entry may be longer than that: else a long one would never be fetched."""
+
+
+class Window:
+    """The window of all partitions of one worker."""
+
+    def __init__(self, owned: Mapping[int, Partition], *, max_entries: int, max_bytes: int) -> None:
+        self._owned = owned
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._last_turn = -1
+        self.reply = ReplySize(max_bytes)
+
+    def share(self) -> tuple[int, int]:
+        """Each partition's part: entries, bytes."""
+        owned = max(1, len(self._owned))
+        return (
+            max(LEAST_ENTRIES, self._max_entries // owned),
+            max(LEAST_BYTES, self._max_bytes // owned),
+        )
+
+    def waiting_share(self) -> tuple[int, int]:
+        """What of a partition's part may wait for a retry, or behind others: entries, bytes."""
+        entries, bytes_ = self.share()
+        return entries // 4, bytes_ // 4
+
+    def has_room(self, partition: Partition) -> bool:
+        """Whether a fetch is worth its round trip: not for every single place that comes free."""
+        entries, bytes_ = self.share()
+        return (
+            len(partition.items) - partition.slow_entries <= entries * 3 // 4
+            and partition.window_bytes - partition.slow_bytes < bytes_
+        )
+
+    def rooms(self, hungry: Collection[Partition]) -> list[tuple[Partition, Room]]:
+        """What to fetch of which now; nothing where all bytes are taken.
+
+        They take turns in being the first, who gets an entry whatever its length: so all of them
+        together exceed the bytes by one entry at most.
+        """
+        free = self._max_bytes - sum(
+            each.window_bytes - each.slow_bytes for each in self._owned.values()
+        )
+        free = min(free, self.reply.bytes)
+        entries, bytes_ = self.share()
+        rooms: list[tuple[Partition, Room]] = []
+        for partition in sorted(
+            hungry, key=lambda each: (each.number <= self._last_turn, each.number)
+        ):
+            if free <= 0:
+                break
+            own = min(free, bytes_ - partition.window_bytes + partition.slow_bytes)
+            free -= own
+            most = entries - len(partition.items) + partition.slow_entries
+            rooms.append((partition, Room(most, own, at_least_one=not rooms)))
+        if rooms:
+            self._last_turn = rooms[0][0].number
+        return rooms

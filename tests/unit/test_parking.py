@@ -1,0 +1,186 @@
+"""Who leaves the window: what would keep the others of its partition out, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bridge.contract import Keys
+from bridge.link import Call
+from consumers.lanes import Lanes
+from consumers.parking import LONG_LANE, LONG_WAIT_S, SLOW_S, Parking
+from consumers.partition import Lane, LaneState, Partition
+from consumers.window import Window
+from entries import item, partition
+
+SHARE = 400
+NOW_S = 1000.0
+
+
+class Calls:
+    """Stands where the settler does, and keeps what it was to send."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[Call, Callable[[Any], None]]] = []
+
+    def call(self, _: Partition, call: Call, on_reply: Callable[[Any], None]) -> None:
+        self.made.append((call, on_reply))
+
+
+class Lot:
+    def __init__(self, *, max_bytes: int = 2**20) -> None:
+        self.lanes = Lanes()
+        self.settler = Calls()
+        self.partition = partition(1)
+        self.window = Window({1: self.partition}, max_entries=SHARE, max_bytes=max_bytes)
+        self.parking = Parking(
+            None,  # type: ignore[arg-type]  # nothing is loaded
+            Keys(namespace="t"),
+            self.lanes,
+            self.settler,  # type: ignore[arg-type]
+            group="g",
+            lease_ttl_s=10,
+            dead_max_entries=10,
+            max_loaded=10,
+            window=self.window,
+            on_loaded=lambda: None,
+        )
+
+    def add(self, device: str, count: int, **more: Any) -> Lane:
+        for _ in range(count):
+            one = item(device, **more)
+            self.partition.admit(one)
+            lane = self.lanes.add(self.partition, one)
+        return lane
+
+    def start(self, *, ago_s: float) -> Lane:
+        lane = self.lanes.next(NOW_S)
+        assert lane is not None
+        lane.started_s = NOW_S - ago_s
+        return lane
+
+    def relieve(self, *, read_ago_s: float = 2 * SLOW_S) -> None:
+        self.partition.read_s = NOW_S - read_ago_s
+        self.parking.relieve(self.partition, NOW_S)
+
+    @property
+    def parked(self) -> set[str]:
+        return set(self.partition.parked)
+
+
+@pytest.fixture
+def lot() -> Lot:
+    return Lot()
+
+
+def test_what_waits_behind_slow_heads_is_parked_when_nothing_else_can_be_fetched(lot: Lot) -> None:
+    for name in ("a", "b", "c", "d"):
+        lot.add(name, 80)
+        lot.start(ago_s=10)
+    assert not lot.window.has_room(lot.partition)
+    lot.relieve()
+    assert len(lot.parked) == 3
+    left = sum(len(lane.items) - 1 for lane in lot.partition.lanes.values())
+    assert left <= SHARE // 4
+    assert all(lane.state is LaneState.RUNNING for lane in lot.partition.lanes.values())
+    for _, on_reply in lot.settler.made:
+        on_reply(79)
+    assert lot.window.has_room(lot.partition)
+
+
+def test_nothing_is_parked_while_the_partition_is_fetched_from(lot: Lot) -> None:
+    lot.add("a", 350)
+    lot.start(ago_s=10)
+    lot.relieve(read_ago_s=SLOW_S / 2)
+    assert lot.parked == set()
+
+
+def test_nothing_is_parked_while_there_is_room(lot: Lot) -> None:
+    lot.add("a", 200)
+    lot.start(ago_s=10)
+    lot.relieve()
+    assert lot.parked == set()
+
+
+def test_what_only_waits_for_its_turn_is_not_parked(lot: Lot) -> None:
+    for n in range(4):
+        lot.add(f"d{n}", 100)
+    lot.relieve()
+    assert lot.parked == set()
+
+
+def test_a_hot_device_is_parked_although_none_of_its_deliveries_is_slow(lot: Lot) -> None:
+    lot.add("hot", 350)
+    lot.start(ago_s=0.1)
+    lot.relieve()
+    assert lot.parked == {"hot"}
+
+
+def test_what_waits_behind_a_retry_is_parked_and_waits_no_more_in_the_window(lot: Lot) -> None:
+    lot.add("a", 350)
+    lane = lot.start(ago_s=0)
+    lot.lanes.wait(lane, NOW_S + 1)
+    assert lot.partition.waiting_items == 350
+    lot.relieve()
+    assert lot.parked == {"a"}
+    assert lot.partition.waiting_items == 1
+    assert lot.lanes.next(NOW_S + 2) is lane
+    assert lot.partition.waiting_items == 0
+
+
+def test_a_device_closed_behind_an_old_delivery_does_not_fill_the_window(lot: Lot) -> None:
+    lot.add("hot", 1)
+    old = lot.start(ago_s=10)
+    lost, lot.partition = lot.partition, partition(1, epoch=2)
+    lost.lost = True
+    lot.lanes.drop(lost)
+    lane = lot.add("hot", 350)
+    assert lane.state is LaneState.CLOSED
+    lot.relieve()
+    assert lot.parked == {"hot"}
+    assert (lot.partition.slow_entries, len(lane.items)) == (1, 1)
+    lot.lanes.finished(old)
+    assert lot.lanes.next(NOW_S) is lane
+
+
+def test_few_long_messages_behind_a_slow_head_are_parked_too() -> None:
+    lot = Lot(max_bytes=2**16)
+    lot.add("a", 9, body=b"x" * 2**13)
+    lot.start(ago_s=10)
+    lot.relieve()
+    assert lot.parked == {"a"}
+
+
+def test_many_slow_heads_make_room_for_others(lot: Lot) -> None:
+    for n in range(320):
+        lot.add(f"d{n}", 1)
+        lot.start(ago_s=10)
+    assert not lot.window.has_room(lot.partition)
+    lot.relieve()
+    assert lot.window.has_room(lot.partition)
+    assert lot.parked == set()
+
+
+@pytest.mark.parametrize(
+    ("length", "wait_s", "leaves"),
+    [
+        (1, LONG_WAIT_S + 1, True),
+        (1, LONG_WAIT_S - 1, False),
+        (LONG_LANE + 1, SLOW_S / 2, False),
+        (LONG_LANE + 1, SLOW_S * 2, True),
+        (5 * LONG_LANE, SLOW_S / 2, False),
+    ],
+)
+def test_a_long_wait_or_a_long_lane_leaves_the_window_but_not_for_a_moment(
+    lot: Lot, length: int, wait_s: float, leaves: bool
+) -> None:
+    assert lot.parking.wants(lot.add("a", length), wait_s) is leaves
+
+
+def test_of_many_that_wait_a_quarter_stays(lot: Lot) -> None:
+    for n in range(SHARE // 4):
+        lot.add(f"d{n}", 1)
+        lot.lanes.wait(lot.start(ago_s=0), NOW_S + 1)
+    assert lot.parking.wants(lot.add("next", 1), 0.5)
