@@ -77,6 +77,11 @@ class Call:
     script: Script | None = None
     tolerated: Collection[str] = ()
 
+    def with_text(self) -> Call:
+        """The same call of the script, which the server need not know."""
+        assert self.script is not None
+        return Call(("EVAL", self.script.text, *self.args[2:]), self.script, self.tolerated)
+
     @property
     def key(self) -> bytes | None:
         """Its first key, which says where in a cluster it belongs; `None` for those without."""
@@ -145,6 +150,8 @@ class Link:
         self._connection: AbstractConnection | None = None
         self._turn = asyncio.Lock()
         self._connections = 0
+        self._known: set[str] = set()
+        """The scripts that this connection has called."""
 
     @property
     def generation(self) -> int:
@@ -154,8 +161,8 @@ class Link:
     async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
         """Sends all calls in one round trip; returns one reply for each, in their order.
 
-        A call the server refused has a `Refused` in its place. Scripts the server does not know
-        are loaded and called again, in their order. Raises `RedisUnavailableError` when there was
+        A call the server refused has a `Refused` in its place. Whether the server knows a script is
+        no matter, and changes no order. Raises `RedisUnavailableError` when there was
         no answer within `timeout_s` (waiting for the turn included), no connection, or an answer
         about the server's state (loading, read-only, out of memory, …): then any of the calls may
         or may not have run, or may run later.
@@ -202,18 +209,49 @@ class Link:
                 connection = self._connection = await self._new_connection()
                 await connection.connect()  # type: ignore[no-untyped-call]
                 self._connections += 1
-            replies = await self._round_trip(connection, calls)
-            unknown = [i for i, reply in enumerate(replies) if _is_unknown_script(reply)]
-            if unknown:
-                scripts = {call.script for i in unknown if (call := calls[i]).script is not None}
-                loads = [command("SCRIPT", "LOAD", script.text) for script in scripts]
-                again = await self._round_trip(connection, loads + [calls[i] for i in unknown])
-                for i, reply in zip(unknown, again[len(loads) :], strict=True):
-                    replies[i] = reply
+                self._known = set()
+            replies = await self._round_trip(connection, self._worded(calls))
+            if any(map(_is_unknown_script, replies)):
+                replies = await self._remind(connection, calls, replies)
         except BaseException:  # cancellation too: what was sent may still be answered
             self._drop()
             raise
         return replies
+
+    def _worded(self, calls: Sequence[Call]) -> Sequence[Call]:
+        """The calls as this connection has to say them: a script's first one carries its text.
+
+        To ask whether the server knows a script would be too late in a batch: what follows the
+        call of an unknown one is run all the same, and so before it.
+        """
+        known = self._known
+        new = [i for i, call in enumerate(calls) if call.script and call.script.sha not in known]
+        if not new:
+            return calls
+        worded = list(calls)
+        for i in new:
+            call = calls[i]
+            if call.script is not None and call.script.sha not in known:
+                known.add(call.script.sha)
+                worded[i] = call.with_text()
+        return worded
+
+    async def _remind(
+        self, connection: AbstractConnection, calls: Sequence[Call], replies: list[Any]
+    ) -> list[Any]:
+        """Sends what a server did not run that forgot scripts since (SCRIPT FLUSH), in its order.
+
+        Where something ran behind a call that did not, the batch is in doubt, like one that was
+        not answered.
+        """
+        first = next(i for i, reply in enumerate(replies) if _is_unknown_script(reply))
+        rest = replies[first:]
+        if all(map(_is_unknown_script, rest)):
+            self._known.clear()
+            rest = await self._round_trip(connection, self._worded(calls[first:]))
+        if any(map(_is_unknown_script, rest)):
+            raise RedisUnavailableError("Redis: it forgot scripts within a batch")
+        return replies[:first] + rest
 
     @staticmethod
     async def _round_trip(connection: AbstractConnection, calls: Sequence[Call]) -> list[Any]:

@@ -59,18 +59,50 @@ async def test_a_refused_call_has_its_error_in_its_place(server: servers.Redis) 
     assert link.generation == 1  # the connection is as good as before
 
 
-async def test_unknown_scripts_are_loaded_once_and_called_in_their_order(
+async def test_what_follows_an_unknown_script_is_not_run_before_it(
+    server: servers.Redis,
+) -> None:
+    """Also where the server knows the script that follows, from another client."""
+    link = server.link()
+    await server.client.script_flush()
+    await server.client.script_load(HEARTBEAT.text)
+    lease = f"{server.namespace}:lease"
+    await server.client.set(lease, "token")
+    beat = HEARTBEAT.call([f"{server.namespace}:workers"], ["a", 60_000])
+    calls = [PAIR.call([lease], ["token", 60_000]), command("DEL", lease), beat, command("PING")]
+    assert await link.run(calls, timeout_s=10) == [1, 1, [b"a"], b"PONG"]
+    assert await link.run(calls, timeout_s=10) == [0, 0, [b"a"], b"PONG"]
+    assert link.generation == 1
+
+
+async def test_scripts_that_were_forgotten_are_told_again_in_their_order(
     server: servers.Redis,
 ) -> None:
     link = server.link()
+    workers, lease = f"{server.namespace}:workers", f"{server.namespace}:lease"
+    beats = [HEARTBEAT.call([workers], [worker, 60_000]) for worker in ("b", "a")]
+    renewal = PAIR.call([lease], ["token", 1000])
+    await link.run([renewal, *beats], timeout_s=10)
+    await server.client.delete(workers)
     await server.client.script_flush()
-    beats = [
-        HEARTBEAT.call([f"{server.namespace}:workers"], [worker, 60_000]) for worker in ("b", "a")
-    ]
-    renewal = PAIR.call([f"{server.namespace}:lease"], ["token", 1000])
-    replies = await link.run([beats[0], renewal, command("ECHO", "x"), beats[1]], timeout_s=10)
-    assert replies == [[b"b"], 0, b"x", [b"a", b"b"]]
-    assert await server.client.script_exists(HEARTBEAT.sha, PAIR.sha) == [True, True]
+    replies = await link.run([command("ECHO", "x"), beats[0], renewal, beats[1]], timeout_s=10)
+    assert replies == [b"x", [b"b"], 0, [b"a", b"b"]]
+    assert link.generation == 1
+
+
+async def test_a_batch_of_which_a_part_ran_before_a_forgotten_script_is_in_doubt(
+    server: servers.Redis,
+) -> None:
+    link = server.link()
+    beat = HEARTBEAT.call([f"{server.namespace}:workers"], ["a", 60_000])
+    calls = [PAIR.call([f"{server.namespace}:lease"], ["token", 1000]), beat]
+    await link.run(calls, timeout_s=10)
+    await server.client.script_flush()
+    await server.client.script_load(HEARTBEAT.text)
+    with pytest.raises(RedisUnavailableError, match="forgot scripts"):
+        await link.run(calls, timeout_s=10)
+    assert await link.run(calls, timeout_s=10) == [0, [b"a"]]
+    assert link.generation == 2
 
 
 # --- turns
