@@ -393,6 +393,12 @@ class Settings:
         **_number("int", low=1, high=1000),
         halves="worker",
     )
+    give_up_after_s: float = _setting(
+        3600.0,
+        "seconds after which failures count although nothing else succeeds; 0: at once",
+        **_number("float", low=0, high=86400 * 30),
+        halves="worker",
+    )
     backoff_base_s: float = _setting(
         1.0,
         "upper bound of the wait before the second attempt; doubles from there",

@@ -9,14 +9,16 @@ from __future__ import annotations
 import random
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from bridge import clock, logs, metrics
 from bridge.contract import DeadLetter, EntryId
 from consumers.attempts import Attempts, RetryPolicy
 from consumers.brake import RETRY_S, Brake
+from consumers.charging import Charging
 from consumers.lanes import Lanes
-from consumers.outcome import Failed, Handled, Outcome, Rejected, Retry
+from consumers.outcome import Failed, Handled, Outcome, Rejected, Retry, text_of
 from consumers.parking import Parking
 from consumers.partition import Lane
 from consumers.settler import Settler
@@ -37,6 +39,7 @@ class Aftermath:
         parking: Parking,
         policy: RetryPolicy,
         brake: Brake,
+        charging: Charging,
         *,
         group: str,
         on_brake: Callable[[bool], None],
@@ -46,6 +49,7 @@ class Aftermath:
         self._parking = parking
         self._policy = policy
         self._brake = brake
+        self._charging = charging
         self._on_brake = on_brake
         self._group = group
         self._log = logs.get("deliveries").bind(group=group)
@@ -61,7 +65,7 @@ class Aftermath:
             self.handled(lane)
             told = "handled"
         elif isinstance(outcome, Failed):
-            told = self._failed(lane, attempt, outcome)
+            told = self._failed(lane, outcome)
         elif isinstance(outcome, Rejected):
             self._succeeded()  # the handler knew what it did
             self.bury(lane, attempt, "rejected", error=outcome.error)
@@ -78,6 +82,7 @@ class Aftermath:
 
     def publish_counts(self) -> None:
         """Gives what was counted to the metrics: for each delivery alone that would be dear."""
+        self._charging.note()
         for outcome, count in self._counts.items():
             if count:
                 self._counters[outcome].inc(count)
@@ -134,27 +139,33 @@ class Aftermath:
         metrics.dead_lettered.labels(self._group, letter.reason).inc()
 
     def _succeeded(self) -> None:
+        self._charging.successes += 1
         if self._brake.succeeded():
             self._log.info("brake_off")
             self._brake_metric.set(0)
             self._on_brake(False)
 
-    def _failed(self, lane: Lane, attempt: int, outcome: Failed) -> str:
+    def _failed(self, lane: Lane, outcome: Failed) -> str:
+        # What a handler asks for says nothing about its surroundings.
+        if not isinstance(outcome.error, Retry):
+            self._note_failure(lane, outcome.error)
+        known, is_charged = self._charging.after_failure(lane.head.attempts)
+        if is_charged and self._policy.is_exhausted(known.count):
+            self.bury(lane, known.count, "max_attempts", error=outcome.error)
+            return "dead"
+        if outcome.after_s is not None or (is_charged and not self._brake.is_on):
+            wait_s = self._policy.wait_s(known.count, outcome.after_s)
+        else:  # soon, whatever the back-off: when the outage is over, nobody has to wait for it
+            wait_s = random.uniform(0.5, 1) * RETRY_S
+        self._tell_failed(lane, known.count, wait_s, outcome.error)
+        self._try_again(lane, known, wait_s)
+        return "retry"
+
+    def _note_failure(self, lane: Lane, error: BaseException) -> None:
         if self._brake.failed(lane.partition.number, lane.device, clock.boottime_s()):
-            self._log.error("brake_on", error_type=type(outcome.error).__name__)
+            self._log.error("brake_on", error_type=type(error).__name__)
             self._brake_metric.set(1)
             self._on_brake(True)
-        if self._brake.is_on:
-            attempt -= 1  # not charged: nothing says that the notification is to blame
-            wait_s = random.uniform(0.5, 1) * RETRY_S
-        elif self._policy.is_exhausted(attempt):
-            self.bury(lane, attempt, "max_attempts", error=outcome.error)
-            return "dead"
-        else:
-            wait_s = self._policy.wait_s(attempt, outcome.after_s)
-        self._tell_failed(lane, attempt, wait_s, outcome.error)
-        self._try_again(lane, attempt, wait_s)
-        return "retry"
 
     def _tell_failed(self, lane: Lane, attempt: int, wait_s: float, error: BaseException) -> None:
         error_type = type(error).__name__
@@ -178,23 +189,15 @@ class Aftermath:
                 advice="told once; --show-deliveries and NB_BRIDGE_LOG_LEVEL=debug tell of each",
             )
 
-    def _try_again(self, lane: Lane, attempts: int, wait_s: float) -> None:
+    def _try_again(self, lane: Lane, known: Attempts, wait_s: float) -> None:
         due_ms = clock.epoch_ms() + round(wait_s * 1000)
-        lane.head.attempts = Attempts(count=attempts, due_ms=due_ms)
+        lane.head.attempts = replace(known, due_ms=due_ms)
         due_s = clock.boottime_s() + wait_s
         if self._parking.wants(lane, wait_s):
             self._parking.park(lane, due_s)
         else:
             self._settler.retry(lane.partition, lane.head)
             self._lanes.wait(lane, due_s)
-
-
-def text_of(error: BaseException) -> str:
-    """What an error says; a handler's own class may fail at this, too."""
-    try:
-        return str(error)
-    except Exception:
-        return ""
 
 
 def _traceback(error: BaseException) -> str:

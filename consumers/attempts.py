@@ -15,27 +15,48 @@ from bridge.backoff import full_jitter_s
 class Attempts:
     """What is known about the attempts at one entry.
 
-    `due_ms` is the epoch millisecond before which it should not be tried again. `suspect` says
-    that a worker died while it ran: it may be what kills workers.
+    `count` are those that are charged. `due_ms` is the epoch millisecond before which it should not
+    be tried again. `suspect` says that a worker died while it ran: it may be what kills workers.
+    The first and the last failure are epoch milliseconds, 0 without one.
     """
 
     count: int = 0
     due_ms: int = 0
     suspect: bool = False
+    first_failed_ms: int = 0
+    failed_ms: int = 0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is anything to be kept."""
+        return bool(self.count or self.suspect or self.failed_ms)
 
     def encode(self) -> bytes:
-        """`count:due_ms`, and `:s` for a suspect."""
-        return b"%d:%d%s" % (self.count, self.due_ms, b":s" if self.suspect else b"")
+        """`count:due_ms`; then `:s` for a suspect, or `::first:last` for one that failed.
+
+        Not both: version 0.1 knows a suspect by the two characters at the end.
+        """
+        if self.suspect:
+            return b"%d:%d:s" % (self.count, self.due_ms)
+        if self.failed_ms:
+            times = (self.count, self.due_ms, self.first_failed_ms, self.failed_ms)
+            return b"%d:%d::%d:%d" % times
+        return b"%d:%d" % (self.count, self.due_ms)
 
     @classmethod
     def decode(cls, raw: bytes | None) -> Attempts:
         """Reads a record; what cannot be read counts as no attempt (so it is tried, not lost)."""
         if raw is None:
             return NO_ATTEMPT
-        count, _, rest = raw.partition(b":")
-        due, _, flag = rest.partition(b":")
+        count, due, flag, first, last, *_ = (*raw.split(b":"), b"", b"", b"", b"")
         try:
-            return cls(count=max(0, int(count)), due_ms=int(due or 0), suspect=flag == b"s")
+            return cls(
+                count=max(0, int(count)),
+                due_ms=int(due or 0),
+                suspect=flag == b"s",
+                first_failed_ms=max(0, int(first or 0)),
+                failed_ms=max(0, int(last or 0)),
+            )
         except ValueError:
             return NO_ATTEMPT
 

@@ -23,8 +23,8 @@ from bridge.errors import BridgeError
 from bridge.settings import Settings
 from bridge.terminal import visible
 from consumers import loading
-from consumers.aftermath import text_of
 from consumers.context import Delivery
+from consumers.outcome import text_of
 from consumers.shared_state import SharedState
 from consumers.worker import Worker
 

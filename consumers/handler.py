@@ -44,7 +44,9 @@ class Handler:
     async def call(self, delivery: Delivery) -> None:
         """Runs an async method; for sync ones see `call_sync`."""
         with self.around(delivery):
-            await self.method(*self.arguments(delivery))
+            result = await self.method(*self.arguments(delivery))
+        if result is not None:
+            _refuse_unrun(result)
 
     def call_sync(self, delivery: Delivery) -> None:
         """Runs a sync method in the calling thread."""
@@ -54,14 +56,26 @@ class Handler:
             except (StopIteration, GeneratorExit) as error:
                 # Futures and coroutines cannot carry these: whoever waits would wait for ever.
                 raise RuntimeError(f"the handler raised {type(error).__name__}") from error
-        if inspect.isawaitable(result):
-            # `def handle(self): return self.other()` with an async `other`: it would never run.
-            if inspect.iscoroutine(result):
-                result.close()
-            raise TypeError(
-                "the handler is not `async def` but returned an awaitable: "
-                "declare it async and await there"
-            )
+        if result is not None:
+            _refuse_unrun(result)
+
+
+def _refuse_unrun(result: object) -> None:
+    """`TypeError` for what looks handled and is not: code that runs only if somebody goes on."""
+    if inspect.isasyncgen(result) or inspect.isgenerator(result):
+        if inspect.isgenerator(result):
+            result.close()
+        raise TypeError(
+            "the handler returned a generator, so nothing of it ran: is there a `yield` too many?"
+        )
+    if inspect.isawaitable(result):
+        # `def handle(self): return self.other()` with an async `other`: it would never run.
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(
+            "the handler returned an awaitable that nobody awaits: "
+            "declare it `async def`, and await there"
+        )
 
 
 class Handlers:
@@ -100,6 +114,8 @@ def _overridden(receiver: object, name: str, around: Around) -> Handler | None:
 def _handler(name: str, method: Any, around: Around) -> Handler:
     if not callable(method):
         raise ReceiverError(f"{name} is no method")
+    if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+        raise ReceiverError(f"{name} has a `yield`: calling it would run nothing of it")
     try:
         parameters = inspect.signature(method).parameters.values()
     except ValueError as error:

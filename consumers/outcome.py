@@ -61,9 +61,32 @@ ABANDONED = Abandoned()
 
 
 def of_exception(error: BaseException) -> Failed | Rejected:
-    """The outcome that an exception of a handler stands for."""
+    """The outcome that an exception of a handler stands for.
+
+    Of a group (a `TaskGroup` raises one) what a handler says of itself counts before what failed.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        error = _telling(error)
     if isinstance(error, Reject):
         return Rejected(error=error)
     if isinstance(error, Retry):
         return Failed(error=error, after_s=error.after_s)
     return Failed(error=error)
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says; a handler's own class may fail at this, too."""
+    try:
+        return str(error)
+    except BaseException:  # whatever its `__str__` raises
+        return ""
+
+
+def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    for kind in (Reject, Retry):
+        found: BaseException | None = group.subgroup(kind)
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        if found is not None:
+            return found
+    return group

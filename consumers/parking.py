@@ -309,8 +309,7 @@ class Parking:
         )
         arguments: list[Argument] = [partition.token, self._ttl_ms, self._group, device, due_ms]
         for item in items:
-            known = item.attempts.count or item.attempts.suspect
-            record = item.attempts.encode() if known else b""
+            record = item.attempts.encode() if item.attempts.is_known else b""
             arguments += (item.id, record, netstrings.encode((item.id, *item.fields)))
         partition.parked[device].unconfirmed += 1
         on_reply = partial(self._sent, partition, device, [item.id for item in items])

@@ -16,6 +16,7 @@ from consumers.aftermath import Aftermath
 from consumers.attempts import Attempts, RetryPolicy
 from consumers.brake import Brake
 from consumers.calls import Calls
+from consumers.charging import Charging
 from consumers.context import Delivery
 from consumers.handler import Handler, Handlers
 from consumers.lanes import Lanes
@@ -46,6 +47,7 @@ class Plan:
     timeout_s: float
     skip_late: bool
     policy: RetryPolicy
+    give_up_after_s: float
 
 
 class Runner:
@@ -84,6 +86,7 @@ class Runner:
             parking,
             plan.policy,
             self._brake,
+            Charging(give_up_after_s=plan.give_up_after_s),
             group=plan.group,
             on_brake=self._brake_changed,
         )

@@ -6,7 +6,6 @@ The only place of this package, with `consumers.parent`, that sees the settings.
 from __future__ import annotations
 
 import asyncio
-import inspect
 from typing import Any, Final
 
 from bridge import clock, logs, meta, metrics, tracing
@@ -21,7 +20,8 @@ from consumers.attempts import RetryPolicy
 from consumers.census import Census
 from consumers.context import Current
 from consumers.fetcher import Doorbell, Fetcher
-from consumers.handler import Around, Handlers, ReceiverError
+from consumers.handler import Around, Handlers
+from consumers.hooks import Hooks
 from consumers.lanes import Lanes
 from consumers.leases import LeaseKeeper
 from consumers.parking import Parking
@@ -53,6 +53,7 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._receiver = receiver
+        self._hooks = Hooks(receiver)
         self._shared = shared
         self._keys = Keys(namespace=settings.namespace)
         self._stopping = asyncio.Event()
@@ -179,6 +180,9 @@ class Worker:
         """
         await self._prepare()
         await self._admin.start()
+        if not await self._set_up():
+            await self._close()
+            return 0
         actors = [
             asyncio.create_task(coroutine, name=name)
             for name, coroutine in (
@@ -222,11 +226,16 @@ class Worker:
             ) from error
         finally:
             await first.close()
-        try:
-            await _maybe_await(getattr(self._receiver, "setup", None))
-        except (Exception, SystemExit) as error:
-            name = type(self._receiver).__name__
-            raise ReceiverError(f"{name}.setup failed: {type(error).__name__}: {error}") from error
+
+    async def _set_up(self) -> bool:
+        """Waits for the receiver's `setup`; whether the worker may begin, or has to stop."""
+        setting_up = asyncio.create_task(self._hooks.set_up())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([setting_up, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in (setting_up, stopping):
+            task.cancel()
+        await asyncio.wait([setting_up, stopping], timeout=LAST_FLUSH_S)
+        return self._hooks.trouble is None and not self._stopping.is_set()
 
     async def _wind_down(
         self, actors: list[asyncio.Task[None]], settling: asyncio.Task[None]
@@ -251,10 +260,10 @@ class Worker:
         for task in (beat, settling):
             task.cancel()
         await asyncio.wait([beat, settling])
-        try:
-            await _maybe_await(getattr(self._receiver, "teardown", None))
-        except Exception:
-            self._log.exception("teardown_failed")
+        await self._hooks.tear_down()
+        await self._close()
+
+    async def _close(self) -> None:
         if self._tracing is not None:
             await self._tracing.stop()
         await self._admin.stop()
@@ -318,6 +327,8 @@ class Worker:
         reasons = []
         if self._stopping.is_set():
             reasons.append("stopping")
+        if self._hooks.trouble is not None:
+            reasons.append(self._hooks.trouble)
         if self._leases.refused:
             reasons.append("entries of a newer contract: update this worker")
         return reasons
@@ -350,11 +361,5 @@ def _plan(settings: Settings) -> Plan:
             backoff_base_s=settings.backoff_base_s,
             backoff_max_s=settings.backoff_max_s,
         ),
+        give_up_after_s=settings.give_up_after_s,
     )
-
-
-async def _maybe_await(hook: Any) -> None:
-    if hook is not None:
-        result = hook()
-        if inspect.isawaitable(result):
-            await result

@@ -282,8 +282,8 @@ async def test_a_newer_worker_takes_over_what_an_older_one_gave_back(fleet: Flee
         ("absent.py:Receiver", "absent.py does not exist"),
         ("json:JSONDecoder", "JSONDecoder has no handler"),
         ("bad.py:Wrong", "Wrong.handleNBCommandStateChanged has the wrong signature"),
-        ("bad.py:SetupFails", "SetupFails.setup failed: OSError: no database"),
-        ("bad.py:SetupExits", "SetupExits.setup failed: SystemExit: no use"),
+        ("bad.py:Generator", "Generator.handleNBCommandStateChanged has a `yield`"),
+        ("bad.py:SetupGenerator", "SetupGenerator.setup has a `yield`"),
     ],
 )
 async def test_a_receiver_that_cannot_work_is_named_in_one_line(
@@ -301,13 +301,78 @@ BAD = """
 from consumers import PushMessageReceiver
 class Wrong(PushMessageReceiver):
     def handleNBCommandStateChanged(self, one, two): ...
-class SetupFails(PushMessageReceiver):
-    def setup(self): raise OSError("no database")
-    def handleNBCommandStateChanged(self): ...
-class SetupExits(PushMessageReceiver):
-    def setup(self): raise SystemExit("no use")
+class Generator(PushMessageReceiver):
+    def handleNBCommandStateChanged(self): yield
+class SetupGenerator(PushMessageReceiver):
+    def setup(self): yield
     def handleNBCommandStateChanged(self): ...
 """
+
+SUPPORT = os.path.dirname(history.__file__)
+NOT_YET = """
+from pathlib import Path
+import history
+database = Path(__file__).with_name("database")
+class Receiver(history.AsyncReceiver):
+    async def setup(self):
+        if not database.exists():
+            raise {error}
+        await super().setup()
+"""
+
+
+@pytest.mark.parametrize("error", ['OSError("no database")', 'SystemExit("no database")'])
+async def test_a_setup_that_fails_is_tried_again_and_takes_nothing_meanwhile(
+    fleet: Fleet, error: str
+) -> None:
+    (fleet.folder / "not_yet.py").write_text(NOT_YET.format(error=error))
+    port = free_port()
+    worker = fleet.start("not_yet.py:Receiver", admin_port=port, python_path=SUPPORT)
+    await fleet.say("a")
+    await wait_until(lambda: worker.errors.count("setup_failed") >= 2, "it to be tried again")
+    url = f"http://127.0.0.1:{port}/readyz"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        assert answer.status == 503
+        assert "Receiver.setup failed" in await answer.text()
+    assert await fleet.owners() == [None] * PARTITIONS
+    (fleet.folder / "database").touch()
+    await fleet.handled()
+    assert worker.stop() == 0
+
+
+async def test_a_worker_that_waits_for_its_setup_stops_at_once(fleet: Fleet) -> None:
+    (fleet.folder / "not_yet.py").write_text(NOT_YET.format(error='OSError("no database")'))
+    worker = fleet.start("not_yet.py:Receiver", python_path=SUPPORT)
+    await wait_until(lambda: "setup_failed" in worker.errors, "the failure")
+    assert worker.stop() == 0
+
+
+SOMETIMES = """
+from pathlib import Path
+import history
+database = Path(__file__).with_name("database")
+class Receiver(history.AsyncReceiver):
+    async def handleNBCommandStateChanged(self):
+        if not database.exists():
+            with Path(__file__).with_name("failures").open("a") as file:
+                file.write("x")
+            raise ConnectionError("no database")
+        await super().handleNBCommandStateChanged()
+"""
+
+
+@pytest.mark.parametrize("devices", [1, 5])
+async def test_a_small_fleets_outage_ends_in_no_dead_letters(fleet: Fleet, devices: int) -> None:
+    (fleet.folder / "sometimes.py").write_text(SOMETIMES)
+    worker = fleet.start("sometimes.py:Receiver", max_attempts=2, python_path=SUPPORT)
+    for number in range(devices):
+        await fleet.say(f"d{number}")
+    failures = fleet.folder / "failures"
+    await wait_until(lambda: failures.exists() and len(failures.read_text()) > 2 * devices)
+    (fleet.folder / "database").touch()
+    await fleet.handled()
+    assert worker.stop() == 0
+    assert await fleet.dead() == []
 
 
 async def test_without_redis_a_worker_does_not_start(fleet: Fleet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -139,6 +140,50 @@ def test_a_sync_handler_that_returns_an_awaitable_is_told_to_be_async() -> None:
 
     with pytest.raises(TypeError, match="async def"):
         of(receiver(lambda self: other())).call_sync(a_delivery())
+
+
+def test_a_handler_that_returns_a_generator_has_not_handled_anything() -> None:
+    def other() -> Any:
+        yield
+
+    with pytest.raises(TypeError, match="yield"):
+        of(receiver(lambda self: other())).call_sync(a_delivery())
+
+
+async def test_the_same_of_an_async_handler() -> None:
+    async def other() -> Any:
+        yield
+
+    async def handle(self: Any) -> Any:
+        return other()
+
+    async def forgets(self: Any) -> Any:
+        return asyncio.sleep(0)
+
+    with pytest.raises(TypeError, match="yield"):
+        await of(receiver(handle)).call(a_delivery())
+    with pytest.raises(TypeError, match="await"):
+        await of(receiver(forgets)).call(a_delivery())
+
+
+async def test_what_else_a_handler_returns_is_ignored() -> None:
+    async def handle(self: Any) -> Any:
+        return {"status": "ok"}
+
+    await of(receiver(handle)).call(a_delivery())
+    of(receiver(lambda self: [1])).call_sync(a_delivery())
+
+
+def test_a_generator_function_is_refused() -> None:
+    def handle(self: Any) -> Any:
+        yield
+
+    async def async_handle(self: Any) -> Any:
+        yield
+
+    for each in (handle, async_handle):
+        with pytest.raises(ReceiverError, match="yield"):
+            Handlers(receiver(each))
 
 
 def test_what_a_thread_cannot_carry_becomes_an_error_it_can() -> None:

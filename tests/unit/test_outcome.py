@@ -47,3 +47,16 @@ def test_a_wait_that_makes_no_sense_is_refused_where_it_is_written(after_s: floa
 def test_the_longest_and_the_shortest_wait_are_allowed() -> None:
     assert Retry(after_s=0).after_s == 0
     assert Retry(after_s=86400 * 30).after_s == 86400 * 30
+
+
+def test_in_a_group_what_the_handler_says_counts_before_what_failed() -> None:
+    reject, retry = Reject("never"), Retry("later", after_s=3)
+    inner = ExceptionGroup("inner", [ValueError(), reject])
+    outcome = of_exception(BaseExceptionGroup("outer", [KeyboardInterrupt(), retry, inner]))
+    assert isinstance(outcome, Rejected)
+    assert outcome.error is reject
+    outcome = of_exception(ExceptionGroup("outer", [ValueError(), retry]))
+    assert isinstance(outcome, Failed)
+    assert (outcome.error, outcome.after_s) == (retry, 3)
+    failed = ExceptionGroup("outer", [ValueError()])
+    assert of_exception(failed) == Failed(error=failed)

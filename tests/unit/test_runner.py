@@ -139,6 +139,7 @@ def plan(**changes: Any) -> Plan:
         "timeout_s": 30.0,
         "skip_late": False,
         "policy": RetryPolicy(**policy),  # type: ignore[arg-type]
+        "give_up_after_s": 0.0,  # every failure counts
     }
     return Plan(**{**fields, **changes})
 
@@ -719,14 +720,69 @@ async def test_an_outage_is_probed_and_charges_no_attempts_until_something_succe
     def brake_on() -> float | None:
         return metrics.registry.get_sample_value("nb_bridge_brake_on", {"group": "g"})
 
-    it = bench(handle, max_attempts=100)
+    it = bench(handle, max_attempts=1, give_up_after_s=3600.0)
     ids = it.add(*(f"d{n}" for n in range(30)))
     await wait_until(brake_on, "the brake")
     before = len(it.recorder.retries)
     await wait_until(lambda: len(it.recorder.retries) > before + 60, "probes")
-    charged = dict(it.recorder.retries[:before])
-    assert all(count <= charged.get(id_, 0) for id_, count in it.recorder.retries[before + 4 :])
+    assert {count for _, count in it.recorder.retries} == {0}
     is_down = False
     await wait_until(lambda: set(it.recorder.handled_ids) == set(ids), "all to be handled")
     assert brake_on() == 0.0
     assert it.recorder.letters == []
+
+
+@pytest.mark.parametrize("devices", [1, 5, 15])
+async def test_a_small_fleets_outage_charges_no_attempts(
+    bench: Make, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch, devices: int
+) -> None:
+    monkeypatch.setattr("consumers.aftermath.RETRY_S", 0.01)
+    is_down = True
+
+    async def handle() -> None:
+        if is_down:
+            raise ConnectionError("the database")
+
+    it = bench(handle, max_attempts=1, give_up_after_s=3600.0)
+    ids = it.add(*(f"d{n}" for n in range(devices)))
+    await wait_until(lambda: len(it.recorder.retries) > 10 * devices, "tries")
+    is_down = False
+    await wait_until(lambda: set(it.recorder.handled_ids) == set(ids), "all to be handled")
+    assert it.recorder.letters == []
+
+
+async def test_what_fails_while_others_succeed_becomes_a_dead_letter(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    async def handle() -> None:
+        if request.json["deviceId"] == "bad":
+            raise ValueError("no")
+
+    it = bench(handle, max_attempts=3, give_up_after_s=3600.0)
+    it.add("bad")
+
+    async def is_dead() -> bool:
+        it.add("good")
+        await asyncio.sleep(0.001)
+        return bool(it.recorder.letters)
+
+    await wait_until(is_dead, "the dead letter")
+    (letter,) = it.recorder.letters
+    assert (letter.reason, letter.attempts) == ("max_attempts", 3)
+
+
+async def test_a_wait_that_handlers_ask_for_is_no_outage(
+    bench: Make, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.brake.NO_SUCCESS_FOR_S", 0.0)
+
+    async def handle() -> None:
+        raise Retry("not yet", after_s=20)
+
+    it = bench(handle, give_up_after_s=3600.0)
+    it.add(*(f"d{n}" for n in range(100)))
+    await wait_until(lambda: len(it.recorder.retries) == 100, "each to be tried")
+    assert metrics.registry.get_sample_value("nb_bridge_brake_on", {"group": "g"}) in (None, 0.0)
+    now_ms = clock.epoch_ms()
+    waits_ms = [each.attempts.due_ms - now_ms for each in it.partition.items.values()]
+    assert all(15_000 < wait_ms < 25_000 for wait_ms in waits_ms)
