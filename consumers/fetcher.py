@@ -113,7 +113,9 @@ class Fetcher:
             bell.looked.set()
 
     def _is_hungry(self, partition: Partition) -> bool:
-        if not partition.is_open or not (partition.cursor or partition.may_have_more):
+        if not partition.is_open or partition.is_restoring:
+            return False
+        if not (partition.cursor or partition.may_have_more):
             return False
         return self._window.has_room(partition)
 
@@ -164,8 +166,8 @@ class Fetcher:
         )
         from_ = b">" if partition.cursor is None else partition.cursor
         fixed = (partition.token, self._group, CONSUMER, from_)
-        sizes = (room.entries, room.bytes)
-        return FETCH.call(keys, (*fixed, *sizes, partition.delivered, int(room.at_least_one)))
+        size, first = (room.entries, room.bytes), (int(room.at_least_one), room.step)
+        return FETCH.call(keys, (*fixed, *size, partition.delivered, *first))
 
     def _refused(self, partition: Partition, reply: Refused) -> None:
         # NOGROUP, WRONGTYPE, a script error: whatever it is, acquiring anew puts it right or says

@@ -9,35 +9,27 @@ unparked when its list is empty, and from then on its entries take the direct wa
 
 from __future__ import annotations
 
-import asyncio
-import heapq
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import count
 from typing import Any, Final
 
 from bridge import clock, logs
-from bridge.backoff import Backoff
-from bridge.contract import ContractError, DeadLetter, Keys
-from bridge.errors import RedisUnavailableError
-from bridge.link import Argument, Link, Refused, Script, command
+from bridge.contract import DeadLetter, Keys
+from bridge.link import Argument, Link, Script
 from consumers import netstrings
 from consumers.attempts import Attempts
 from consumers.lanes import Lanes
 from consumers.partition import Item, Lane, LaneState, Parked, Partition
+from consumers.reloader import Reloader
 from consumers.settler import Settler, dead_fields
 from consumers.window import Window
 
-CALL_TIMEOUT_S: Final = 5.0
 # A wait worth a round trip to Redis and back; shorter ones stay in the window.
 LONG_WAIT_S: Final = 30.0
 LONG_LANE: Final = 64
 # A shorter wait moves no long lane. A partition that nothing could be fetched from for longer is
 # relieved of what waits behind others; heads that run longer count against no share of the window.
 SLOW_S: Final = 1.0
-# Messages loaded of one device at a time: their bodies count against no window.
-LOADED_MESSAGES: Final = 4
-NOT_YET_S: Final = 0.05
 DEAD_STREAM_FULL_WAIT_S: Final = 10.0
 
 PARK: Final = Script.load("consumers", "park")
@@ -58,38 +50,34 @@ class Parking:
         lease_ttl_s: float,
         dead_max_entries: int,
         max_loaded: int,
+        max_loaded_bytes: int,
         window: Window,
         on_loaded: Callable[[], None],
     ) -> None:
-        self._link = link
         self._keys = keys
         self._lanes = lanes
         self._settler = settler
         self._group = group
         self._ttl_ms = round(lease_ttl_s * 1000)
         self._dead_max = dead_max_entries
-        self._max_loaded = max_loaded
         self._window = window
-        self._on_loaded = on_loaded
-        self._due: list[tuple[float, int, Partition, str]] = []
-        self._unmeasured: list[tuple[Partition, str]] = []
-        self._tie = count()
-        self._loaded = 0
-        self._stirred = asyncio.Event()
+        self._reloader = Reloader(
+            link,
+            keys,
+            lanes,
+            group=group,
+            max_loaded=max_loaded,
+            max_bytes=max_loaded_bytes,
+            on_empty=self._found_empty,
+            on_loaded=on_loaded,
+        )
         self._log = logs.get("parking")
 
     # --- what is parked
 
     def restore(self, partition: Partition, parked: list[bytes]) -> None:
-        """The devices found parked at acquisition: `[device, due_ms, …]`."""
-        now_s, now_ms = clock.boottime_s(), clock.epoch_ms()
-        for raw, due_ms in zip(parked[::2], parked[1::2], strict=True):
-            device = raw.decode()
-            wait_s = max(0.0, (float(due_ms) - now_ms) / 1000)
-            one = Parked(now_s + wait_s, suspect=not partition.trusted)
-            partition.parked[device] = one
-            self._unmeasured.append((partition, device))
-            self._schedule(partition, device, one)
+        """The devices found parked at acquisition, the first of them: `[device, due_ms, …]`."""
+        self._reloader.restore(partition, parked)
 
     def wants(self, lane: Lane, wait_s: float) -> bool:
         """Whether a lane whose head waits `wait_s` should leave the window."""
@@ -177,122 +165,16 @@ class Parking:
 
     async def run(self) -> None:
         """Loads due devices until cancelled."""
-        backoff = Backoff()
-        while True:
-            try:
-                await self._measure()
-                due = self._take_due(clock.boottime_s())
-                if due:
-                    await self._load(due)
-                backoff.reset()
-            except RedisUnavailableError:
-                await asyncio.sleep(backoff.next_s())
-            await self._until_due()
-
-    async def _until_due(self) -> None:
-        wait_s = None
-        if self._due and self._loaded < self._max_loaded:
-            wait_s = max(0.001, self._due[0][0] - clock.boottime_s())
-        try:
-            # Not wait_for: before Python 3.12 it swallows a cancellation that comes with the event.
-            async with asyncio.timeout(wait_s):
-                await self._stirred.wait()
-        except TimeoutError:
-            pass
-        self._stirred.clear()
-
-    def _take_due(self, now_s: float) -> list[tuple[Partition, str, Parked]]:
-        taken: list[tuple[Partition, str, Parked]] = []
-        while self._due and self._due[0][0] <= now_s:
-            if self._loaded + len(taken) >= self._max_loaded:
-                break
-            due_s, _, partition, device = heapq.heappop(self._due)
-            one = partition.parked.get(device)
-            if not partition.is_open or one is None or one.lane is not None or one.due_s != due_s:
-                continue  # lost, unparked, loaded or put off meanwhile
-            if partition.cursor is not None or one.unconfirmed or device in partition.lanes:
-                # A head from before the list may be pending, on its way into it, or running.
-                one.due_s = now_s + NOT_YET_S
-                self._schedule(partition, device, one)
-                continue
-            taken.append((partition, device, one))
-        return taken
-
-    async def _load(self, due: list[tuple[Partition, str, Parked]]) -> None:
-        try:
-            lists = await self._link.run(
-                [
-                    command("LRANGE", self._list(partition, device), 0, LOADED_MESSAGES - 1)
-                    for partition, device, _ in due
-                ],
-                timeout_s=CALL_TIMEOUT_S,
-            )
-            heads = [
-                [] if isinstance(reply, Refused) else [_item(raw) for raw in reply]
-                for reply in lists
-            ]
-            records = await self._link.run(
-                [
-                    command(
-                        "HMGET",
-                        self._keys.retry(partition.number, self._group),
-                        *([item.id for item in items] or [b"-"]),
-                    )
-                    for (partition, _, _), items in zip(due, heads, strict=True)
-                ],
-                timeout_s=CALL_TIMEOUT_S,
-            )
-        except RedisUnavailableError:
-            for partition, device, one in due:
-                self._schedule(partition, device, one)
-            raise
-        for (partition, device, one), items, known in zip(due, heads, records, strict=True):
-            if not partition.lost:
-                self._adopt(partition, device, one, items, known)
-        self._on_loaded()
-
-    def _adopt(
-        self, partition: Partition, device: str, one: Parked, items: list[Item], known: Any
-    ) -> None:
-        lane = one.lane = Lane(partition, device, is_parked=True)
-        self._loaded += 1
-        if not items:  # nothing listed: unpark.lua removes the device from the set
-            one.unconfirmed += 1
-            call = self._unpark_call(lane, b"-", ("handled",))
-            self._settler.call(partition, call, partial(self._confirmed, lane))
-            return
-        if not isinstance(known, Refused):
-            for item, raw in zip(items, known, strict=True):
-                item.attempts = Attempts.decode(raw)
-        if one.suspect:
-            items[0].attempts = Attempts(count=items[0].attempts.count, suspect=True)
-            one.suspect = False
-        lane.items.extend(items)
-        self._lanes.adopt(lane)
-
-    async def _measure(self) -> None:
-        """Learns the lengths of lists that another worker filled; for the metrics only."""
-        while self._unmeasured:
-            some, self._unmeasured = self._unmeasured[:500], self._unmeasured[500:]
-            calls = [command("LLEN", self._list(partition, device)) for partition, device in some]
-            replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
-            for (partition, device), reply in zip(some, replies, strict=True):
-                one = partition.parked.get(device)
-                if one is not None and not one.length and isinstance(reply, int):
-                    one.length = reply
+        await self._reloader.run()
 
     # --- inside
-
-    def _schedule(self, partition: Partition, device: str, one: Parked) -> None:
-        heapq.heappush(self._due, (one.due_s, next(self._tie), partition, device))
-        self._stirred.set()
 
     def _list(self, partition: Partition, device: str) -> str:
         return self._keys.parked_device(partition.number, self._group, device)
 
     def _move(self, partition: Partition, device: str, items: list[Item], due_s: float) -> None:
         one = partition.parked[device] = Parked(due_s)
-        self._schedule(partition, device, one)
+        self._reloader.schedule(partition, device, one)
         wait_s = due_s - clock.boottime_s()
         self._send(partition, device, items, clock.epoch_ms() + round(wait_s * 1000))
 
@@ -320,7 +202,7 @@ class Parking:
             partition.settled(entry_id)
         one = partition.parked[device]
         one.unconfirmed -= 1
-        one.length = length
+        partition.measured(one, length)
         self._look_after(partition, device, one)
 
     def _put_off(self, lane: Lane, due_s: float) -> None:
@@ -329,10 +211,10 @@ class Parking:
         one = lane.partition.parked[lane.device]
         self._unpark(lane, ("retry", record, due_ms), self._confirmed)
         self._lanes.take_out(lane)
-        self._free(one)
+        self._reloader.free(one)
         if not lane.partition.lost:
             one.due_s = due_s
-            self._schedule(lane.partition, lane.device, one)
+            self._reloader.schedule(lane.partition, lane.device, one)
 
     def _unpark(
         self,
@@ -345,6 +227,11 @@ class Parking:
         lane.partition.parked[lane.device].unconfirmed += 1
         call = self._unpark_call(lane, lane.head.id, outcome)
         self._settler.call(lane.partition, call, partial(on_reply, lane))
+
+    def _found_empty(self, lane: Lane) -> None:
+        lane.partition.parked[lane.device].unconfirmed += 1
+        call = self._unpark_call(lane, b"-", ("handled",))
+        self._settler.call(lane.partition, call, partial(self._confirmed, lane))
 
     def _unpark_call(self, lane: Lane, entry_id: bytes, outcome: Sequence[Argument]) -> Any:
         number = lane.partition.number
@@ -361,7 +248,7 @@ class Parking:
     def _confirmed(self, lane: Lane, reply: list[int]) -> None:
         one = lane.partition.parked[lane.device]
         one.unconfirmed -= 1
-        one.length = reply[0]
+        lane.partition.measured(one, reply[0])
         self._look_after(lane.partition, lane.device, one)
 
     def _buried(self, lane: Lane, reply: list[int]) -> None:
@@ -369,9 +256,9 @@ class Parking:
         if reply[1]:
             self._log.error("dead_stream_full", partition=lane.partition.number)
             self._lanes.take_out(lane)
-            self._free(one)
+            self._reloader.free(one)
             one.due_s = clock.boottime_s() + DEAD_STREAM_FULL_WAIT_S
-            self._schedule(lane.partition, lane.device, one)
+            self._reloader.schedule(lane.partition, lane.device, one)
         else:
             self._lanes.reopen(lane)
         self._confirmed(lane, reply)
@@ -380,33 +267,13 @@ class Parking:
         """When all that was loaded is through and recorded: unparks the device, or goes on."""
         if one.lane is None or one.lane.items or one.unconfirmed:
             return
-        self._free(one)
+        self._reloader.free(one)
         if one.length:
             one.due_s = clock.boottime_s()
-            self._schedule(partition, device, one)
+            self._reloader.schedule(partition, device, one)
         else:
             del partition.parked[device]
 
-    def _free(self, one: Parked) -> None:
-        one.lane = None
-        self._loaded -= 1
-        self._stirred.set()
-
     def drop(self, partition: Partition) -> None:
         """The partition was lost: what is parked is the next owner's."""
-        for one in partition.parked.values():
-            if one.lane is not None:
-                self._free(one)
-        self._due = [each for each in self._due if each[2] is not partition]
-        heapq.heapify(self._due)
-        self._unmeasured = [each for each in self._unmeasured if each[0] is not partition]
-
-
-def _item(raw: bytes) -> Item:
-    """A message of a parked list; what cannot be read goes to the dead letters as it is."""
-    strings: list[bytes] = []
-    try:
-        strings = netstrings.decode(raw)
-        return Item.read(strings[0], strings[1:])
-    except (ContractError, IndexError) as error:
-        return Item.broken(strings[0] if strings else b"0-0", (b"parked", raw), str(error))
+        self._reloader.drop(partition)

@@ -109,7 +109,7 @@ class Lane:
 class Parked:
     """A device whose messages are in its parked list in Redis."""
 
-    __slots__ = ("due_s", "lane", "length", "suspect", "unconfirmed")
+    __slots__ = ("due_s", "lane", "length", "loaded_bytes", "suspect", "unconfirmed")
 
     def __init__(self, due_s: float, *, suspect: bool = False) -> None:
         self.due_s = due_s
@@ -118,6 +118,7 @@ class Parked:
         """The lane its first messages were loaded into, if they were."""
         self.length = 0
         """Messages in the list, as of the last reply."""
+        self.loaded_bytes = 0
         self.suspect = suspect
         """Whether its head may have killed the last owner."""
         self.unconfirmed = 0
@@ -128,9 +129,10 @@ class Partition:
     """One partition under one epoch. A new epoch is a new object; an old one stays `lost`."""
 
     __slots__ = (
-        "cursor", "delivered", "epoch", "is_read", "items", "lanes", "lost", "may_have_more",
-        "number", "parked", "read_s", "releasing", "settled_since", "slow_bytes", "slow_entries",
-        "token", "trusted", "waiting_items", "window_bytes",
+        "cursor", "delivered", "epoch", "is_read", "is_restoring", "items", "lanes", "lost",
+        "may_have_more", "number", "parked", "parked_messages", "read_s", "releasing",
+        "settled_since", "slow_bytes", "slow_entries", "token", "trusted", "waiting_items",
+        "window_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -162,6 +164,10 @@ class Partition:
         self.waiting_items = 0
         """Items of lanes whose head waits for a retry."""
         self.parked: dict[str, Parked] = {}
+        self.parked_messages = 0
+        """In the lists of all parked devices, as far as they are measured."""
+        self.is_restoring = False
+        """Whether more devices may be parked than are known: nothing is fetched until they are."""
         self.releasing = False
         self.lost = False
 
@@ -174,6 +180,11 @@ class Partition:
         """Counts a fetched entry into the window."""
         self.items[item.id] = item
         self.window_bytes += item.size_bytes
+
+    def measured(self, one: Parked, length: int) -> None:
+        """So many messages are in the list of a parked device."""
+        self.parked_messages += length - one.length
+        one.length = length
 
     def settled(self, entry_id: bytes) -> None:
         """The outcome is recorded: the entry leaves the window."""

@@ -13,6 +13,9 @@ from typing import Final, NamedTuple
 
 from consumers.partition import Partition
 
+# Entries read at once where nothing tells how long they are; and at most, for a script's sake.
+UNKNOWN_STEP: Final = 8
+MOST_STEP: Final = 64
 LEAST_ENTRIES: Final = 8
 LEAST_BYTES: Final = 2**16
 # An answer that took less than this part of its time limit may be twice as long the next time.
@@ -43,6 +46,8 @@ class Room(NamedTuple):
     bytes: int
     at_least_one: bool
     """Whether the first entry may be longer than that: else a long one would never be fetched."""
+    step: int
+    """How many to read first: what fits if they are as long as those of the window."""
 
 
 class Window:
@@ -96,7 +101,15 @@ class Window:
             own = min(free, bytes_ - partition.window_bytes + partition.slow_bytes)
             free -= own
             most = entries - len(partition.items) + partition.slow_entries
-            rooms.append((partition, Room(most, own, at_least_one=not rooms)))
+            room = Room(most, own, at_least_one=not rooms, step=_step(partition, own))
+            rooms.append((partition, room))
         if rooms:
             self._last_turn = rooms[0][0].number
         return rooms
+
+
+def _step(partition: Partition, bytes_: int) -> int:
+    if not partition.items:
+        return UNKNOWN_STEP
+    fitting = bytes_ * len(partition.items) // max(1, partition.window_bytes)
+    return max(1, min(MOST_STEP, fitting))

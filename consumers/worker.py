@@ -101,7 +101,7 @@ class Worker:
         self._window = Window(
             self._leases.owned,
             max_entries=settings.window_max_entries,
-            max_bytes=settings.window_max_bytes,
+            max_bytes=settings.window_max_bytes * 3 // 4,  # the rest is for parked messages
         )
         self._parking = Parking(
             self._link("parking"),
@@ -112,8 +112,9 @@ class Worker:
             lease_ttl_s=settings.lease_ttl_s,
             dead_max_entries=settings.dead_max_entries,
             max_loaded=2 * settings.concurrency,
+            max_loaded_bytes=settings.window_max_bytes // 4,
             window=self._window,
-            on_loaded=lambda: self._runner.kick(),
+            on_loaded=self._on_room,
         )
         self._runner = Runner(
             self._lanes,
@@ -287,7 +288,7 @@ class Worker:
             window_bytes.set(sum(each.window_bytes for each in owned))
             lanes.set(sum(len(each.lanes) for each in owned))
             waiting.set(self._lanes.waiting)
-            parked.set(sum(one.length for each in owned for one in each.parked.values()))
+            parked.set(sum(each.parked_messages for each in owned))
             parked_devices.set(sum(len(each.parked) for each in owned))
             for each in owned:
                 self._parking.relieve(each, now_s)

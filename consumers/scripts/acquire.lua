@@ -8,7 +8,7 @@
 -- ARGV 1 worker  2 group  3 ttl_ms
 --      4 epoch that the worker itself had last and can vouch for, 0 if none
 --
--- Returns {1, epoch, clean (0 or 1), last-delivered-id, {device, due_ms, …}} or {0, holder}.
+-- Returns {1, epoch, clean (0 or 1), last-delivered-id, {device, due_ms, … of the first}} or {0, holder}.
 --
 -- Atomic because the epoch must rise by exactly the one who gets the lease. A worker may take its
 -- own lease again (after a reply that was lost); the epoch rises all the same. The group is made
@@ -55,5 +55,6 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[4])) do
     delivered = info['last-delivered-id']
   end
 end
-local parked = redis.call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES')
+-- The first only: where there are some, the worker reads the rest in pages (consumers/reloader.py).
+local parked = redis.call('ZRANGE', KEYS[5], 0, 999, 'WITHSCORES')
 return {1, epoch, clean and 1 or 0, delivered, parked}

@@ -3,9 +3,10 @@
 -- KEYS 1 lease  2 stream  3 retry
 -- ARGV 1 token "worker:epoch"  2 group  3 consumer
 --      4 from: ">" for new entries, else an id: pending entries after it
---      5 most entries  6 most bytes (of names and values)
+--      5 most entries  6 most bytes
 --      7 last-delivered-id of the group as the owner knows it; compared for new entries only
 --      8 1 if the first entry is to be returned whatever its length
+--      9 how many to read first
 --
 -- Returns {entries, records, last-delivered-id, cut}: entries as XREADGROUP gives them ({id, {field,
 -- value, …}}, the fields nil where the entry was deleted while pending); records is empty for new
@@ -38,24 +39,37 @@ if ARGV[4] == '>' and delivered and delivered ~= ARGV[7] then
   return {{}, {}, delivered, 0}
 end
 
-local FIRST_STEP, LAST_STEP = 4, 64
+local MOST_AT_ONCE, USUAL = 64, 16
 local from, most, max_bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local entries, bytes, longest, step, cut = {}, 0, 1, FIRST_STEP, 0
+local entries, bytes, longest, step, cut = {}, 0, 1, tonumber(ARGV[9]), 0
 
--- Takes what fits; a field of nil is an entry that was deleted while it was pending.
+-- As consumers/partition.py counts them: of usual entries the body alone, which is the last value.
+local function size_of(fields)
+  if not fields then
+    return 0
+  end
+  if #fields == USUAL and fields[USUAL - 1] == 'body' then
+    return #fields[USUAL]
+  end
+  local size = 0
+  for i = 1, #fields do
+    size = size + #fields[i]
+  end
+  return size
+end
+
 local function take(batch)
   for _, entry in ipairs(batch) do
-    local size = 0
-    for _, each in ipairs(entry[2] or {}) do
-      size = size + #each
-    end
+    local size = size_of(entry[2])
     if bytes + size > max_bytes and not (#entries == 0 and ARGV[8] == '1') then
       cut = 1
       return
     end
     entries[#entries + 1] = entry
     bytes = bytes + size
-    longest = math.max(longest, size)
+    if size > longest then
+      longest = size
+    end
   end
 end
 
@@ -71,7 +85,7 @@ while #entries < most and bytes < max_bytes do
   if from ~= '>' then
     from = batch[#batch][1]
   end
-  step = math.max(1, math.min(2 * step, LAST_STEP, math.floor((max_bytes - bytes) / longest)))
+  step = math.max(1, math.min(2 * step, MOST_AT_ONCE, math.floor((max_bytes - bytes) / longest)))
 end
 
 local records = {}

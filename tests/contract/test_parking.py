@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from consumers import netstrings
 from consumers.lanes import Lanes
 from consumers.parking import Parking
 from consumers.partition import Partition
+from consumers.reloader import DEVICES, LOAD
 from consumers.settler import Settler
 from consumers.window import Window
 from entries import item
@@ -26,7 +28,7 @@ class Lot:
     """Parking of one worker, which has just acquired a partition."""
 
     def __init__(self, redis: servers.Redis) -> None:
-        self.client, self.keys = redis.client, redis.keys
+        self.client, self.keys, self.link = redis.client, redis.keys, redis.link()
         self.lanes = Lanes()
         self.partition = Partition(NUMBER, worker="w", epoch=1, clean=True, delivered=b"0-0")
         settler = Settler(
@@ -49,18 +51,19 @@ class Lot:
             lease_ttl_s=60,
             dead_max_entries=10,
             max_loaded=10,
+            max_loaded_bytes=2**20,
             window=Window({NUMBER: self.partition}, max_entries=40, max_bytes=2**20),
             on_loaded=lambda: None,
         )
         self.tasks = [asyncio.create_task(each.run()) for each in (settler, self.parking)]
 
-    async def parked(self, device: str, count: int) -> None:
-        """Parks messages of a device, due long ago, as another worker would have."""
-        for _ in range(count):
-            one = item(device)
-            message = netstrings.encode((one.id, *one.fields))
-            await self.client.rpush(self.keys.parked_device(NUMBER, GROUP, device), message)  # type: ignore[misc]
+    async def parked(self, device: str, count: int, **more: Any) -> list[bytes]:
+        """Parks messages of a device, due long ago, as another worker would have; their ids."""
+        items = [item(device, **more) for _ in range(count)]
+        messages = [netstrings.encode((one.id, *one.fields)) for one in items]
+        await self.client.rpush(self.keys.parked_device(NUMBER, GROUP, device), *messages)  # type: ignore[misc]
         await self.client.zadd(self.keys.parked(NUMBER, GROUP), {device: 1})
+        return [one.id for one in items]
 
     def acquire(self, *devices: str) -> None:
         """What acquisition finds parked."""
@@ -118,3 +121,83 @@ async def test_it_can_be_cancelled_at_the_moment_something_is_parked(
     parking.cancel()
     done, _ = await asyncio.wait([parking], timeout=5)
     assert done, "it went on as if nobody had cancelled it"
+
+
+# --- pages
+
+
+async def load(lot: Lot, *devices: str, most: int = 100, room: int = 10**6, first: int = 0) -> Any:
+    keys = [lot.keys.retry(NUMBER, GROUP)]
+    keys += [lot.keys.parked_device(NUMBER, GROUP, device) for device in devices]
+    return await lot.link.one(LOAD.call(keys, (most, room, first)), timeout_s=5)
+
+
+@pytest.mark.real
+async def test_a_page_holds_so_many_messages_of_each_device_with_their_attempts(
+    real_lot: Lot,
+) -> None:
+    ids = await real_lot.parked("d", 40)
+    await real_lot.parked("e", 3)
+    await real_lot.client.hset(real_lot.keys.retry(NUMBER, GROUP), ids[1], b"2:0")  # type: ignore[misc]
+    (messages, records, cut), e, none = await load(real_lot, "d", "e", "none", most=20)
+    assert [netstrings.decode(each)[0] for each in messages] == ids[:20]
+    assert (records[:3], cut) == ([None, b"2:0", None], 0)
+    assert (len(e[0]), e[2]) == (3, 0)
+    assert none == [[], [], 0]
+
+
+@pytest.mark.real
+async def test_a_page_stays_within_its_bytes_unless_nothing_at_all_would_fit(
+    real_lot: Lot,
+) -> None:
+    await real_lot.parked("d", 5, body=b"x" * 1000)
+    await real_lot.parked("e", 5, body=b"x" * 1000)
+    await real_lot.parked("strange", 1)
+    d, e = await load(real_lot, "d", "e", room=4000)
+    assert (len(d[0]), d[2]) == (3, 1)
+    assert e == [[], [], 1]
+    assert await load(real_lot, "d", room=10) == [[[], [], 1]]
+    [(messages, records, cut)] = await load(real_lot, "d", room=10, first=1)
+    assert (len(messages), len(records), cut) == (1, 1, 1)
+
+
+@pytest.mark.real
+async def test_what_is_no_netstring_is_loaded_like_any_other(real_lot: Lot) -> None:
+    key = real_lot.keys.parked_device(NUMBER, GROUP, "d")
+    await real_lot.client.rpush(key, b"rubbish")  # type: ignore[misc]
+    assert await load(real_lot, "d") == [[[b"rubbish"], [None], 0]]
+
+
+async def test_a_long_list_comes_back_in_its_order_and_ends_empty(lot: Lot) -> None:
+    ids = await lot.parked("d", 2000)
+    lot.acquire("d")
+    lot.partition.cursor = None
+    ran: list[bytes] = []
+
+    def run() -> bool:
+        while (lane := lot.lanes.next(clock.boottime_s())) is not None:
+            ran.append(lane.head.id)
+            lot.parking.handled(lane)
+            lot.lanes.finished(lane)
+        return "d" not in lot.partition.parked
+
+    await lot.client.set(lot.keys.lease(NUMBER, GROUP), lot.partition.token)
+    await wait_until(run, "the device to be unparked")
+    assert ran == ids
+    assert await lot.client.exists(lot.keys.parked_device(NUMBER, GROUP, "d")) == 0
+    assert lot.partition.parked_messages == 0
+
+
+async def test_nothing_is_fetched_before_every_parked_device_is_known(lot: Lot) -> None:
+    many = 2 * DEVICES + 7
+    names = {f"d{n}": 9e12 + n for n in range(many)}
+    await lot.client.zadd(lot.keys.parked(NUMBER, GROUP), names)
+    lot.acquire("d0")
+    assert lot.partition.is_restoring
+    await wait_until(lambda: not lot.partition.is_restoring, "all devices to be known")
+    assert set(lot.partition.parked) == set(names)
+
+
+async def test_a_device_that_is_no_text_is_left_alone(lot: Lot) -> None:
+    lot.parking.restore(lot.partition, [b"\xff", b"1", b"d", b"1"])
+    assert set(lot.partition.parked) == {"d"}

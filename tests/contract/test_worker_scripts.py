@@ -76,7 +76,7 @@ class Partition:
         reply = await self.call(
             FETCH,
             keys,
-            (self.token, self.group, CONSUMER, from_, most, max_bytes, known, int(at_least_one)),
+            (self.token, self.group, CONSUMER, from_, most, max_bytes, known, int(at_least_one), 8),
         )
         return reply if isinstance(reply, Refused) or delivered is not None else reply[:2]
 
@@ -336,11 +336,20 @@ async def test_a_reply_never_exceeds_its_bytes_and_what_does_not_fit_stays_pendi
     taken = [entry_id for entry_id, _ in entries]
     assert taken == ids[: len(taken)]
     assert 150 < len(taken) < 160
-    assert sum(len(each) for _, fields in entries for each in fields) <= 100_000
+    assert sum(len(fields[-1]) for _, fields in entries) <= 100_000
     assert cut == 1
     rest, _, _, cut = await real.fetch(after=taken[-1], most=1000, delivered=ids[-1])
     assert [entry_id for entry_id, _ in rest] == (await real.pending())[len(taken) :]
     assert cut == 0
+
+
+@pytest.mark.real
+async def test_an_entry_that_is_none_counts_with_all_its_fields(real: Partition) -> None:
+    await real.acquire()
+    for _ in range(5):
+        await real.client.xadd(real.stream, {"long": "x" * 1000, "short": ""})
+    entries, _, _, cut = await real.fetch(max_bytes=3500, delivered=b"0-0")
+    assert (len(entries), cut) == (3, 1)
 
 
 @pytest.mark.real

@@ -44,6 +44,7 @@ class Lot:
             lease_ttl_s=10,
             dead_max_entries=10,
             max_loaded=10,
+            max_loaded_bytes=2**20,
             window=self.window,
             on_loaded=lambda: None,
         )

@@ -105,3 +105,14 @@ def test_a_usual_entry_counts_its_body_and_any_other_all_its_fields() -> None:
     assert Item.read(b"1-0", usual.encode()).size_bytes == 500
     strange = [b"unknown", b"y" * 900, *usual.encode()]
     assert Item.read(b"1-0", strange).size_bytes == sum(map(len, strange))
+
+
+@pytest.mark.parametrize(("entries", "bytes_", "step"), [(0, 0, 8), (10, 1000, 64), (1, MIB, 1)])
+def test_as_many_are_read_first_as_fit_if_they_are_like_those_of_the_window(
+    entries: int, bytes_: int, step: int
+) -> None:
+    parts = owned(1)
+    if entries:
+        fill(parts[0], entries, bytes_)
+    [(_, room)] = Window(parts, max_entries=400, max_bytes=2 * MIB).rooms([parts[0]])
+    assert room.step == step

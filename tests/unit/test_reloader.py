@@ -1,0 +1,214 @@
+"""Reading what is parked: in pages that fit, however Redis and the network are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from bridge.contract import Keys
+from bridge.errors import RedisUnavailableError
+from bridge.link import Call, Refused
+from consumers import netstrings, reloader
+from consumers.lanes import Lanes
+from consumers.partition import Lane, Parked, Partition
+from consumers.reloader import CALL_TIMEOUT_S, MESSAGES, Reloader
+from entries import item, partition
+from waiting import wait_until
+
+MAX_BYTES = 2**20
+
+
+class Server:
+    """Answers as `answer` says, and keeps what was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Sequence[Call]] = []
+        self.answer: Callable[[Sequence[Call]], Awaitable[list[Any]]] = self.nothing
+
+    async def nothing(self, calls: Sequence[Call]) -> list[Any]:
+        return [[[[], [], 0] for _ in _lists(call)] for call in calls]
+
+    async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        self.asked.append(calls)
+        return await self.answer(calls)
+
+
+def _lists(call: Call) -> Sequence[Any]:
+    return call.args[4 : 3 + int(call.args[2])]  # type: ignore[call-overload,no-any-return]
+
+
+def sizes(call: Call) -> Sequence[Any]:
+    """Most messages, most bytes, whether one at least."""
+    return call.args[-3:]
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.server = Server()
+        self.lanes = Lanes()
+        self.empty: list[Lane] = []
+        self.reloader = Reloader(
+            self.server,  # type: ignore[arg-type]
+            Keys(namespace="t"),
+            self.lanes,
+            group="g",
+            max_loaded=4,
+            max_bytes=MAX_BYTES,
+            on_empty=self.empty.append,
+            on_loaded=lambda: None,
+        )
+        self.task = asyncio.create_task(self.reloader.run())
+
+    def park(self, where: Partition, *devices: str) -> None:
+        where.cursor = None
+        for device in devices:
+            one = where.parked[device] = Parked(1.0)
+            self.reloader.schedule(where, device, one)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    it = Bench()
+    yield it
+    it.task.cancel()
+    await asyncio.wait([it.task])
+
+
+def message(device: str, **more: Any) -> bytes:
+    one = item(device, **more)
+    return netstrings.encode((one.id, *one.fields))
+
+
+async def test_a_single_device_gets_a_whole_page_and_many_share_it(bench: Bench) -> None:
+    bench.park(partition(1), "a")
+    await wait_until(lambda: len(bench.server.asked) == 1, "one device to be loaded")
+    assert sizes(bench.server.asked[0][0]) == (MESSAGES, MAX_BYTES, 1)
+    one, other = partition(2), partition(3)
+    bench.park(one, "b", "c")
+    bench.park(other, "d")
+    await wait_until(lambda: len(bench.server.asked) == 2, "three to be loaded")
+    first, second = bench.server.asked[1]
+    assert sizes(first) == (MESSAGES // 3, MAX_BYTES // 2, 1)
+    assert sizes(second) == (MESSAGES // 3, MAX_BYTES // 2, 0)
+
+
+async def test_no_more_bytes_are_loaded_than_may_be(bench: Bench) -> None:
+    long = message("a", body=b"x" * MAX_BYTES)
+
+    async def answer(calls: Sequence[Call]) -> list[Any]:
+        return [[[[long], [None], 0]] for _ in calls]
+
+    bench.server.answer = answer
+    where = partition(1)
+    bench.park(where, "a")
+    await wait_until(lambda: "a" in where.lanes, "the first to be loaded")
+    bench.park(where, "b")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(bench.server.asked) == 1
+    lane = bench.lanes.next(0)
+    assert lane is not None
+    bench.lanes.finished(lane)
+    bench.reloader.free(where.parked["a"])
+    await wait_until(lambda: len(bench.server.asked) == 2, "the second to be loaded")
+
+
+async def test_what_had_no_room_is_asked_for_again(bench: Bench) -> None:
+    async def answer(calls: Sequence[Call]) -> list[Any]:
+        if len(bench.server.asked) == 1:
+            return [[[[], [], 1]]]
+        return [[[[message("a")], [b"2:0"], 1]]]
+
+    bench.server.answer = answer
+    where = partition(1)
+    bench.park(where, "a")
+    await wait_until(lambda: "a" in where.lanes, "the device to be loaded")
+    assert where.lanes["a"].head.attempts.count == 2
+    assert bench.empty == []
+
+
+async def test_an_empty_list_is_told(bench: Bench) -> None:
+    bench.park(partition(1), "a")
+    await wait_until(lambda: bench.empty, "the list to be told")
+    assert [lane.device for lane in bench.empty] == ["a"]
+
+
+@pytest.mark.parametrize(("took_s", "halves"), [(CALL_TIMEOUT_S, True), (0.0, False)])
+async def test_after_a_time_out_less_is_asked_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, took_s: float, halves: bool
+) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr(reloader.clock, "boottime_s", lambda: now_s[0])
+    monkeypatch.setattr(reloader.Backoff, "next_s", lambda _: 0.0)
+
+    async def fail(_: Sequence[Call]) -> list[Any]:
+        now_s[0] += took_s
+        raise RedisUnavailableError("gone")
+
+    bench.server.answer = fail
+    bench.park(partition(1), "a")
+    await wait_until(lambda: len(bench.server.asked) >= 3, "three tries")
+    rooms = [sizes(calls[0])[1] for calls in bench.server.asked[:3]]
+    assert rooms == ([MAX_BYTES, MAX_BYTES // 2, MAX_BYTES // 4] if halves else [MAX_BYTES] * 3)
+
+
+async def test_what_cannot_be_read_keeps_no_other_partition_waiting(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reloader, "REFUSED_WAIT_S", 0.01)
+    bad, good = partition(1), partition(2)
+
+    async def answer(calls: Sequence[Call]) -> list[Any]:
+        refused = Refused("WRONGTYPE")
+        page = [[[message("good")], [None], 0]]
+        return [refused if b":bad" in str(call.args).encode() else page for call in calls]
+
+    bench.server.answer = answer
+    bench.park(bad, "bad")
+    bench.park(good, "good")
+    await wait_until(lambda: "good" in good.lanes, "the good one to be loaded")
+    await wait_until(lambda: len(bench.server.asked) >= 3, "the bad one to be tried again")
+    assert bad.lanes == {}
+
+
+async def test_a_lost_partition_is_forgotten_whatever_was_asked_for_it(bench: Bench) -> None:
+    where = partition(1)
+    answers: asyncio.Queue[list[Any]] = asyncio.Queue()
+
+    async def answer(_: Sequence[Call]) -> list[Any]:
+        return await answers.get()
+
+    bench.server.answer = answer
+    bench.park(where, "a")
+    await wait_until(lambda: bench.server.asked, "the device to be asked for")
+    where.lost = True
+    bench.reloader.drop(where)
+    answers.put_nowait([[[[message("a")], [None], 0]]])
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert where.lanes == {}
+    bench.reloader.schedule(where, "a", where.parked["a"])
+    assert len(bench.server.asked) == 1
+
+
+async def test_what_is_left_of_the_parked_devices_is_read_again_after_trouble(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reloader.Backoff, "next_s", lambda _: 0.0)
+    where = partition(1)
+    pages: list[Any] = [Refused("LATER"), [b"b", b"9e12"], []]
+
+    async def answer(calls: Sequence[Call]) -> list[Any]:
+        if len(bench.server.asked) == 2 or len(bench.server.asked) == 4:
+            raise RedisUnavailableError("gone")
+        return [pages.pop(0) if call.args[0] == "ZRANGE" else 7 for call in calls]
+
+    bench.server.answer = answer
+    bench.reloader.restore(where, [b"a", b"9e12"])
+    assert where.is_restoring
+    await wait_until(lambda: where.parked_messages == 14, "all to be read and measured")
+    assert not where.is_restoring
+    assert set(where.parked) == {"a", "b"}
