@@ -28,6 +28,10 @@ _WORTH_SHRINKING_PAGES: Final = 64
 _DAMAGED: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 _FULL: Final = sqlite3.SQLITE_FULL
 
+_ROW: Final = (
+    "id, CAST(kind AS INTEGER), CAST(received_at_ms AS INTEGER), CAST(extra AS TEXT),"
+    " coalesce(CAST(body AS BLOB), x'')"
+)
 Span = tuple[int, int]
 """The first and the last of consecutive ids."""
 
@@ -59,6 +63,16 @@ def is_full(error: sqlite3.Error) -> bool:
     return code is not None and code & 0xFF == _FULL
 
 
+def select(rest: str) -> str:
+    """A query for `Row`s: of its types whatever a foreign or damaged file has in their place."""
+    return " ".join(("SELECT", _ROW, rest))
+
+
+def readable(text: bytes) -> str:
+    """Text of a column; what is no UTF-8 in it must not keep the row from being read."""
+    return text.decode(errors="replace")
+
+
 class SpoolFile:
     """Rows on disk, oldest first, and beside them those set aside."""
 
@@ -72,12 +86,15 @@ class SpoolFile:
         self._db = sqlite3.connect(
             path, isolation_level=None, timeout=_OPEN_TIMEOUT_S, check_same_thread=False
         )
+        self._db.text_factory = readable
         try:
-            self._inode = path.stat().st_ino
             self._prepare(max_bytes)
+            self._inodes = self._inodes_now()
             self.entries: int = self._one("SELECT count(*) FROM rows")
             self.aside: int = self._one("SELECT count(*) FROM aside")
             self._next_id: int = self._one("SELECT coalesce(max(id), 0) + 1 FROM rows")
+            for table in ("rows", "aside"):  # so that a table of another form shows now
+                self._db.execute(select(f"FROM {table} LIMIT 0")).fetchall()
         except BaseException:
             self._db.close()
             raise
@@ -111,11 +128,15 @@ class SpoolFile:
 
     @property
     def is_there(self) -> bool:
-        """Whether the file still has its name: a cleaner of folders may have removed it."""
+        """Whether the file and its log still have their names: a cleaner of folders may have
+        removed either, and what is only in the log goes with that."""
         try:
-            return self.path.stat().st_ino == self._inode
+            return self._inodes_now() == self._inodes
         except FileNotFoundError:
             return False
+
+    def _inodes_now(self) -> tuple[int, int]:
+        return os.stat(self.path).st_ino, os.stat(f"{self.path}-wal").st_ino
 
     @property
     def is_empty(self) -> bool:
@@ -132,7 +153,8 @@ class SpoolFile:
 
     def oldest_received_at_ms(self) -> int | None:
         """When the first row arrived; `None` without rows."""
-        found = self._db.execute("SELECT received_at_ms FROM rows ORDER BY id LIMIT 1").fetchone()
+        query = "SELECT CAST(received_at_ms AS INTEGER) FROM rows ORDER BY id LIMIT 1"
+        found = self._db.execute(query).fetchone()
         return None if found is None else int(found[0])
 
     def reserve_ids(self, count: int) -> int:
@@ -167,10 +189,7 @@ class SpoolFile:
         """The oldest rows behind `after_id`, at least one if there is any."""
         found: list[Row] = []
         size = 0
-        query = (
-            "SELECT id, kind, received_at_ms, extra, body FROM rows"
-            " WHERE id > ? ORDER BY id LIMIT ?"
-        )
+        query = select("FROM rows WHERE id > ? ORDER BY id LIMIT ?")
         cursor = self._db.execute(query, (after_id, max_rows))
         try:
             for raw in cursor:
@@ -193,10 +212,7 @@ class SpoolFile:
 
     def rows_aside(self, *, after_id: int, max_rows: int) -> list[Row]:
         """Rows that were set aside, oldest first."""
-        query = (
-            "SELECT id, kind, received_at_ms, extra, body FROM aside"
-            " WHERE id > ? ORDER BY id LIMIT ?"
-        )
+        query = select("FROM aside WHERE id > ? ORDER BY id LIMIT ?")
         return [Row._make(raw) for raw in self._db.execute(query, (after_id, max_rows)).fetchall()]
 
     def remove_aside(self, row_id: int) -> None:
@@ -208,7 +224,7 @@ class SpoolFile:
     def move_aside_to(self, other: SpoolFile) -> None:
         """Moves all rows set aside to `other`; done twice if interrupted, never lost."""
         while self.aside:
-            query = "SELECT id, kind, received_at_ms, extra, body, reason FROM aside LIMIT 1"
+            query = select(", reason FROM aside LIMIT 1")
             *raw, reason = self._db.execute(query).fetchone()
             row = Row._make(raw)
             with other._transaction():
@@ -218,7 +234,7 @@ class SpoolFile:
 
     def copy_to(self, other: SpoolFile) -> None:
         """Adds all rows, those set aside too, to `other`, which has none."""
-        query = "SELECT id, kind, received_at_ms, extra, body FROM rows ORDER BY id"
+        query = select("FROM rows ORDER BY id")
         with other._transaction():
             other._db.executemany(
                 "INSERT INTO rows VALUES (?, ?, ?, ?, ?)", self._db.execute(query)
@@ -230,7 +246,7 @@ class SpoolFile:
     def _insert_aside(self, row: Row, reason: str) -> None:
         self._db.execute(
             "INSERT INTO aside (kind, received_at_ms, extra, body, reason) VALUES (?, ?, ?, ?, ?)",
-            (*row[1:], reason),
+            (*row[1:], str(reason).encode(errors="backslashreplace").decode()),
         )
 
     def shrink(self) -> None:

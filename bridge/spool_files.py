@@ -266,7 +266,8 @@ class SpoolFiles:
             self.own = own
             raise
         own.file.close()
-        own.lock.release(remove=False)
+        # With its lock file in place the rest is still ours, and would be published once more.
+        own.lock.release(remove=own.lock.is_there)
         replaced.look()
         return replaced
 
@@ -303,6 +304,8 @@ class SpoolFiles:
                 self._report_damage(spool_folder.put_away(lock), error)
             else:
                 self._leave(lock, str(error))
+        except OSError as error:
+            self._leave(lock, str(error))
         return None
 
     def _leave(self, lock: FileLock, why: str) -> None:

@@ -72,7 +72,7 @@ def to_record(row: Row) -> Record:
             )
         if row.kind == QUARANTINE:
             return _quarantined(row)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise UnreadableRowError(str(error)) from error
     raise UnreadableRowError(f"rows of kind {row.kind} are not known to this version")
 
@@ -87,10 +87,16 @@ def _quarantined(row: Row) -> QuarantinedBody:
     reason: Reason = "not_json" if extra["reason"] == "not_json" else "not_a_notification"
     return QuarantinedBody(
         received_at_ms=row.received_at_ms,
-        path=extra["path"],
+        path=_text(extra["path"]),
         reason=reason,
-        details=extra["details"],
+        details=_text(extra["details"]),
         length_bytes=int(extra["length_bytes"]),
-        sha256=extra["sha256"],
+        sha256=_text(extra["sha256"]),
         body=row.body,
     )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a circumstance of a quarantined body is no text")
+    return value

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from bridge.errors import BridgeError
+from bridge.spool_file import readable, select
 from bridge.spool_row import Row
 
 State = Literal["live", "dead", "damaged", "unreadable"]
 
-_ROWS: Final = "SELECT id, kind, received_at_ms, extra, body, NULL FROM rows ORDER BY id"
-_ASIDE: Final = "SELECT id, kind, received_at_ms, extra, body, reason FROM aside ORDER BY id"
+_ROWS: Final = select(", NULL FROM rows WHERE id > ? ORDER BY id LIMIT ?")
+_ASIDE: Final = select(", reason FROM aside WHERE id > ? ORDER BY id LIMIT ?")
+_PAGE_ROWS: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,21 +81,32 @@ def total(files: Iterable[SpoolFile]) -> dict[str, Any]:
 
 
 def rows(path: Path, *, aside: bool = False) -> Iterator[tuple[Row, str | None]]:
-    """The rows of one file in their order, or those set aside with the reason. `sqlite3.Error`."""
+    """The rows of one file in their order, or those set aside with the reason. `sqlite3.Error`.
+
+    A page at a time: whoever takes long to look at one must not keep the ingress's log from being
+    written back, for it counts in the spool's bound.
+    """
+    after_id = 0
     with closing(_open(path)) as database:
-        for *raw, reason in database.execute(_ASIDE if aside else _ROWS):
-            yield Row._make(raw), reason
+        while page := database.execute(
+            _ASIDE if aside else _ROWS, (after_id, _PAGE_ROWS)
+        ).fetchall():
+            for *raw, reason in page:
+                yield Row._make(raw), reason
+            after_id = page[-1][0]
 
 
 def holding(path: Path, text: str) -> list[Row]:
     """The rows of one file whose body has `text`; more than are meant, for it may be anywhere."""
-    query = "SELECT id, kind, received_at_ms, extra, body FROM rows WHERE instr(body, ?)"
+    query = select("FROM rows WHERE instr(body, ?)")
     with closing(_open(path)) as database:
         return [Row._make(raw) for raw in database.execute(query, (text.encode(),))]
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+    database.text_factory = readable
+    return database
 
 
 def _look(path: Path) -> SpoolFile:
@@ -102,7 +115,7 @@ def _look(path: Path) -> SpoolFile:
     try:
         with closing(_open(path)) as database:
             entries, oldest_ms = database.execute(
-                "SELECT count(*), min(received_at_ms) FROM rows"
+                "SELECT count(*), CAST(min(received_at_ms) AS INTEGER) FROM rows"
             ).fetchone()
             (set_aside,) = database.execute("SELECT count(*) FROM aside").fetchone()
     except sqlite3.Error as error:

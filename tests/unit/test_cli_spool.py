@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,8 @@ def platform_line(
         platform_line(extra="7"),
         platform_line(body='"\\ud800"'),
         "[" * 100_000,
+        '{"kind": "quarantine", "received_at_ms": 1, "body": "x", "extra": "{\\"path\\": 5,'
+        ' \\"reason\\": \\"\\", \\"details\\": 5, \\"length_bytes\\": 1, \\"sha256\\": 5}"}',
     ],
 )
 def test_nothing_is_imported_if_one_line_is_wrong(
@@ -155,6 +159,19 @@ def test_an_import_beyond_the_bound_leaves_nothing(
     code, _, err = told("import", str(export), "--yes", capsys=capsys)
     assert (code, list(folder.iterdir())) == (1, [])
     assert "SPOOL_MAX_BYTES" in err
+
+
+def test_who_reads_an_export_slowly_keeps_nothing_from_being_written_back(folder: Path) -> None:
+    path = fill(folder, [])
+    file = SpoolFile(path, max_bytes=MIB)
+    file.write(ROWS)
+    reading = spool_reading.rows(path)
+    next(reading)
+    with closing(sqlite3.connect(path)) as database:
+        is_busy, *_ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert not is_busy
+    assert len(list(reading)) == len(ROWS) - 1
+    file.close()
 
 
 def test_rows_that_hold_a_text_are_found_wherever_it_is(folder: Path) -> None:

@@ -192,6 +192,32 @@ async def test_files_removed_below_us_are_made_anew_with_what_they_held(
     assert "spool_file_removed" in [line["event"] for line in logged]
 
 
+async def test_a_log_removed_below_us_takes_nothing_with_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await put(spool, arrival("before"))
+        [log] = tmp_path.glob("*.db-wal")
+        log.unlink()
+        await put(spool, arrival("after"))
+        # As after a kill -9: what another process would find on the disk.
+        [left] = tmp_path.glob("*.db")
+        another = SpoolFile(left, max_bytes=MIB)
+        assert another.entries == 2
+        another.close()
+        assert await contents(spool) == [arrival("before"), arrival("after")]
+
+
+async def test_a_file_of_another_form_is_left_where_it_is(tmp_path: Path) -> None:
+    foreign = tmp_path / "spool-1.db"
+    with closing(sqlite3.connect(foreign)) as database:
+        database.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, received_at_ms INTEGER)")
+    with structlog.testing.capture_logs() as logged:
+        async with opened(tmp_path) as spool:
+            await put(spool, arrival("c1"))
+            assert await contents(spool) == [arrival("c1")]
+    assert [line["event"] for line in logged if "file" in line] == ["spool_file_left"]
+    assert foreign.exists()
+
+
 async def test_damage_found_while_rows_are_removed_is_put_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,6 +168,19 @@ def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         SpoolFile(tmp_path / "a.db", max_bytes=MIB)
 
 
+def test_columns_of_other_types_are_read_as_rows(tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    with sqlite3.connect(tmp_path / "a.db", isolation_level=None) as database:
+        insert = "INSERT INTO rows VALUES (1, 'x', 9e999, CAST(x'ff41' AS TEXT), 7)"
+        database.execute(insert)
+    database.close()
+    assert read(file) == [Row(1, 0, 2**63 - 1, "\ufffdA", b"7")]
+    assert file.oldest_received_at_ms() == 2**63 - 1
+    file.set_aside(*read(file), reason="\ud800")
+    assert file.rows_aside(after_id=0, max_rows=9)[0].body == b"7"
+    file.close()
+
+
 def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     before = os.umask(0o022)

@@ -74,6 +74,22 @@ def test_any_row_is_a_record_or_says_that_it_is_none(row: Row) -> None:
         pass
 
 
+_CIRCUMSTANCES = {"path": "/", "reason": "not_json", "details": "", "length_bytes": 1, "sha256": ""}
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        *(json.dumps(_CIRCUMSTANCES | {name: 7}) for name in ("path", "details", "sha256")),
+        json.dumps(_CIRCUMSTANCES).replace("1", "1e400"),
+        "[" * 100_000,
+    ],
+)
+def test_circumstances_of_other_types_are_told(extra: str) -> None:
+    with pytest.raises(UnreadableRowError):
+        to_record(Row(1, QUARANTINE, 0, extra, b""))
+
+
 @pytest.mark.parametrize("changes", [{"kind": 9}, {"body": b"{}"}, {"body": b"\xff"}])
 def test_what_is_no_record_is_told(changes: dict[str, Any]) -> None:
     row = to_row(1, Arrival(accept_command_status(_BODY), 5))
