@@ -261,6 +261,7 @@ class Bridge(RuleBasedStateMachine):
             group=group,
             concurrency=4,
             max_attempts=MAX_ATTEMPTS,
+            give_up_after_s=60.0,  # a handler that never succeeds is not waited for
             backoff_base_s=0.5,
             backoff_max_s=2.0,
             lease_ttl_s=LEASE_TTL_S,
