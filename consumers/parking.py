@@ -30,6 +30,9 @@ LONG_LANE: Final = 64
 # A shorter wait moves no long lane. A partition that nothing could be fetched from for longer is
 # relieved of what waits behind others; heads that run longer count against no share of the window.
 SLOW_S: Final = 1.0
+# Messages that one call moves: Redis does nothing else meanwhile. What a crash leaves unmoved is
+# pending, and follows when the next owner reads it.
+MOVED_AT_ONCE: Final = 256
 DEAD_STREAM_FULL_WAIT_S: Final = 10.0
 
 PARK: Final = Script.load("consumers", "park")
@@ -175,8 +178,9 @@ class Parking:
     def _move(self, partition: Partition, device: str, items: list[Item], due_s: float) -> None:
         one = partition.parked[device] = Parked(due_s)
         self._reloader.schedule(partition, device, one)
-        wait_s = due_s - clock.boottime_s()
-        self._send(partition, device, items, clock.epoch_ms() + round(wait_s * 1000))
+        due_ms = clock.epoch_ms() + round((due_s - clock.boottime_s()) * 1000)
+        for at in range(0, len(items), MOVED_AT_ONCE):
+            self._send(partition, device, items[at : at + MOVED_AT_ONCE], due_ms)
 
     def _send(
         self, partition: Partition, device: str, items: list[Item], due_ms: int | str

@@ -10,7 +10,7 @@ import pytest
 from bridge.contract import Keys
 from bridge.link import Call
 from consumers.lanes import Lanes
-from consumers.parking import LONG_LANE, LONG_WAIT_S, SLOW_S, Parking
+from consumers.parking import LONG_LANE, LONG_WAIT_S, MOVED_AT_ONCE, SLOW_S, Parking
 from consumers.partition import Lane, LaneState, Partition
 from consumers.window import Window
 from entries import item, partition
@@ -27,6 +27,16 @@ class Calls:
 
     def call(self, _: Partition, call: Call, on_reply: Callable[[Any], None]) -> None:
         self.made.append((call, on_reply))
+
+    def answer(self) -> None:
+        """As if the lists had as many messages as were moved by each call."""
+        for call, on_reply in self.made:
+            on_reply(len(moved(call)))
+
+
+def moved(call: Call) -> list[Any]:
+    """Ids of what a call of park.lua moves."""
+    return list(call.args[3 + 5 + 5 :: 3])
 
 
 class Lot:
@@ -86,8 +96,7 @@ def test_what_waits_behind_slow_heads_is_parked_when_nothing_else_can_be_fetched
     left = sum(len(lane.items) - 1 for lane in lot.partition.lanes.values())
     assert left <= SHARE // 4
     assert all(lane.state is LaneState.RUNNING for lane in lot.partition.lanes.values())
-    for _, on_reply in lot.settler.made:
-        on_reply(79)
+    lot.settler.answer()
     assert lot.window.has_room(lot.partition)
 
 
@@ -185,3 +194,16 @@ def test_of_many_that_wait_a_quarter_stays(lot: Lot) -> None:
         lot.add(f"d{n}", 1)
         lot.lanes.wait(lot.start(ago_s=0), NOW_S + 1)
     assert lot.parking.wants(lot.add("next", 1), 0.5)
+
+
+def test_a_long_lane_is_moved_in_pieces_and_in_order(lot: Lot) -> None:
+    lane = lot.add("a", 2 * MOVED_AT_ONCE + 1)
+    ids = [one.id for one in lane.items]
+    lot.parking.park(lot.start(ago_s=0), NOW_S)
+    pieces = [moved(call) for call, _ in lot.settler.made]
+    assert [len(piece) for piece in pieces] == [MOVED_AT_ONCE, MOVED_AT_ONCE, 1]
+    assert [each for piece in pieces for each in piece] == ids
+    one = lot.partition.parked["a"]
+    assert one.unconfirmed == 3
+    lot.settler.answer()
+    assert (one.unconfirmed, lot.partition.items) == (0, {})

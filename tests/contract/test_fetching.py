@@ -1,0 +1,155 @@
+"""Fetching from a real server: the window's bytes hold for all partitions, and over a slow link."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+import servers
+from bridge import clock
+from bridge.connect import open_link
+from bridge.link import Link
+from consumers import fetcher
+from consumers.fetcher import Fetcher
+from consumers.lanes import Lanes
+from consumers.partition import Partition
+from consumers.settler import Settler
+from consumers.window import Window
+from entries import entry
+from proxy import Proxy
+from waiting import wait_until
+
+GROUP = "g"
+PARTITIONS = 8
+MAX_BYTES = 2**20
+LONGEST = 2**18
+
+pytestmark = pytest.mark.real
+
+
+class Reading:
+    """A worker that owns all partitions, without its runners: tests handle what was fetched."""
+
+    def __init__(self, redis: servers.Redis, link: Link) -> None:
+        self.client, self.keys = redis.client, redis.keys
+        self.lanes = Lanes()
+        self.owned = {
+            number: Partition(number, worker="w", epoch=1, clean=True, delivered=b"0-0")
+            for number in range(PARTITIONS)
+        }
+        self.settler = Settler(
+            redis.link(),
+            self.keys,
+            self.lanes,
+            group=GROUP,
+            lease_ttl_s=60,
+            dead_max_entries=10,
+            clock=clock.boottime_s,
+            on_room=lambda: self.fetcher.stir(),
+            on_lost=lambda partition: pytest.fail("the lease was lost"),
+        )
+        self.fetcher = Fetcher(
+            link,
+            [],
+            self.keys,
+            self.lanes,
+            self.settler,
+            None,  # type: ignore[arg-type]  # nothing is parked
+            self.owned,
+            Window(self.owned, max_entries=4096, max_bytes=MAX_BYTES),
+            group=GROUP,
+            on_fetched=lambda: None,
+            on_lost=lambda partition: pytest.fail("the lease was lost"),
+            on_newer=lambda partition: pytest.fail("not ours"),
+        )
+        self.handled: dict[int, list[bytes]] = {number: [] for number in self.owned}
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, lengths: list[int]) -> dict[int, list[bytes]]:
+        """As many entries of such lengths in each partition; returns their ids."""
+        ids = {}
+        for number, partition in self.owned.items():
+            stream = self.keys.stream(number)
+            await self.client.set(self.keys.lease(number, GROUP), partition.token)
+            await self.client.xgroup_create(stream, GROUP, "0", mkstream=True)
+            pipeline = self.client.pipeline(transaction=False)
+            for length in lengths:
+                fields = entry("d", body=b"x" * length).encode()
+                pipeline.xadd(stream, dict(zip(fields[::2], fields[1::2], strict=True)))  # type: ignore[arg-type]
+            ids[number] = await pipeline.execute()
+        self.tasks = [asyncio.create_task(each.run()) for each in (self.settler, self.fetcher)]
+        return ids
+
+    @property
+    def window_bytes(self) -> int:
+        return sum(each.window_bytes for each in self.owned.values())
+
+    def handle_one(self) -> None:
+        """The handler returns for one of those that wait."""
+        lane = self.lanes.next(clock.boottime_s())
+        if lane is not None:
+            self.handled[lane.partition.number].append(lane.head.id)
+            self.settler.handled(lane.partition, lane.head)
+            self.lanes.finished(lane)
+
+    async def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.wait(self.tasks)
+
+
+@pytest.fixture
+async def reading(real_redis: servers.Redis) -> AsyncIterator[Reading]:
+    it = Reading(real_redis, real_redis.link())
+    yield it
+    await it.close()
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [LONGEST] * 12,
+        [100] * 200 + [LONGEST] * 10 + [100] * 70,
+        [random.Random(n).choice((10, 1000, LONGEST)) for n in range(60)],
+    ],
+    ids=["all long", "suddenly long", "mixed"],
+)
+async def test_all_partitions_together_stay_within_the_bytes_and_all_is_handled_in_order(
+    reading: Reading, lengths: list[int]
+) -> None:
+    ids = await reading.start(lengths)
+    most = 0
+
+    def through() -> bool:
+        nonlocal most
+        most = max(most, reading.window_bytes)
+        reading.handle_one()
+        return reading.handled == ids
+
+    async with asyncio.timeout(60):
+        while not through():
+            await asyncio.sleep(0)
+    assert most <= MAX_BYTES + LONGEST
+
+
+async def test_over_a_slow_link_less_is_asked_for_until_it_comes_in_time(
+    real_redis: servers.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetcher, "CALL_TIMEOUT_S", 0.3)
+    assert real_redis.server is not None
+    async with Proxy(real_redis.server.port or 0).running() as proxy:
+        proxy.reply_delay_s = 0.05  # of each 64 KiB: a whole window would take 0.8 s
+        link = open_link(proxy.url, name="slow")
+        it = Reading(real_redis, link)
+        ids = await it.start([2**14] * 16)
+
+        def through() -> bool:
+            it.handle_one()
+            return it.handled == ids
+
+        await wait_until(through, "all to be handled", bound_s=60)
+        await it.close()
+        await link.close()
