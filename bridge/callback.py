@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from typing import Final, Literal
+from urllib.parse import unquote
 
 from aiohttp import web
 
@@ -24,6 +25,9 @@ from bridge.problem import Problem, unavailable
 from bridge.publisher import Arrival, Outcome, Record
 from bridge.quarantine import QuarantinedBody
 
+_TOLD_FAILURES: Final = (3, 10)
+"""Answers other than 200 in a row that are told: in time to mend it, and when it is too late."""
+_TOLD_CHARS: Final = 200
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Version 00 (https://www.w3.org/TR/trace-context/#traceparent-header); anything else is not ours.
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -54,7 +58,7 @@ class CallbackHandler:
         clock: Clock,
     ) -> None:
         self._submit = submit
-        self._accept = accept
+        self._accept = {**{_plain(path): it for path, it in accept.items()}, **accept}
         self._types = frozenset(types)
         self._check_access = check_access
         self._max_body_bytes = max_body_bytes
@@ -111,6 +115,15 @@ class CallbackHandler:
 
     def _refuse(self, request: web.BaseRequest, problem: Problem) -> web.Response:
         self.failures_in_a_row += 1
+        if self.failures_in_a_row in _TOLD_FAILURES:
+            self._log.warning(
+                "callbacks_refused",
+                count=self.failures_in_a_row,
+                path=_path(request)[:_TOLD_CHARS],
+                code=problem.status.value,
+                reason=str(problem),
+                advice="after ten in a row the platform pushes nothing more to this host",
+            )
         metrics.callbacks.labels(problem.outcome, str(problem.status.value)).inc()
         response = problem.response()
         if self._ends(request):
@@ -118,7 +131,7 @@ class CallbackHandler:
         return response
 
     async def _handle(self, request: web.BaseRequest, arrived_s: float) -> Outcome:
-        accept = self._accept.get(request.raw_path) or self._accept.get(request.path)
+        accept = self._accept.get(request.raw_path) or self._accept.get(_path(request))
         if accept is None:
             raise Problem(HTTPStatus.NOT_FOUND, "rejected", "no callbacks are taken here")
         if request.method != "POST":
@@ -176,10 +189,10 @@ class CallbackHandler:
         try:
             notification = accept(body)
         except NotJsonError as error:
-            await self._quarantine(body, "not_json", [str(error)], request.path, arrived_s)
+            await self._quarantine(body, "not_json", [str(error)], _path(request), arrived_s)
             raise Problem(HTTPStatus.BAD_REQUEST, "rejected", str(error)) from None
         except NotANotificationError as error:
-            return await self._invalid(body, error, request.path, arrived_s)
+            return await self._invalid(body, error, _path(request), arrived_s)
         if self._types and notification.type not in self._types:
             return Outcome.UNWANTED
         traceparent = request.headers.get("traceparent")
@@ -239,6 +252,18 @@ class CallbackHandler:
             f"the body is longer than {self._max_body_bytes} bytes",
             close=True,
         )
+
+
+def _path(request: web.BaseRequest) -> str:
+    """Without its query, and in the plain form: a slash too many, or one at the end, is forgiven.
+
+    Subscriptions are written by people, and ten answers of 404 block-list the host.
+    """
+    return _plain(unquote(request.raw_path.partition("?")[0]))
+
+
+def _plain(path: str) -> str:
+    return "/" + "/".join(part for part in path.split("/") if part)
 
 
 def _refuse_compressed(request: web.BaseRequest) -> None:

@@ -22,12 +22,16 @@ from ingresses import body, get_json, post, raw_exchange, running, settings_for
 
 pytestmark = pytest.mark.real
 
+LIMIT_OF_CASES = 65536
 CASES = json.loads((Path(__file__).parents[1] / "data" / "cases.json").read_text())
 
 
 @pytest.fixture
 async def ingress(real_redis: servers.Redis, tmp_path: Path) -> AsyncIterator[Ingress]:
-    async with running(settings_for(tmp_path, real_redis.url, real_redis.namespace)) as it:
+    settings = settings_for(
+        tmp_path, real_redis.url, real_redis.namespace, max_body_bytes=LIMIT_OF_CASES
+    )
+    async with running(settings) as it:
         yield it
 
 
@@ -110,8 +114,56 @@ async def test_other_methods_are_told_what_is_allowed(
 
 async def test_other_paths_are_not_found(ingress: Ingress, http: aiohttp.ClientSession) -> None:
     base = ingress.callback_url.removesuffix("/v1.0.0/messageReceiver/cmd")
-    for path in ("/", "/v1.0.0", "/v1.0.0/messageReceiver/cmd/"):
+    for path in ("/", "/v1.0.0", "/v1.0.0/messageReceiver/cmd/x", "/v1.0.0messageReceiver/cmd"):
         assert await post(http, base + path, body()) == 404
+
+
+async def test_slashes_too_many_are_forgiven(
+    ingress: Ingress, http: aiohttp.ClientSession, real_redis: servers.Redis
+) -> None:
+    paths = (
+        "/v1.0.0/messageReceiver/cmd/",
+        "//v1.0.0/messageReceiver/cmd",
+        "/v1.0.0//messageReceiver/cmd///?tenant=7",
+        "/v1.0.0/%6dessageReceiver/cmd",
+    )
+    for number, path in enumerate(paths):
+        answer = await raw_exchange(ingress.callback_url, _raw(path, body(command=f"c{number}")))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+    assert len(await published(real_redis)) == len(paths)
+    junk = await raw_exchange(ingress.callback_url, _raw("//v1.0.0/messageReceiver/cmd/", b"{}"))
+    assert junk.startswith(b"HTTP/1.1 200 ")
+    assert [it.path for it in await quarantined(real_redis)] == ["/v1.0.0/messageReceiver/cmd"]
+
+
+def _raw(path: str, data: bytes) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(data)}"
+    return f"{head}\r\n\r\n".encode() + data
+
+
+async def test_answers_other_than_200_in_a_row_are_told_at_the_third_and_the_tenth(
+    ingress: Ingress, http: aiohttp.ClientSession
+) -> None:
+    wrong = ingress.callback_url + "x?token=s3cret"
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(2):
+            assert await post(http, wrong, body()) == 404
+        assert await post(http, ingress.callback_url, body()) == 200
+        for _ in range(12):
+            assert await post(http, wrong, body()) == 404
+    told = [line for line in logged if line["event"] == "callbacks_refused"]
+    assert [(line["count"], line["code"]) for line in told] == [(3, 404), (10, 404)]
+    assert {line["path"] for line in told} == {"/v1.0.0/messageReceiver/cmdx"}
+    assert "s3cret" not in repr(logged)
+
+
+async def test_a_batch_of_70_kb_is_taken_as_it_comes(
+    http: aiohttp.ClientSession, real_redis: servers.Redis, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path, real_redis.url, real_redis.namespace)
+    async with running(settings) as ingress:
+        assert await post(http, ingress.callback_url, body(detail="x" * 70_000)) == 200
+        assert await post(http, ingress.callback_url, body(detail="x" * 2**20)) == 413
 
 
 async def test_a_query_does_not_change_the_path(
