@@ -11,19 +11,20 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from bridge import logs, metrics
 from bridge.backoff import Backoff
 from bridge.clock import Clock
 from bridge.errors import MetaMismatchError, RedisUnavailableError
+from bridge.held_rows import HeldRows, Pair
 from bridge.intake import Intake
 from bridge.link import Refused
-from bridge.publisher import Publisher, Record
-from bridge.refusals import QUARANTINE, Lane, Refusals, is_of_content
+from bridge.publisher import Publisher
+from bridge.refusals import QUARANTINE, Refusals
 from bridge.spool import Spool
 from bridge.spool_files import Chunk, Source
-from bridge.spool_row import Row, UnreadableRowError, to_record
+from bridge.spool_row import Row
 
 PROBE_TIMEOUT_S: Final = 2.0
 PUBLISH_TIMEOUT_S: Final = 5.0  # nobody waits for these: longer than for callbacks
@@ -34,13 +35,6 @@ BATCH_ROWS: Final = 256
 _MISMATCH_RETRY_S: Final = 5.0
 _CALM_S: Final = 10.0  # a direct path that held this long had no part in what closed it
 _IDLE_S: Final = 0.02
-
-
-class Pair(NamedTuple):
-    """A row of the spool and the record in it."""
-
-    row: Row
-    record: Record
 
 
 class Drainer:
@@ -63,6 +57,7 @@ class Drainer:
         self._batch_rows = BATCH_ROWS
         self._last_trip_s = 0.0
         self._refusals = Refusals(clock)
+        self._held = HeldRows(spool, self._refusals, publisher, self._publish_pairs)
         self._told: set[str] = set()
         self._is_at_rest = asyncio.Event()
         # Not reset by an answered probe: in a cluster the streams may be elsewhere, and away.
@@ -153,7 +148,8 @@ class Drainer:
 
     async def _drain_while_redis_answers(self) -> None:
         while self.pressure is None:
-            await self._try_held_again()
+            await self._held.try_again()
+            metrics.publish_refused.set(len(self._refusals))
             if self._may_hand_back():
                 self._intake.hold()
             appended = self._spool.appended
@@ -190,7 +186,7 @@ class Drainer:
         try:
             while rows:
                 batch, rows = rows[: self._batch_rows], rows[self._batch_rows :]
-                readable = await self._readable(chunk.source, batch)
+                readable = await self._held.readable(chunk.source, batch)
                 if flight is not None:
                     await flight
                 flight = asyncio.create_task(self._publish_batch(chunk.source, readable))
@@ -202,32 +198,23 @@ class Drainer:
                 flight.cancel()
                 await asyncio.gather(flight, return_exceptions=True)
 
-    async def _readable(self, source: Source, batch: Sequence[Row]) -> list[Pair]:
-        """The rows with their records; what is no record is set aside."""
-        readable: list[Pair] = []
-        for row in batch:
-            try:
-                readable.append(Pair(row, to_record(row)))
-            except UnreadableRowError as error:
-                await self._spool.set_aside(source, row, str(error))
-        return readable
-
     async def _publish_batch(self, source: Source, readable: Sequence[Pair]) -> None:
         """Publishes what need not wait; what is refused is looked at one by one."""
-        going = [it for it in readable if not self._refusals.covers(self._lane(it))]
+        going = [it for it in readable if not self._refusals.covers(self._held.lane(it))]
         refused = await self._publish_pairs(source, going)
         while refused:
             # One of each partition alone: what Redis says then, it says of nothing else.
             first: dict[int, Pair] = {}
             for pair, _ in refused:
-                first.setdefault(self._lane(pair).partition, pair)
+                first.setdefault(self._held.lane(pair).partition, pair)
             for pair, why in await self._publish_pairs(source, list(first.values())):
-                await self._refused_alone(source, pair, why)
+                self._tell_refused(pair, why)
+                await self._held.refused_alone(source, pair, why)
             tried = {pair.row.id for pair in first.values()}
             rest = [
                 pair
                 for pair, _ in refused
-                if pair.row.id not in tried and not self._refusals.covers(self._lane(pair))
+                if pair.row.id not in tried and not self._refusals.covers(self._held.lane(pair))
             ]
             refused = await self._publish_pairs(source, rest)
         self._failing.reset()
@@ -249,42 +236,12 @@ class Drainer:
                 refused.append((pair, result.text))
             else:
                 taken.append(pair.row)
-                self._refusals.taken(self._lane(pair))
+                self._refusals.taken(self._held.lane(pair))
         self._spool.confirm(source, taken)
         return refused
 
-    async def _refused_alone(self, source: Source, pair: Pair, why: str) -> None:
-        if is_of_content(why):
-            await self._spool.set_aside(source, pair.row, why)
-            return
-        self._refusals.refused(self._lane(pair), source, pair.row.id, why)
-        metrics.publish_refused.set(len(self._refusals))
+    def _tell_refused(self, pair: Pair, why: str) -> None:
         if self._is_first("publish_refused"):
-            partition = self._lane(pair).partition
+            partition = self._held.lane(pair).partition
             where = "quarantine" if partition == QUARANTINE else partition
             self._log.error("publish_refused", error=why, partition=where)
-
-    async def _try_held_again(self) -> None:
-        """Tries the rows that others wait for; those behind one that is taken are read again."""
-        for hold in self._refusals.due():
-            row = None
-            if self._spool.has(hold.source):
-                row = await self._spool.row(hold.source, hold.row_id)
-            if row is None:  # its file is damaged, or was made anew
-                self._refusals.release(hold)
-                self._spool.rewind()
-                continue
-            pair = Pair(row, to_record(row))
-            refused = await self._publish_pairs(hold.source, [pair])
-            if refused:
-                why = refused[0][1]
-                if not self._refusals.is_condemned(hold, why):
-                    self._refusals.postpone(hold, why)
-                    continue
-                await self._spool.set_aside(hold.source, row, why)
-            self._refusals.release(hold)
-            self._spool.rewind(hold.source, hold.row_id + 1)
-        metrics.publish_refused.set(len(self._refusals))
-
-    def _lane(self, pair: Pair) -> Lane:
-        return Lane.of(pair.record, self._publisher.partitions)

@@ -6,6 +6,8 @@ others of its partition were taken. Any other is the partition's or the server's
 and hosted servers answer plain `ERR …` for what passes. Then records wait, in their order:
 
     refused alone ──▶ its device waits ──another device of the partition, too──▶ the partition waits
+                             ▲                                                         │
+                             └────────── a third one of the partition is taken ────────┘
 """
 
 from __future__ import annotations
@@ -66,7 +68,14 @@ class Hold:
     row_id: int
     why: str
     since_s: float
+    minute_from_s: float
+    """From when the second look is counted: not before the partition itself was seen to work."""
     due_s: float
+    is_of_redis: bool = True
+    """Else it is the disk that does not let it be set aside."""
+    looked: tuple[Source, int] | None = None
+    """How far the rows behind it were searched for another device of a partition that waits."""
+    looked_at: set[str] = field(default_factory=set)
     backoff: Backoff = field(
         default_factory=lambda: Backoff(base_s=_BACKOFF_BASE_S, max_s=_BACKOFF_MAX_S)
     )
@@ -86,14 +95,15 @@ class Refusals:
     @property
     def why(self) -> str | None:
         """The refusal of the lane that waits for longest; `None` if none does."""
-        return next((hold.why for hold in self._holds.values()), None)
+        return next((hold.why for hold in self._holds.values() if hold.is_of_redis), None)
 
     @property
     def is_everything(self) -> bool:
         """Whether nothing else was taken since just before the first refusal."""
-        if not self._holds:
+        refused = [hold for hold in self._holds.values() if hold.is_of_redis]
+        if not refused:
             return False
-        from_s = min(hold.since_s for hold in self._holds.values()) - _JUST_BEFORE_S
+        from_s = min(hold.since_s for hold in refused) - _JUST_BEFORE_S
         waiting = {lane.partition for lane in self._holds}
         return all(
             at_s < from_s for partition, at_s in self._taken_s.items() if partition not in waiting
@@ -102,6 +112,10 @@ class Refusals:
     def covers(self, lane: Lane) -> bool:
         """Whether a record of this lane has to wait."""
         return lane in self._holds or Lane(lane.partition, None) in self._holds
+
+    def is_head(self, lane: Lane) -> bool:
+        """Whether this lane waits by itself."""
+        return lane in self._holds
 
     def taken(self, lane: Lane) -> None:
         """Redis took a record of this lane."""
@@ -116,26 +130,39 @@ class Refusals:
         for hold in others:
             del self._holds[hold.lane]
         first = others[0]
-        self._add(Lane(lane.partition, None), first.source, first.row_id, why)
+        whole = self._add(Lane(lane.partition, None), first.source, first.row_id, why)
+        whole.since_s = first.since_s
+        whole.looked_at |= {it.device for it in (first.lane, lane) if it.device is not None}
+
+    def wait(self, lane: Lane, source: Source, row_id: int, why: str) -> None:
+        """A row is to be set aside, and cannot be: its lane waits."""
+        self._add(lane, source, row_id, why).is_of_redis = False
+
+    def narrow(self, hold: Hold, lane: Lane) -> None:
+        """Others of a partition that waited are taken: only the lane of the row waits on."""
+        self._holds.pop(hold.lane, None)
+        hold.lane, hold.minute_from_s = lane, self._clock()
+        self._holds[lane] = hold
+        self.postpone(hold)
 
     def due(self) -> list[Hold]:
         """Those to be tried again now, oldest first."""
         now_s = self._clock()
         return [hold for hold in self._holds.values() if hold.due_s <= now_s]
 
-    def is_condemned(self, hold: Hold, why: str) -> bool:
+    def is_condemned(self, hold: Hold) -> bool:
         """Whether the row itself is to blame, now that it was refused again."""
+        if is_of_content(hold.why):
+            return True
         if hold.lane.device is None:
             return False
-        if is_of_content(why):
-            return True
-        if self._clock() - hold.since_s < SECOND_LOOK_S:
+        from_s = hold.minute_from_s
+        if self._clock() - from_s < SECOND_LOOK_S:
             return False
-        return self._taken_s.get(hold.lane.partition, hold.since_s) > hold.since_s
+        return self._taken_s.get(hold.lane.partition, from_s) > from_s
 
-    def postpone(self, hold: Hold, why: str) -> None:
+    def postpone(self, hold: Hold) -> None:
         """It was refused again, and is not to blame."""
-        hold.why = why
         hold.due_s = self._clock() + hold.backoff.next_s()
 
     def release(self, hold: Hold) -> None:
@@ -144,11 +171,15 @@ class Refusals:
         for other in self._holds.values():
             other.due_s = self._clock()
 
-    def _add(self, lane: Lane, source: Source, row_id: int, why: str) -> None:
+    def _add(self, lane: Lane, source: Source, row_id: int, why: str) -> Hold:
         now_s = self._clock()
-        hold = Hold(lane=lane, source=source, row_id=row_id, why=why, since_s=now_s, due_s=now_s)
+        hold = Hold(
+            lane=lane, source=source, row_id=row_id, why=why,
+            since_s=now_s, minute_from_s=now_s, due_s=now_s,
+        )  # fmt: skip
         hold.due_s += hold.backoff.next_s()
         self._holds[lane] = hold
+        return hold
 
     def _is_beside(self, hold: Hold, lane: Lane) -> bool:
         """Whether it is of the same partition, and nothing was taken there since."""

@@ -126,6 +126,14 @@ class Spool:
         """One row that was read and not confirmed; `None` where it is not there any more."""
         return await self._thread.call(self._files.row, source, row_id)
 
+    async def behind(
+        self, source: Source, row_id: int, *, max_rows: int, max_bytes: int
+    ) -> Chunk | None:
+        """The rows behind one, read before or not; `None` behind the last."""
+        return await self._thread.call(
+            lambda: self._files.behind(source, row_id, max_rows=max_rows, max_bytes=max_bytes)
+        )
+
     def rewind(self, source: Source | None = None, row_id: int = 1) -> None:
         """Has what is not confirmed read again: all of it, or from a row of `source` on."""
         sources = self._files.sources()
@@ -156,6 +164,8 @@ class Spool:
         `OSError` or `sqlite3.Error` where the disk fails: then it is where it was.
         """
         await self._thread.call(self._files.set_aside, source, row, reason)
+        if not self.has(source):
+            return  # its file is damaged, which was told
         self._log.error("row_set_aside", reason=reason, received_at_ms=row.received_at_ms)
         self._show()
 

@@ -181,9 +181,22 @@ class SpoolFiles:
             self._survive(source, error)
             return None
 
+    def behind(self, source: Source, row_id: int, *, max_rows: int, max_bytes: int) -> Chunk | None:
+        """The rows behind one of `source`, or the first ones of the next file that has any."""
+        sources = self.sources()
+        for each in sources[sources.index(source) :] if source in sources else []:
+            after_id = row_id if each is source else 0
+            rows = each.file.read(after_id=after_id, max_rows=max_rows, max_bytes=max_bytes)
+            if rows:
+                return Chunk(each, rows)
+        return None
+
     def set_aside(self, source: Source, row: Row, reason: str) -> None:
         """Keeps a row of `source` out of the way of the others."""
-        source.file.set_aside(row, reason)
+        try:
+            source.file.set_aside(row, reason)
+        except sqlite3.Error as error:
+            self._survive(source, error)
 
     def rows_aside(self, after: tuple[Source, int] | None, *, max_rows: int) -> Aside | None:
         """The next rows set aside behind one of a source, or the first."""

@@ -7,6 +7,7 @@ real, on a disk whose syncs can be made slow.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from bridge.publisher import Arrival, Outcome, Publisher, Record
 from bridge.refusals import Lane
 from bridge.spool import Spool
 from bridge.spool_file import SpoolFile
+from bridge.spool_row import Row, UnreadableRowError, to_record
 from ingresses import body
 from waiting import wait_until
 
@@ -48,6 +50,7 @@ class Shelf(Publisher):
         self.is_foreign = False
         self.refused: set[str] = set()
         self.refusal = "ERR upstream failure"
+        self.refusals: dict[str, str] = {}  # another one for some
         self.before: Callable[[], None] = lambda: None
 
     async def probe(self, *, timeout_s: float) -> None:
@@ -78,7 +81,7 @@ class Shelf(Publisher):
             ]
             if self.refused & {names[place] for place in places}:  # as a script does: all of a call
                 for place in places:
-                    results[place] = Refused(self.refusal)
+                    results[place] = Refused(self.refusals.get(names[place], self.refusal))
                 continue
             for place in places:
                 if names[place] in self.kept:
@@ -409,6 +412,89 @@ async def test_a_partition_that_is_refused_holds_up_no_other(tmp_path: Path) -> 
         assert it.spool.status()["set_aside"] == 0
         for device in range(8):
             assert of_device(it, device) == [f"c{n}" for n in range(400) if n % 8 == device]
+
+
+@pytest.mark.parametrize("poisonous", [2, 4])
+async def test_rows_to_blame_that_follow_each_other_do_not_pass_for_their_partition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, poisonous: int
+) -> None:
+    monkeypatch.setattr("bridge.refusals.SECOND_LOOK_S", 0.2)
+    async with bench(tmp_path) as it:
+        it.devices = 8
+        await it.is_on(Way.DIRECT)
+        it.shelf.refused = {f"c{n}" for n in range(poisonous)}
+        await asyncio.gather(*it.submit(40))
+        await wait_until(
+            lambda: it.spool.status()["set_aside"] == poisonous, "them to be set aside"
+        )
+        await it.is_on(Way.DIRECT)
+        for device in range(8):
+            kept = [f"c{n}" for n in range(poisonous, 40) if n % 8 == device]
+            assert of_device(it, device) == kept
+
+
+async def test_a_row_whose_content_is_refused_frees_the_partition_that_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path) as it:
+        it.devices = 2
+        await it.is_on(Way.DIRECT)
+        it.shelf.refused = {"c0", "c1"}
+        await asyncio.gather(*it.submit(8))
+        await wait_until(lambda: it.drainer.refusal is not None, "it to be noticed")
+        it.shelf.refusal = "ERR max request size exceeded. Limit: 1048576 bytes"
+        await wait_until(lambda: it.spool.status()["set_aside"] == 2, "both to be set aside")
+        await it.is_on(Way.DIRECT)
+        assert list(it.shelf.kept) == [f"c{n}" for n in range(2, 8)]
+
+
+async def test_no_row_is_passed_over_when_a_partition_waits_for_a_later_one(tmp_path: Path) -> None:
+    def waits_as_a_whole() -> bool:
+        return any(lane.device is None for lane in it.drainer._refusals._holds)
+
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        it.shelf.refused = {"c0", "c2", "c3"}
+        devices = ("a", "b", "a", "c")
+        done = [it.intake.submit(arrival(n, d), it.clock()) for n, d in enumerate(devices)]
+        await asyncio.gather(*done)
+        await wait_until(lambda: len(it.drainer._refusals) == 2, "devices a and c to wait")
+        assert not waits_as_a_whole()
+        it.shelf.refusals["c0"] = "ERR max request size exceeded"
+        await wait_until(waits_as_a_whole, "row 2 of a, which is let go, to be refused, too")
+        it.shelf.refused = set()
+        await it.is_on(Way.DIRECT)
+        assert sorted(it.shelf.kept) == ["c1", "c2", "c3"]
+        assert it.spool.outstanding == 0
+
+
+@pytest.mark.parametrize("error", [OSError("read-only"), sqlite3.OperationalError("full")])
+async def test_a_row_that_cannot_be_set_aside_holds_up_only_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def unreadable(row: Row) -> Record:
+        if b"c3" in row.body:
+            raise UnreadableRowError("no record")
+        return to_record(row)
+
+    def fails(*_: Any) -> None:
+        raise error
+
+    async with bench(tmp_path) as it:
+        it.devices = 3
+        await it.is_on(Way.DIRECT)
+        it.shelf.refusal = "ERR max request size exceeded. Limit: 1048576 bytes"
+        it.shelf.refused = {"c4"}
+        monkeypatch.setattr("bridge.held_rows.to_record", unreadable)
+        with monkeypatch.context() as broken:
+            broken.setattr(SpoolFile, "set_aside", fails)
+            await asyncio.gather(*it.submit(9))
+            await wait_until(lambda: len(it.shelf.kept) == 6, "what is not behind them")
+            assert of_device(it, 1) == ["c1"]
+            assert it.drainer.refusal is None
+        await wait_until(lambda: it.spool.status()["set_aside"] == 2, "both to be set aside")
+        await it.is_on(Way.DIRECT)
+        assert of_device(it, 1) == ["c1", "c7"]
 
 
 async def test_what_is_refused_is_kept_by_a_stop_and_published_by_the_next(tmp_path: Path) -> None:
