@@ -63,6 +63,10 @@ class BodyBudget:
         self._held: dict[Reservation, None] = {}  # oldest first
         self._line: deque[asyncio.Event] = deque()
 
+    def has_room(self, size: int) -> bool:
+        """Whether `reserve` would return at once."""
+        return not self._line and self._taken + min(size, self._total) <= self._total
+
     async def reserve(self, size: int, limit: asyncio.Timeout) -> Reservation:
         """Waits until `size` bytes fit, at most until `limit`, which also bounds the reading."""
         size = min(size, self._total)

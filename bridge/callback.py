@@ -165,7 +165,7 @@ class CallbackHandler:
             async with asyncio.timeout(self._body_timeout_s) as limit:
                 size = request.content_length or self._max_body_bytes
                 if size > FREE_BYTES:
-                    reservation = await self._budget.reserve(size, limit)
+                    reservation = await self._admit(request, size, limit)
                 body = await self._body(request)
                 if reservation is not None:
                     reservation.complete()
@@ -180,6 +180,19 @@ class CallbackHandler:
         finally:
             if reservation is not None:
                 reservation.release()
+
+    async def _admit(
+        self, request: web.BaseRequest, size: int, limit: asyncio.Timeout
+    ) -> Reservation:
+        """Room for a long body; until there is any, what comes of it stays with its sender."""
+        has_room = self._budget.has_room(size)
+        if not has_room:
+            request.protocol.pause_reading()
+        try:
+            return await self._budget.reserve(size, limit)
+        finally:
+            if not has_room:
+                request.protocol.resume_reading()
 
     async def _keep(
         self, request: web.BaseRequest, accept: Accept, body: bytes, arrived_s: float

@@ -120,6 +120,7 @@ class Stage:
             "NB_BRIDGE_CONCURRENCY": "16",
             "NB_BRIDGE_SPOOL_DIR": str(self.folder / "spool"),
             "NB_BRIDGE_MAX_ATTEMPTS": "2",
+            "NB_BRIDGE_GIVE_UP_AFTER_S": "0",
             "NB_BRIDGE_BACKOFF_BASE_S": "0.05",
             "NB_BRIDGE_BACKOFF_MAX_S": "0.05",
             "NB_BRIDGE_HANDLER_TIMEOUT_S": "0.5",

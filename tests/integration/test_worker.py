@@ -364,7 +364,9 @@ class Receiver(history.AsyncReceiver):
 @pytest.mark.parametrize("devices", [1, 5])
 async def test_a_small_fleets_outage_ends_in_no_dead_letters(fleet: Fleet, devices: int) -> None:
     (fleet.folder / "sometimes.py").write_text(SOMETIMES)
-    worker = fleet.start("sometimes.py:Receiver", max_attempts=2, python_path=SUPPORT)
+    worker = fleet.start(
+        "sometimes.py:Receiver", max_attempts=2, give_up_after_s=3600, python_path=SUPPORT
+    )
     for number in range(devices):
         await fleet.say(f"d{number}")
     failures = fleet.folder / "failures"

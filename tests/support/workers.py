@@ -63,6 +63,7 @@ class Fleet:
             "concurrency": 8,
             "backoff_base_s": 0.05,
             "backoff_max_s": 0.1,
+            "give_up_after_s": 0,  # every failure counts
             "log_format": "json",
             **settings,
         }
