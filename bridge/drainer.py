@@ -23,8 +23,9 @@ from bridge.link import Refused
 from bridge.publisher import Publisher
 from bridge.refusals import QUARANTINE, Refusals
 from bridge.spool import Spool
-from bridge.spool_files import Chunk, Source
+from bridge.spool_files import Chunk
 from bridge.spool_row import Row
+from bridge.spool_source import Source
 
 PROBE_TIMEOUT_S: Final = 2.0
 PUBLISH_TIMEOUT_S: Final = 5.0  # nobody waits for these: longer than for callbacks
@@ -161,11 +162,14 @@ class Drainer:
             elif self._refusals:
                 self._rest()  # all that is left has to wait
                 await asyncio.sleep(_IDLE_S)
-            elif self._may_hand_back() and self._spool.appended == appended:
-                return
-            else:  # empty, but Redis is slow or has only just failed: look again in a moment
+            elif not self._may_hand_back() or self._spool.appended != appended:
+                # Empty, but Redis is slow or has only just failed: look again in a moment.
                 await asyncio.sleep(_IDLE_S)
                 await self._probe()
+            elif not await self._spool.is_done():
+                self._spool.rewind()  # whatever was passed over is promised
+            elif self._spool.appended == appended:
+                return
         raise RedisUnavailableError(self.pressure)
 
     def _may_hand_back(self) -> bool:

@@ -14,8 +14,8 @@ from bridge import logs
 from bridge.publisher import Publisher, Record
 from bridge.refusals import QUARANTINE, Hold, Lane, Refusals, is_of_content
 from bridge.spool import Spool
-from bridge.spool_files import Source
 from bridge.spool_row import Row, UnreadableRowError, to_record
+from bridge.spool_source import Source
 
 _LOOK_ROWS: Final = 256
 _LOOK_BYTES: Final = 2**20

@@ -13,12 +13,14 @@ from typing import Any, Final
 
 from bridge.aside import AsideRetrier
 from bridge.clock import Clock
-from bridge.drainer import Drainer
+from bridge.drainer import PROBE_TIMEOUT_S, Drainer
+from bridge.errors import MetaMismatchError, RedisUnavailableError
 from bridge.intake import Intake, Path
 from bridge.publisher import Publisher
 from bridge.spool import Spool
 
 ADOPT_INTERVAL_S: Final = 60.0
+CLAIM_INTERVAL_S: Final = 5.0
 
 
 class Keeping:
@@ -28,6 +30,7 @@ class Keeping:
         self, publisher: Publisher, spool: Spool, *, publish_timeout_s: float, clock: Clock
     ) -> None:
         self._spool = spool
+        self._publisher = publisher
         self._intake = Intake(publisher, spool, timeout_s=publish_timeout_s, clock=clock)
         self._drainer = Drainer(
             self._intake, spool, publisher, publish_timeout_s=publish_timeout_s, clock=clock
@@ -48,6 +51,7 @@ class Keeping:
             "drainer": self._drain(),
             "adoption": self._adopt_forever(),
             "aside": self._aside.run(),
+            "claim": self._claim_forever(),
         }
 
     async def retry_aside(self) -> int:
@@ -121,3 +125,19 @@ class Keeping:
             await asyncio.sleep(ADOPT_INTERVAL_S)
             if await self._spool.adopt():
                 self._intake.close("a dead process left its spool")
+
+    async def _claim_forever(self) -> None:
+        """Claims the namespace again and again while the direct path is open.
+
+        A server that was flushed goes on taking batches, and has forgotten whose they are.
+        """
+        while True:
+            await asyncio.sleep(CLAIM_INTERVAL_S)
+            if self._intake.path is not Path.DIRECT:
+                continue  # the drainer does it
+            try:
+                await self._publisher.probe(timeout_s=PROBE_TIMEOUT_S)
+            except RedisUnavailableError:
+                pass  # the next batch finds out
+            except MetaMismatchError as error:
+                self._intake.close(str(error))

@@ -21,7 +21,7 @@ from bridge.clock import Clock
 from bridge.contract import partition_of
 from bridge.publisher import Record
 from bridge.quarantine import QuarantinedBody
-from bridge.spool_files import Source
+from bridge.spool_source import Source
 
 QUARANTINE: Final = -1
 """Stands where a partition's number does."""

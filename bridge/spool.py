@@ -19,8 +19,9 @@ from bridge.errors import UnableError, UsageError
 from bridge.one_thread import OneThread
 from bridge.publisher import Outcome, Record
 from bridge.spool_file import is_full
-from bridge.spool_files import Aside, Chunk, Source, SpoolFiles
+from bridge.spool_files import Aside, Chunk, SpoolFiles
 from bridge.spool_row import Row
+from bridge.spool_source import Source
 
 SYNC_LIMIT_S: Final = 5.0  # a disk slower than this is broken
 MAX_QUEUED_BYTES: Final = 64 * 2**20
@@ -133,6 +134,10 @@ class Spool:
         return await self._thread.call(
             lambda: self._files.behind(source, row_id, max_rows=max_rows, max_bytes=max_bytes)
         )
+
+    async def is_done(self) -> bool:
+        """Whether no row is on the disk that Redis does not have, as the files say themselves."""
+        return await self._thread.call(self._files.are_done)
 
     def rewind(self, source: Source | None = None, row_id: int = 1) -> None:
         """Has what is not confirmed read again: all of it, or from a row of `source` on."""

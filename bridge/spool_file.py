@@ -180,6 +180,16 @@ class SpoolFile:
         self.entries += len(fitting) - removed
         return len(fitting)
 
+    def has_beside(self, spans: Iterable[Span]) -> bool:
+        """Whether there is a row whose id is in none of some spans."""
+        behind = 0
+        query = "SELECT EXISTS (SELECT 1 FROM rows WHERE id > ? AND id < ?)"
+        for first, last in (*sorted(spans), (2**63 - 1, 2**63 - 1)):
+            if self._db.execute(query, (behind, first)).fetchone()[0]:
+                return True
+            behind = max(behind, last)
+        return False
+
     def row(self, row_id: int) -> Row | None:
         """One row by its id."""
         found = self.read(after_id=row_id - 1, max_rows=1, max_bytes=0)

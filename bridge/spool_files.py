@@ -13,64 +13,10 @@ from pathlib import Path
 
 from bridge import logs, metrics, spool_folder
 from bridge.publisher import Record
-from bridge.spool_file import NewerSpoolError, Span, SpoolFile, is_damage
+from bridge.spool_file import NewerSpoolError, SpoolFile, is_damage
 from bridge.spool_folder import FileLock
 from bridge.spool_row import Row, to_row
-
-
-class Source:
-    """One open file, and how far it has been read and published."""
-
-    def __init__(self, lock: FileLock, file: SpoolFile) -> None:
-        self.lock = lock
-        self.file = file
-        self.read_id = 0
-        """Rows up to this one were read; those of them still in the file are held back."""
-        self._confirmed: list[Span] = []
-        self._count = 0
-        self.size_bytes = 0
-        self.oldest_ms: int | None = None
-        self.look()
-
-    @property
-    def outstanding(self) -> int:
-        """Rows that Redis does not have; to be shown. Only reading tells that there are none."""
-        return max(0, self.file.entries - self._count)
-
-    def confirm(self, rows: Sequence[Row]) -> None:
-        """Redis has these; they leave the disk with the next commit."""
-        spans: list[Span] = []
-        for row in rows:
-            if spans and spans[-1][1] == row.id - 1:
-                spans[-1] = (spans[-1][0], row.id)
-            else:
-                spans.append((row.id, row.id))
-        self._count += len(rows)
-        self._confirmed += spans
-
-    def rewind(self, row_id: int = 1) -> None:
-        """Has the rows from `row_id` on read again, as far as they are there."""
-        self.read_id = min(self.read_id, row_id - 1)
-
-    def look(self) -> None:
-        """Refreshes what is told about the file."""
-        self.size_bytes = self.file.size_bytes()
-        self.oldest_ms = self.file.oldest_received_at_ms()
-
-    def write(self, rows: Sequence[Row]) -> int:
-        """Appends rows, as many as fit, and removes what is confirmed."""
-        spans = self._confirmed[:]
-        count = sum(last - first + 1 for first, last in spans)
-        taken = self.file.write(rows, removing=spans)
-        # Others may have been confirmed meanwhile, by the event loop's side.
-        del self._confirmed[: len(spans)]
-        self._count -= count
-        return taken
-
-    def remove_confirmed(self) -> None:
-        """Removes from the disk what Redis has."""
-        if self._confirmed:
-            self.write(())
+from bridge.spool_source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +109,20 @@ class SpoolFiles:
         """The oldest rows that were not read; `None` if none is on the disk."""
         for source in self.sources():
             try:
-                rows = source.file.read(
-                    after_id=source.read_id, max_rows=max_rows, max_bytes=max_bytes
-                )
+                rows = source.read(after_id=source.read_id, max_rows=max_rows, max_bytes=max_bytes)
             except sqlite3.Error as error:
                 self._survive(source, error)
                 continue
             if rows:
                 return Chunk(source, rows)
         return None
+
+    def are_done(self) -> bool:
+        """Whether Redis has every row of every file."""
+        try:
+            return all(source.is_done() for source in self.sources())
+        except sqlite3.Error:
+            return False  # reading tells why
 
     def row(self, source: Source, row_id: int) -> Row | None:
         """One row that was read before and is held back."""
@@ -186,7 +137,7 @@ class SpoolFiles:
         sources = self.sources()
         for each in sources[sources.index(source) :] if source in sources else []:
             after_id = row_id if each is source else 0
-            rows = each.file.read(after_id=after_id, max_rows=max_rows, max_bytes=max_bytes)
+            rows = each.read(after_id=after_id, max_rows=max_rows, max_bytes=max_bytes)
             if rows:
                 return Chunk(each, rows)
         return None

@@ -14,6 +14,7 @@ import structlog
 
 import servers
 import streams
+from bridge import contract
 from bridge.app import Ingress
 from bridge.embedded import EmbeddedServer
 from ingresses import body, get_json, post, running, settings_for
@@ -186,6 +187,29 @@ async def test_scripts_flushed(
         await traffic(platform)
         assert await is_on(ingress, "direct")
     await check_all_kept(redis, platform)
+
+
+async def test_flushed_while_the_direct_path_stays_open(
+    tmp_path: Path, redis: servers.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.keeping.CLAIM_INTERVAL_S", 0.05)
+    async with under_load(tmp_path, redis) as (ingress, _):
+        await redis.client.flushall()
+
+        async def is_ours() -> bool:
+            return bool(await redis.client.exists(redis.keys.meta))
+
+        await wait_until(is_ours, "the namespace to be claimed")
+        assert await is_on(ingress, "direct")
+        await redis.client.set(redis.keys.meta, contract.Meta(partitions=3).encode())
+
+        async def is_told() -> bool:
+            now = await status(ingress)
+            return now["path"] == "spooling" and "3 partitions" in str(now["not_ready"])
+
+        await wait_until(is_told, "another program's namespace to be left alone")
+        await redis.client.delete(redis.keys.meta)
+        await wait_until(lambda: is_direct(ingress), "the direct path")
 
 
 async def test_restarted_empty(

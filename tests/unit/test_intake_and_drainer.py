@@ -468,6 +468,28 @@ async def test_no_row_is_passed_over_when_a_partition_waits_for_a_later_one(tmp_
         assert it.spool.outstanding == 0
 
 
+async def test_the_direct_path_stays_closed_while_a_row_was_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = SpoolFile.read
+    passed_over: list[Row] = []
+
+    def forgetful(file: SpoolFile, **more: Any) -> list[Row]:
+        found = read(file, **more)
+        if not passed_over and found:
+            passed_over.append(found.pop(0))
+        return found
+
+    monkeypatch.setattr(SpoolFile, "read", forgetful)
+    async with bench(tmp_path) as it:
+        it.shelf.is_down = True
+        await asyncio.gather(*it.submit(5))
+        it.shelf.is_down = False
+        await it.is_on(Way.DIRECT)
+        assert b"c0" in passed_over[0].body
+        assert len(it.shelf.kept) == 5
+
+
 @pytest.mark.parametrize("error", [OSError("read-only"), sqlite3.OperationalError("full")])
 async def test_a_row_that_cannot_be_set_aside_holds_up_only_its_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception

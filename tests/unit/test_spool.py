@@ -21,7 +21,7 @@ from bridge.publisher import Arrival, Outcome, Record
 from bridge.quarantine import QuarantinedBody
 from bridge.spool import Spool
 from bridge.spool_file import SpoolFile
-from bridge.spool_row import to_record, to_row
+from bridge.spool_row import Row, to_record, to_row
 from ingresses import body
 from waiting import wait_until
 
@@ -190,6 +190,38 @@ async def test_files_removed_below_us_are_made_anew_with_what_they_held(
             assert len(abandoned_now) == 1
             assert await contents(spool) == [arrival("before"), arrival("after")]
     assert "spool_file_removed" in [line["event"] for line in logged]
+
+
+async def test_what_is_confirmed_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> int:
+        raise sqlite3.OperationalError("read-only")
+
+    async with opened(tmp_path) as spool:
+        await asyncio.gather(*(put(spool, arrival(f"c{n}")) for n in range(6)))
+        with monkeypatch.context() as broken:
+            broken.setattr(SpoolFile, "write", fails)  # it stays on the disk
+            chunk = await spool.read(max_rows=6, max_bytes=MIB)
+            assert chunk is not None
+            spool.confirm(chunk.source, [*chunk.rows[:2], chunk.rows[3]])
+            spool.rewind()
+            assert not await spool.is_done()
+            again = await spool.read(max_rows=2, max_bytes=MIB)
+            assert again is not None
+            assert again.rows == [chunk.rows[2]]
+            spool.rewind()
+            assert [it.id for it in await rows_of(spool)] == [3, 5, 6]
+            assert await spool.is_done()
+
+
+async def rows_of(spool: Spool) -> list[Row]:
+    """What is to be published, read one by one and confirmed."""
+    found: list[Row] = []
+    while chunk := await spool.read(max_rows=1, max_bytes=MIB):
+        found += chunk.rows
+        spool.confirm(chunk.source, chunk.rows)
+    return found
 
 
 async def test_a_log_removed_below_us_takes_nothing_with_it(tmp_path: Path) -> None:

@@ -168,6 +168,16 @@ def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         SpoolFile(tmp_path / "a.db", max_bytes=MIB)
 
 
+def test_a_row_beside_those_that_are_confirmed_is_seen(tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    assert not file.has_beside([])
+    file.write(rows(file, 9))
+    assert not file.has_beside([(4, 9), (1, 2), (3, 3), (2, 5)])
+    for spans in ([], [(2, 9)], [(1, 8)], [(6, 9), (1, 4)], [(1, 4), (2, 3), (6, 9)]):
+        assert file.has_beside(spans)
+    file.close()
+
+
 def test_columns_of_other_types_are_read_as_rows(tmp_path: Path) -> None:
     file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
     with sqlite3.connect(tmp_path / "a.db", isolation_level=None) as database:
