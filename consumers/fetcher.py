@@ -121,15 +121,10 @@ class Fetcher:
 
     async def _fetch(self, rooms: list[tuple[Partition, Room]]) -> None:
         calls = [self._call(partition, room) for partition, room in rooms]
-        sent_s = clock.boottime_s()
-        try:
-            replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
-        except RedisUnavailableError:
-            if clock.boottime_s() - sent_s >= CALL_TIMEOUT_S:
-                self._window.reply.timed_out()
-            raise
+        replies = await self._window.reply.run(
+            self._link, calls, timeout_s=CALL_TIMEOUT_S, is_full=lambda reply: bool(reply[3])
+        )
         now_s = clock.boottime_s()
-        self._window.reply.came(took_s=now_s - sent_s, limit_s=CALL_TIMEOUT_S)
         if self._link.generation != self._generation:
             self._reconnected()
             return

@@ -9,6 +9,7 @@ unparked when its list is empty, and from then on its entries take the direct wa
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -21,6 +22,7 @@ from consumers.attempts import Attempts
 from consumers.lanes import Lanes
 from consumers.partition import Item, Lane, LaneState, Parked, Partition
 from consumers.reloader import Reloader
+from consumers.restorer import Restorer
 from consumers.settler import Settler, dead_fields
 from consumers.window import Window
 
@@ -74,13 +76,16 @@ class Parking:
             on_empty=self._found_empty,
             on_loaded=on_loaded,
         )
+        self._restorer = Restorer(
+            link, keys, group=group, schedule=self._reloader.schedule, on_restored=on_loaded
+        )
         self._log = logs.get("parking")
 
     # --- what is parked
 
     def restore(self, partition: Partition, parked: list[bytes]) -> None:
         """The devices found parked at acquisition, the first of them: `[device, due_ms, …]`."""
-        self._reloader.restore(partition, parked)
+        self._restorer.restore(partition, parked)
 
     def wants(self, lane: Lane, wait_s: float) -> bool:
         """Whether a lane whose head waits `wait_s` should leave the window."""
@@ -168,7 +173,9 @@ class Parking:
 
     async def run(self) -> None:
         """Loads due devices until cancelled."""
-        await self._reloader.run()
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._restorer.run(), name="restorer")
+            both.create_task(self._reloader.run(), name="reloader")
 
     # --- inside
 
@@ -215,7 +222,7 @@ class Parking:
         one = lane.partition.parked[lane.device]
         self._unpark(lane, ("retry", record, due_ms), self._confirmed)
         self._lanes.take_out(lane)
-        self._reloader.free(one)
+        self._reloader.free(one, is_through=False)
         if not lane.partition.lost:
             one.due_s = due_s
             self._reloader.schedule(lane.partition, lane.device, one)
@@ -260,7 +267,7 @@ class Parking:
         if reply[1]:
             self._log.error("dead_stream_full", partition=lane.partition.number)
             self._lanes.take_out(lane)
-            self._reloader.free(one)
+            self._reloader.free(one, is_through=False)
             one.due_s = clock.boottime_s() + DEAD_STREAM_FULL_WAIT_S
             self._reloader.schedule(lane.partition, lane.device, one)
         else:
@@ -271,7 +278,7 @@ class Parking:
         """When all that was loaded is through and recorded: unparks the device, or goes on."""
         if one.lane is None or one.lane.items or one.unconfirmed:
             return
-        self._reloader.free(one)
+        self._reloader.free(one, is_through=True)
         if one.length:
             one.due_s = clock.boottime_s()
             self._reloader.schedule(partition, device, one)
@@ -280,4 +287,5 @@ class Parking:
 
     def drop(self, partition: Partition) -> None:
         """The partition was lost: what is parked is the next owner's."""
+        self._restorer.drop(partition)
         self._reloader.drop(partition)

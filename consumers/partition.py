@@ -12,6 +12,7 @@ from consumers.attempts import NO_ATTEMPT, Attempts
 
 FROM_THE_START: Final = b"0-0"
 USUAL_FIELDS: Final = 16
+FIRST_PAGE: Final = 8
 
 
 class Item:
@@ -109,7 +110,7 @@ class Lane:
 class Parked:
     """A device whose messages are in its parked list in Redis."""
 
-    __slots__ = ("due_s", "lane", "length", "loaded_bytes", "suspect", "unconfirmed")
+    __slots__ = ("due_s", "lane", "length", "loaded_bytes", "page", "suspect", "unconfirmed")
 
     def __init__(self, due_s: float, *, suspect: bool = False) -> None:
         self.due_s = due_s
@@ -119,6 +120,8 @@ class Parked:
         self.length = 0
         """Messages in the list, as of the last reply."""
         self.loaded_bytes = 0
+        self.page = FIRST_PAGE
+        """How many messages are loaded the next time."""
         self.suspect = suspect
         """Whether its head may have killed the last owner."""
         self.unconfirmed = 0

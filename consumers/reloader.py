@@ -1,4 +1,4 @@
-"""Reads what is parked: at acquisition which devices, and when one is due its first messages.
+"""Loads the first messages of parked devices into lanes when they are due.
 
 A page at a time, so that no reply is long and what is loaded stays within its bytes. Must not
 write: what becomes of a message is recorded by `consumers.parking`.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -16,18 +15,17 @@ from bridge import clock, logs
 from bridge.backoff import Backoff
 from bridge.contract import ContractError, Keys
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Link, Refused, Script, command
+from bridge.link import Call, Link, Refused, Script
 from consumers import netstrings
 from consumers.attempts import Attempts
 from consumers.lanes import Lanes
-from consumers.partition import Item, Lane, Parked, Partition
-from consumers.window import ReplySize
+from consumers.partition import FIRST_PAGE, Item, Lane, Parked, Partition
+from consumers.reply_size import ReplySize
 
 CALL_TIMEOUT_S: Final = 5.0
-# Devices that are read, or whose lists are measured, in one round trip.
-DEVICES: Final = 1000
 # Messages loaded in one round trip, of all devices that are due.
 MESSAGES: Final = 1024
+PAGE_GROWTH: Final = 4
 NOT_YET_S: Final = 0.05
 REFUSED_WAIT_S: Final = 1.0
 
@@ -43,7 +41,7 @@ class Due(NamedTuple):
 
 
 class Reloader:
-    """`run` reads; the other methods never block."""
+    """`run` loads; the other methods never block."""
 
     def __init__(
         self,
@@ -65,9 +63,6 @@ class Reloader:
         self._max_bytes = max_bytes
         self._on_empty = on_empty
         self._on_loaded = on_loaded
-        self._restoring: dict[Partition, int] = {}
-        """How many devices were read of each partition that has more of them."""
-        self._unmeasured: deque[tuple[Partition, str]] = deque()
         self._due: dict[Partition, list[tuple[float, str]]] = {}
         self._loaded = 0
         self._loaded_bytes = 0
@@ -75,29 +70,20 @@ class Reloader:
         self._stirred = asyncio.Event()
         self._log = logs.get("parking")
 
-    # --- what others tell
-
-    def restore(self, partition: Partition, parked: list[bytes]) -> None:
-        """The first devices found parked at acquisition: `[device, due_ms, …]`.
-
-        Where there are any, the rest is read before the partition is fetched from: whether a
-        device is parked has to be known before an entry of it may run.
-        """
-        if parked:
-            partition.is_restoring = True
-            self._restoring[partition] = len(parked) // 2
-            self._add(partition, parked)
-            self._stirred.set()
-
     def schedule(self, partition: Partition, device: str, one: Parked) -> None:
         """The device's messages are loaded when it is due (`one.due_s`)."""
         if not partition.lost:
             heapq.heappush(self._due.setdefault(partition, []), (one.due_s, device))
             self._stirred.set()
 
-    def free(self, one: Parked) -> None:
-        """What was loaded of the device is through."""
+    def free(self, one: Parked, *, is_through: bool) -> None:
+        """What was loaded of the device is in its lane no more.
+
+        All of it `is_through`: the next page may be longer. The rest of a page whose head failed
+        is read again, so the next one is short.
+        """
         one.lane = None
+        one.page = min(MESSAGES, PAGE_GROWTH * one.page) if is_through else FIRST_PAGE
         self._loaded -= 1
         self._loaded_bytes -= one.loaded_bytes
         one.loaded_bytes = 0
@@ -107,32 +93,23 @@ class Reloader:
         """The partition was lost: what is parked is the next owner's."""
         for one in partition.parked.values():
             if one.lane is not None:
-                self.free(one)
+                self.free(one, is_through=False)
         self._due.pop(partition, None)
-        self._restoring.pop(partition, None)
-        if self._unmeasured:
-            others = [each for each in self._unmeasured if each[0] is not partition]
-            self._unmeasured = deque(others)
 
-    # --- reading
+    # --- loading
 
     async def run(self) -> None:
-        """Reads until cancelled."""
+        """Loads until cancelled."""
         backoff = Backoff()
         while True:
             try:
-                if self._restoring:
-                    await self._restore_more()
-                if self._unmeasured:
-                    await self._measure()
                 due = self._take_due(clock.boottime_s())
                 if due:
                     await self._load(due)
                 backoff.reset()
             except RedisUnavailableError:
                 await asyncio.sleep(backoff.next_s())
-            if not (self._restoring or self._unmeasured):
-                await self._until_due()
+            await self._until_due()
 
     async def _until_due(self) -> None:
         wait_s = self._wait_s(clock.boottime_s()) if self._has_capacity() else None
@@ -156,64 +133,7 @@ class Reloader:
     def _has_capacity(self) -> bool:
         return self._loaded < self._max_loaded and self._loaded_bytes < self._max_bytes
 
-    # --- which devices
-
-    def _add(self, partition: Partition, parked: list[bytes]) -> None:
-        now_s, now_ms = clock.boottime_s(), clock.epoch_ms()
-        for raw, due_ms in zip(parked[::2], parked[1::2], strict=True):
-            try:
-                device = raw.decode()
-            except UnicodeDecodeError:  # not parked by any program of ours: left alone
-                self._log.error("parked_unreadable", partition=partition.number)
-                continue
-            if device in partition.parked:
-                continue
-            wait_s = max(0.0, (float(due_ms) - now_ms) / 1000)
-            one = Parked(now_s + wait_s, suspect=not partition.trusted)
-            partition.parked[device] = one
-            self._unmeasured.append((partition, device))
-            self.schedule(partition, device, one)
-
-    async def _restore_more(self) -> None:
-        """The next devices of each partition. Only its owner parks and unparks, and we do not yet:
-        so no device changes its place in between."""
-        asked = list(self._restoring.items())
-        calls = [
-            command(
-                "ZRANGE", self._keys.parked(partition.number, self._group),
-                at, at + DEVICES - 1, "WITHSCORES",
-            )
-            for partition, at in asked
-        ]  # fmt: skip
-        replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
-        for (partition, at), reply in zip(asked, replies, strict=True):
-            if isinstance(reply, Refused):
-                raise RedisUnavailableError(reply.text)
-            if partition.lost:
-                continue
-            self._add(partition, reply)
-            if reply:
-                self._restoring[partition] = at + len(reply) // 2
-            else:
-                del self._restoring[partition]
-                partition.is_restoring = False
-        self._on_loaded()
-
-    async def _measure(self) -> None:
-        """Learns the lengths of lists that another worker filled; for the metrics only."""
-        some = [self._unmeasured.popleft() for _ in range(min(DEVICES, len(self._unmeasured)))]
-        calls = [command("LLEN", self._list(partition, device)) for partition, device in some]
-        try:
-            replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
-        except RedisUnavailableError:
-            self._unmeasured.extend(some)
-            raise
-        for (partition, device), reply in zip(some, replies, strict=True):
-            one = partition.parked.get(device)
-            if one is not None and not one.length and isinstance(reply, int):
-                partition.measured(one, reply)
-
-    # --- their messages
+    # --- what is due
 
     def _take_due(self, now_s: float) -> list[Due]:
         taken: list[Due] = []
@@ -244,31 +164,29 @@ class Reloader:
         by_partition: dict[Partition, list[Due]] = {}
         for each in due:
             by_partition.setdefault(each.partition, []).append(each)
-        sent_s = clock.boottime_s()
         try:
-            replies = await self._link.run(self._calls(by_partition), timeout_s=CALL_TIMEOUT_S)
+            replies = await self._reply.run(
+                self._link, self._calls(by_partition), timeout_s=CALL_TIMEOUT_S, is_full=_is_cut
+            )
         except RedisUnavailableError:
-            if clock.boottime_s() - sent_s >= CALL_TIMEOUT_S:
-                self._reply.timed_out()
             for each in due:
                 self.schedule(*each)
             raise
-        self._reply.came(took_s=clock.boottime_s() - sent_s, limit_s=CALL_TIMEOUT_S)
         for (partition, asked), reply in zip(by_partition.items(), replies, strict=True):
             if not partition.lost:
                 self._take(partition, asked, reply)
         self._on_loaded()
 
     def _calls(self, by_partition: dict[Partition, list[Due]]) -> list[Call]:
-        devices = sum(map(len, by_partition.values()))
-        most = max(1, MESSAGES // devices)
+        most = max(1, MESSAGES // sum(map(len, by_partition.values())))
         free = min(self._max_bytes - self._loaded_bytes, self._reply.bytes)
         room = max(1, free // len(by_partition))
         calls = []
         for number, (partition, asked) in enumerate(by_partition.items()):
             lists = [self._list(partition, each.device) for each in asked]
             keys = (self._keys.retry(partition.number, self._group), *lists)
-            calls.append(LOAD.call(keys, (most, room, int(number == 0))))
+            pages = [min(most, each.one.page) for each in asked]
+            calls.append(LOAD.call(keys, (room, int(number == 0), *pages)))
         return calls
 
     def _take(self, partition: Partition, asked: list[Due], reply: Any) -> None:
@@ -309,6 +227,11 @@ class Reloader:
 def _is_read(partition: Partition) -> bool:
     """Whether all that was pending has been read: before, a head may be in it and not listed."""
     return partition.is_open and partition.cursor is None
+
+
+def _is_cut(reply: list[Any]) -> bool:
+    """Whether there was no room for more, of any device."""
+    return any(cut for _, _, cut in reply)
 
 
 def _item(raw: bytes) -> Item:

@@ -12,31 +12,13 @@ from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
 from consumers.partition import Partition
+from consumers.reply_size import ReplySize
 
 # Entries read at once where nothing tells how long they are; and at most, for a script's sake.
 UNKNOWN_STEP: Final = 8
 MOST_STEP: Final = 64
 LEAST_ENTRIES: Final = 8
 LEAST_BYTES: Final = 2**16
-# An answer that took less than this part of its time limit may be twice as long the next time.
-QUICK: Final = 0.25
-
-
-class ReplySize:
-    """How many bytes one round trip may bring: fewer after each that did not come in time."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.bytes = most
-
-    def timed_out(self) -> None:
-        """The last one did not come in time."""
-        self.bytes = max(1, self.bytes // 2)
-
-    def came(self, *, took_s: float, limit_s: float) -> None:
-        """The last one came after `took_s` of the `limit_s` that it had."""
-        if self.bytes < self._most and took_s < QUICK * limit_s:
-            self.bytes = min(self._most, 2 * self.bytes)
 
 
 class Room(NamedTuple):

@@ -56,5 +56,5 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[4])) do
   end
 end
 -- The first only: where there are some, the worker reads the rest in pages (consumers/reloader.py).
-local parked = redis.call('ZRANGE', KEYS[5], 0, 999, 'WITHSCORES')
+local parked = redis.call('ZRANGE', KEYS[5], 0, 99, 'WITHSCORES')
 return {1, epoch, clean and 1 or 0, delivered, parked}

@@ -1,8 +1,9 @@
 -- Reads the first messages of parked devices of one partition, and what is known of attempts.
 --
 -- KEYS 1 retry  2… parked lists of the devices
--- ARGV 1 most messages of each  2 most bytes of all together
---      3 1 if the first message of the first list is to be returned whatever its length
+-- ARGV 1 most bytes of all together
+--      2 1 if the first message of the first list is to be returned whatever its length
+--      3… most messages of each list
 --
 -- Returns for each list {messages, records, cut}: netstrings, oldest first; the attempt record of
 -- each or nil; cut is 1 if there was no room for what comes next.
@@ -10,7 +11,7 @@
 -- One script because the reply has to stay within its bytes, and only Redis knows them beforehand.
 -- Writes nothing: whoever reads without the lease can record nothing of it.
 local STEP = 16
-local most, room, is_first = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
+local room, is_first = tonumber(ARGV[1]), ARGV[2] == '1'
 
 local function record_of(message)
   local length = string.match(message, '^(%d+):')
@@ -20,7 +21,7 @@ local function record_of(message)
   return redis.call('HGET', KEYS[1], string.sub(message, #length + 2, #length + 1 + length))
 end
 
-local function read(key)
+local function read(key, most)
   local messages, records = {}, {}
   while #messages < most do
     local last = math.min(#messages + STEP, most) - 1
@@ -44,6 +45,6 @@ end
 
 local replies = {}
 for i = 2, #KEYS do
-  replies[#replies + 1] = room > 0 and read(KEYS[i]) or {{}, {}, 1}
+  replies[#replies + 1] = room > 0 and read(KEYS[i], tonumber(ARGV[i + 1])) or {{}, {}, 1}
 end
 return replies

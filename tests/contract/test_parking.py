@@ -14,7 +14,8 @@ from consumers import netstrings
 from consumers.lanes import Lanes
 from consumers.parking import Parking
 from consumers.partition import Partition
-from consumers.reloader import DEVICES, LOAD
+from consumers.reloader import LOAD
+from consumers.restorer import DEVICES
 from consumers.settler import Settler
 from consumers.window import Window
 from entries import item
@@ -129,7 +130,7 @@ async def test_it_can_be_cancelled_at_the_moment_something_is_parked(
 async def load(lot: Lot, *devices: str, most: int = 100, room: int = 10**6, first: int = 0) -> Any:
     keys = [lot.keys.retry(NUMBER, GROUP)]
     keys += [lot.keys.parked_device(NUMBER, GROUP, device) for device in devices]
-    return await lot.link.one(LOAD.call(keys, (most, room, first)), timeout_s=5)
+    return await lot.link.one(LOAD.call(keys, (room, first, *[most] * len(devices))), timeout_s=5)
 
 
 @pytest.mark.real

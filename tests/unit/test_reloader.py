@@ -1,4 +1,4 @@
-"""Reading what is parked: in pages that fit, however Redis and the network are."""
+"""Loading what is parked: in pages that fit, however Redis and the network are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Refused
 from consumers import netstrings, reloader
 from consumers.lanes import Lanes
-from consumers.partition import Lane, Parked, Partition
+from consumers.partition import FIRST_PAGE, Lane, Parked, Partition
 from consumers.reloader import CALL_TIMEOUT_S, MESSAGES, Reloader
 from entries import item, partition
 from waiting import wait_until
@@ -41,8 +41,8 @@ def _lists(call: Call) -> Sequence[Any]:
 
 
 def sizes(call: Call) -> Sequence[Any]:
-    """Most messages, most bytes, whether one at least."""
-    return call.args[-3:]
+    """Most bytes, whether one message at least, most messages of each."""
+    return call.args[3 + int(call.args[2]) :]  # type: ignore[call-overload,no-any-return]
 
 
 class Bench:
@@ -62,10 +62,11 @@ class Bench:
         )
         self.task = asyncio.create_task(self.reloader.run())
 
-    def park(self, where: Partition, *devices: str) -> None:
+    def park(self, where: Partition, *devices: str, page: int = FIRST_PAGE) -> None:
         where.cursor = None
         for device in devices:
             one = where.parked[device] = Parked(1.0)
+            one.page = page
             self.reloader.schedule(where, device, one)
 
 
@@ -83,16 +84,53 @@ def message(device: str, **more: Any) -> bytes:
 
 
 async def test_a_single_device_gets_a_whole_page_and_many_share_it(bench: Bench) -> None:
-    bench.park(partition(1), "a")
+    bench.park(partition(1), "a", page=MESSAGES)
     await wait_until(lambda: len(bench.server.asked) == 1, "one device to be loaded")
-    assert sizes(bench.server.asked[0][0]) == (MESSAGES, MAX_BYTES, 1)
+    assert sizes(bench.server.asked[0][0]) == (MAX_BYTES, 1, MESSAGES)
     one, other = partition(2), partition(3)
-    bench.park(one, "b", "c")
+    bench.park(one, "b", "c", page=MESSAGES)
     bench.park(other, "d")
     await wait_until(lambda: len(bench.server.asked) == 2, "three to be loaded")
     first, second = bench.server.asked[1]
-    assert sizes(first) == (MESSAGES // 3, MAX_BYTES // 2, 1)
-    assert sizes(second) == (MESSAGES // 3, MAX_BYTES // 2, 0)
+    assert sizes(first) == (MAX_BYTES // 2, 1, MESSAGES // 3, MESSAGES // 3)
+    assert sizes(second) == (MAX_BYTES // 2, 0, FIRST_PAGE)
+
+
+def test_pages_grow_while_all_goes_well_and_begin_anew_after_a_failure(bench: Bench) -> None:
+    one = Parked(0.0)
+    for page in (4 * FIRST_PAGE, 16 * FIRST_PAGE, 64 * FIRST_PAGE, MESSAGES, MESSAGES):
+        bench.reloader.free(one, is_through=True)
+        assert one.page == page
+    bench.reloader.free(one, is_through=False)
+    assert one.page == FIRST_PAGE
+
+
+async def test_a_device_is_loaded_when_what_is_before_its_list_is_through(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reloader, "NOT_YET_S", 0.001)
+    where = partition(1)
+    lane = bench.lanes.add(where, item("a"))
+    bench.park(where, "a", "b")
+    where.parked["b"].unconfirmed = 1
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert bench.server.asked == []
+    assert bench.lanes.next(0) is lane
+    bench.lanes.finished(lane)
+    where.parked["b"].unconfirmed = 0
+    await wait_until(lambda: len(bench.empty) == 2, "both to be loaded")
+
+
+async def test_what_was_loaded_of_a_lost_partition_counts_no_more(bench: Bench) -> None:
+    where, other = partition(1), partition(2)
+    bench.park(where, *"abcdefgh")
+    await wait_until(lambda: len(bench.empty) == 4, "as many as may be loaded at a time")
+    where.lost = True
+    bench.reloader.drop(where)
+    bench.park(other, "x")
+    await wait_until(lambda: len(bench.empty) == 5, "another partition's")
+    assert bench.empty[-1].partition is other
 
 
 async def test_no_more_bytes_are_loaded_than_may_be(bench: Bench) -> None:
@@ -112,7 +150,7 @@ async def test_no_more_bytes_are_loaded_than_may_be(bench: Bench) -> None:
     lane = bench.lanes.next(0)
     assert lane is not None
     bench.lanes.finished(lane)
-    bench.reloader.free(where.parked["a"])
+    bench.reloader.free(where.parked["a"], is_through=True)
     await wait_until(lambda: len(bench.server.asked) == 2, "the second to be loaded")
 
 
@@ -151,7 +189,7 @@ async def test_after_a_time_out_less_is_asked_for(
     bench.server.answer = fail
     bench.park(partition(1), "a")
     await wait_until(lambda: len(bench.server.asked) >= 3, "three tries")
-    rooms = [sizes(calls[0])[1] for calls in bench.server.asked[:3]]
+    rooms = [sizes(calls[0])[0] for calls in bench.server.asked[:3]]
     assert rooms == ([MAX_BYTES, MAX_BYTES // 2, MAX_BYTES // 4] if halves else [MAX_BYTES] * 3)
 
 
@@ -192,23 +230,3 @@ async def test_a_lost_partition_is_forgotten_whatever_was_asked_for_it(bench: Be
     assert where.lanes == {}
     bench.reloader.schedule(where, "a", where.parked["a"])
     assert len(bench.server.asked) == 1
-
-
-async def test_what_is_left_of_the_parked_devices_is_read_again_after_trouble(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reloader.Backoff, "next_s", lambda _: 0.0)
-    where = partition(1)
-    pages: list[Any] = [Refused("LATER"), [b"b", b"9e12"], []]
-
-    async def answer(calls: Sequence[Call]) -> list[Any]:
-        if len(bench.server.asked) == 2 or len(bench.server.asked) == 4:
-            raise RedisUnavailableError("gone")
-        return [pages.pop(0) if call.args[0] == "ZRANGE" else 7 for call in calls]
-
-    bench.server.answer = answer
-    bench.reloader.restore(where, [b"a", b"9e12"])
-    assert where.is_restoring
-    await wait_until(lambda: where.parked_messages == 14, "all to be read and measured")
-    assert not where.is_restoring
-    assert set(where.parked) == {"a", "b"}

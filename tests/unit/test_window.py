@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from consumers.partition import Item, Partition
-from consumers.window import ReplySize, Window
+from consumers.window import Window
 from entries import entry, item, partition
 
 MIB = 2**20
@@ -70,26 +70,13 @@ def test_heads_that_do_not_end_count_against_no_share() -> None:
     assert room[:2] == (40, MIB)
 
 
-def test_a_reply_that_did_not_come_in_time_is_asked_for_in_smaller_pieces() -> None:
+def test_no_more_is_asked_for_than_a_reply_may_bring() -> None:
     parts = owned(4)
     window = Window(parts, max_entries=400, max_bytes=4 * MIB)
-    window.reply.timed_out()
-    window.reply.timed_out()
+    window.reply.bytes = MIB
     rooms = window.rooms(list(parts.values()))
     assert [(each.number, room.bytes) for each, room in rooms] == [(0, MIB)]
     assert [each.number for each, _ in window.rooms(list(parts.values()))] == [1]
-
-
-def test_replies_grow_again_only_after_quick_ones_and_never_beyond_what_was() -> None:
-    size = ReplySize(1000)
-    for _ in range(20):
-        size.timed_out()
-    assert size.bytes == 1
-    size.came(took_s=2, limit_s=5)
-    assert size.bytes == 1
-    for _ in range(20):
-        size.came(took_s=0.1, limit_s=5)
-    assert size.bytes == 1000
 
 
 @pytest.mark.parametrize("names", [(b"device", b"v"), (b"v", b"1")], ids=["last", "first"])
