@@ -18,7 +18,7 @@ from bridge.contract import Entry, Meta, partition_of
 from bridge.embedded import EmbeddedServer, free_port
 from programs import Programs, descendants, is_alive
 from waiting import wait_until
-from workers import LEASE_TTL_S, PARTITIONS, Fleet, admin_url, child_of, kill_group, told_body
+from workers import LEASE_TTL_S, PARTITIONS, Fleet, admin_url, child_of, kill_group, told, told_body
 
 pytestmark = pytest.mark.real
 
@@ -186,6 +186,42 @@ async def test_a_sync_handler_that_takes_too_long_holds_its_device_and_no_other(
     await fleet.handled(slow, after)
     assert worker.stop() == 0
     fleet.history.check(fleet.published)
+
+
+async def test_a_slow_device_with_many_notifications_keeps_no_other_waiting(fleet: Fleet) -> None:
+    worker = fleet.start(window_max_entries=64)  # 16 for each partition
+    slow, other = same_partition()
+    await fleet.say(slow, {"do": "sleep", "s": 6})
+    await fleet.publish(*[told(slow) for _ in range(100)])
+    history_ = await fleet.handled(await fleet.say(other))
+    assert [run for run in history_.of(slow) if run.ended_ns] == []
+    await fleet.handled()
+    assert worker.stop() == 0
+    fleet.history.check(fleet.published)
+    assert (await fleet.unsettled(), await fleet.kept(), await fleet.dead()) == (0, 0, [])
+
+
+async def test_a_device_whose_old_delivery_still_runs_keeps_no_other_waiting(fleet: Fleet) -> None:
+    worker = fleet.start(history.SYNC, window_max_entries=64)
+    slow, other = same_partition()
+    await fleet.say(slow, {"do": "sleep", "s": 6})
+    await wait_until(lambda: fleet.history.of(slow), "the delivery to start")
+    await fleet.redis.client.delete(fleet.keys.lease(partition_of(slow, PARTITIONS), "default"))
+    await wait_until(lambda: worker.errors.count("leases_acquired") > 1, "it to be leased again")
+    await fleet.publish(*[told(slow) for _ in range(100)])
+    history_ = await fleet.handled(await fleet.say(other))
+    assert [run for run in history_.of(slow) if run.ended_ns] == []
+    await fleet.handled()
+    assert worker.stop() == 0
+    fleet.history.check(fleet.published)
+
+
+def same_partition() -> tuple[str, str]:
+    """Two devices of one partition."""
+    first, *others = (f"d{number}" for number in range(100))
+    return first, next(
+        each for each in others if partition_of(each, PARTITIONS) == partition_of(first, PARTITIONS)
+    )
 
 
 # --- what is not for the handler
