@@ -188,13 +188,17 @@ async def test_a_sync_handler_that_takes_too_long_holds_its_device_and_no_other(
     fleet.history.check(fleet.published)
 
 
-async def test_a_slow_device_with_many_notifications_keeps_no_other_waiting(fleet: Fleet) -> None:
+async def test_few_slow_devices_with_few_notifications_keep_no_other_waiting(
+    fleet: Fleet,
+) -> None:
     worker = fleet.start(window_max_entries=64)  # 16 for each partition
-    slow, other = same_partition()
-    await fleet.say(slow, {"do": "sleep", "s": 6})
-    await fleet.publish(*[told(slow) for _ in range(100)])
+    *slow, other = same_partition(5)
+    for device in slow:
+        await fleet.publish(
+            told(device, {"do": "sleep", "s": 6}), *[told(device) for _ in range(3)]
+        )
     history_ = await fleet.handled(await fleet.say(other))
-    assert [run for run in history_.of(slow) if run.ended_ns] == []
+    assert [run for device in slow for run in history_.of(device) if run.ended_ns] == []
     await fleet.handled()
     assert worker.stop() == 0
     fleet.history.check(fleet.published)
@@ -203,7 +207,7 @@ async def test_a_slow_device_with_many_notifications_keeps_no_other_waiting(flee
 
 async def test_a_device_whose_old_delivery_still_runs_keeps_no_other_waiting(fleet: Fleet) -> None:
     worker = fleet.start(history.SYNC, window_max_entries=64)
-    slow, other = same_partition()
+    slow, other = same_partition(2)
     await fleet.say(slow, {"do": "sleep", "s": 6})
     await wait_until(lambda: fleet.history.of(slow), "the delivery to start")
     await fleet.redis.client.delete(fleet.keys.lease(partition_of(slow, PARTITIONS), "default"))
@@ -216,12 +220,10 @@ async def test_a_device_whose_old_delivery_still_runs_keeps_no_other_waiting(fle
     fleet.history.check(fleet.published)
 
 
-def same_partition() -> tuple[str, str]:
-    """Two devices of one partition."""
-    first, *others = (f"d{number}" for number in range(100))
-    return first, next(
-        each for each in others if partition_of(each, PARTITIONS) == partition_of(first, PARTITIONS)
-    )
+def same_partition(count: int) -> list[str]:
+    """As many devices of one partition."""
+    names = (f"d{number}" for number in range(100))
+    return [each for each in names if partition_of(each, PARTITIONS) == 0][:count]
 
 
 # --- what is not for the handler
