@@ -184,6 +184,11 @@ class Keys:
         return f"{self.namespace}:quarantine"
 
     @property
+    def quarantine_dropped(self) -> str:
+        """How many bodies the quarantine's bound has cost; in its slot."""
+        return f"{{{self.namespace}:quarantine}}:dropped"
+
+    @property
     def ingresses(self) -> str:
         """Hash of ingress name to its last heartbeat (JSON)."""
         return f"{self.namespace}:ingresses"

@@ -6,6 +6,7 @@ second attempt: `bridge.intake` decides what to publish when, and what follows w
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from bridge import contract, meta, metrics
 from bridge.link import Argument, Call, Link, Refused, Script
 from bridge.notification import Notification
-from bridge.quarantine import QuarantinedBody, append_calls
+from bridge.quarantine import Overflow, QuarantinedBody
 
 _LEDGER_DIGEST_BYTES: Final = 8  # publish.lua says why
 _LEDGERS: Final = 2
@@ -91,7 +92,9 @@ class Publisher:
         self.partitions = partitions
         self._limits = (round(dedupe_window_s * 1000), ledger_max_records)
         self._quarantine_max_entries = quarantine_max_entries
+        self._overflow = Overflow(time.monotonic)
         self._script = Script.load("bridge", "publish")
+        self._quarantine_script = Script.load("bridge", "quarantine")
         self._partition_keys = [
             (keys.stream(p), *keys.ledger(p), *keys.platform_ledger(p)) for p in range(partitions)
         ]
@@ -125,8 +128,11 @@ class Publisher:
         results: list[Outcome | Refused] = [Outcome.QUARANTINED] * len(records)
         for reply, where in zip(replies, places, strict=False):
             _read(reply, where, results)
-        if bodies:
-            _read_quarantine(replies[len(places) :], bodies, results)
+        if bodies and isinstance(replies[-1], Refused):
+            for place in bodies:
+                results[place] = replies[-1]
+        elif bodies:
+            self._overflow.dropped(replies[-1])
         return results
 
     def _calls(self, records: Sequence[Record]) -> tuple[list[Call], list[list[int]], list[int]]:
@@ -151,13 +157,16 @@ class Publisher:
             self._script.call(self._partition_keys[p], args[p], tolerated=_TOLERATED) for p in args
         ]
         if quarantined:
-            calls += append_calls(
-                self._keys.quarantine,
-                quarantined,
-                self._quarantine_max_entries,
-                tolerated=_TOLERATED,
-            )
+            calls.append(self._quarantine_call(quarantined))
         return calls, list(places.values()), bodies
+
+    def _quarantine_call(self, bodies: Sequence[QuarantinedBody]) -> Call:
+        keys = (self._keys.quarantine, self._keys.quarantine_dropped)
+        args: list[Argument] = [self._quarantine_max_entries]
+        for body in bodies:
+            args += body.encode()
+            self._overflow.kept(body)
+        return self._quarantine_script.call(keys, args, tolerated=_TOLERATED)
 
 
 def _rank(notification: Notification) -> int:
@@ -178,15 +187,3 @@ def _read(reply: Any, places: list[int], results: list[Outcome | Refused]) -> No
             metrics.ledger_rotations.labels(_TURN_CAUSES[turned]).inc()
     for place, code in zip(places, reply[_LEDGERS:], strict=True):
         results[place] = _OUTCOMES[code]
-
-
-def _read_quarantine(
-    replies: Sequence[Any], places: list[int], results: list[Outcome | Refused]
-) -> None:
-    """Reads the replies of `quarantine.append_calls`."""
-    *added, dropped = replies
-    for place, reply in zip(places, added, strict=True):
-        if isinstance(reply, Refused):
-            results[place] = reply
-    if not isinstance(dropped, Refused):
-        metrics.quarantine_dropped.inc(dropped)

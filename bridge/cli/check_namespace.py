@@ -21,6 +21,7 @@ async def check(connected: Namespace, settings: Settings) -> list[Finding]:
                 "it ends by itself when that command ends",
             )
         )
+    findings.append(await _quarantine(connected))
     groups = await overview.groups_of(connected, await connected.now_ms())
     return findings + [judge(each, dead_max_entries=settings.dead_max_entries) for each in groups]
 
@@ -38,6 +39,22 @@ def _meta(connected: Namespace, settings: Settings) -> Finding:
             "or change the namespace: nb-bridge partitions change",
         )
     return ok(name, f"{settings.namespace}, {connected.partitions} partitions, as set here")
+
+
+async def _quarantine(connected: Namespace) -> Finding:
+    keys = connected.keys
+    entries, dropped = await connected.ask(
+        command("XLEN", keys.quarantine), command("GET", keys.quarantine_dropped)
+    )
+    count = overview.counted(dropped)
+    if count:
+        return warning(
+            "quarantine",
+            f"was full: {count} bodies were dropped, {entries} are left",
+            "nb-bridge quarantine list shows why; mend the sender, then quarantine replay or drop; "
+            "NB_BRIDGE_QUARANTINE_MAX_ENTRIES is its bound",
+        )
+    return ok("quarantine", f"{entries} bodies" if isinstance(entries, int) else "not readable")
 
 
 def judge(group: Group, *, dead_max_entries: int) -> Finding:

@@ -93,6 +93,8 @@ class Overview:
     ingresses: list[Ingress]
     entries: int
     quarantined: int
+    quarantine_dropped: int
+    """Bodies that its bound has cost since it was last empty."""
 
 
 async def take(namespace: Namespace) -> Overview:
@@ -100,9 +102,10 @@ async def take(namespace: Namespace) -> Overview:
     keys = namespace.keys
     numbers = range(namespace.partitions)
     infos = await namespace.link.everywhere(command("INFO"), timeout_s=TIMEOUT_S)
-    held, quarantined, beats, *streams = await namespace.ask(
+    held, quarantined, dropped, beats, *streams = await namespace.ask(
         command("GET", keys.hold),
         command("XLEN", keys.quarantine),
+        command("GET", keys.quarantine_dropped),
         command("HGETALL", keys.ingresses),
         *(command("XLEN", keys.stream(number)) for number in numbers),
     )
@@ -115,7 +118,13 @@ async def take(namespace: Namespace) -> Overview:
         ingresses=[] if isinstance(beats, Refused) else _ingresses(beats, now_ms),
         entries=sum(length for length in streams if isinstance(length, int)),
         quarantined=0 if isinstance(quarantined, Refused) else quarantined,
+        quarantine_dropped=counted(dropped),
     )
+
+
+def counted(raw: Any) -> int:
+    """A counter in Redis; 0 where there is none, or something else."""
+    return int(raw) if isinstance(raw, bytes) and raw.isdigit() else 0
 
 
 def server_facts(info: Any) -> dict[str, str]:

@@ -89,7 +89,13 @@ async def find(connected: Namespace, id_: bytes) -> Kept | None:
 
 async def remove(connected: Namespace, id_: bytes) -> bool:
     """Deletes one for good; False if it is not there (any more)."""
-    return bool(await connected.get(command("XDEL", connected.keys.quarantine, id_)))
+    keys = connected.keys
+    removed, left = await connected.ask(
+        command("XDEL", keys.quarantine, id_), command("XLEN", keys.quarantine)
+    )
+    if left == 0:  # what was dropped before is history with the last one
+        await connected.ask(command("DEL", keys.quarantine_dropped))
+    return bool(namespace.value(removed))
 
 
 def _kept(id_: bytes, flat: list[bytes]) -> Kept:

@@ -88,7 +88,10 @@ class Status:
             "entries": seen and seen.entries,
             "groups": [] if seen is None else [_group(each) for each in seen.groups],
             "ingresses": [] if seen is None else [_ingress(each) for each in seen.ingresses],
-            "quarantine": {"entries": seen and seen.quarantined},
+            "quarantine": {
+                "entries": seen and seen.quarantined,
+                "dropped": seen and seen.quarantine_dropped,
+            },
             "spool": self._spool,
         }
 
@@ -210,6 +213,8 @@ def _facts(document: dict[str, Any], seen: Overview) -> RenderableType:
         f"{name['partitions']} partitions, {seen.entries} entries kept, "
         f"{seen.quarantined} in quarantine"
     )
+    if seen.quarantine_dropped:
+        line += f" ({seen.quarantine_dropped} dropped)"
     return report.line(f"{line}\nheld: {seen.held}" if seen.held else line)
 
 

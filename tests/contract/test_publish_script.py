@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import structlog.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -253,6 +254,27 @@ async def test_quarantine_keeps_the_newest_bodies(server: servers.Redis) -> None
     ]
     assert kept == bodies[3:]
     assert [(it.length_bytes, it.is_whole) for it in kept] == [(4, True), (5, False), (6, False)]
+    assert await server.client.get(server.keys.quarantine_dropped) == b"3"
+
+
+async def test_what_quarantine_drops_is_told_once_with_its_commonest_reason(
+    server: servers.Redis,
+) -> None:
+    to = publisher(server)
+
+    def junk(reason: str, number: int) -> QuarantinedBody:
+        return QuarantinedBody.of(
+            b"{}", reason="not_a_notification", details=[f"{reason} {number}", "and more"],
+            path="/cmd", received_at_ms=number, keep_bytes=4,
+        )  # fmt: skip
+
+    with structlog.testing.capture_logs() as logged:
+        await publish(to, *(junk("rare", n) for n in range(2)))
+        for n in range(10):
+            await publish(to, junk("common", n))
+    (line,) = logged
+    assert (line["event"], line["count"], line["reason"]) == ("quarantine_drops", 1, "rare …")
+    assert await server.client.get(server.keys.quarantine_dropped) == b"9"
 
 
 @pytest.mark.real

@@ -61,7 +61,7 @@ def test_what_is_told_of_traffic_and_failures_is_true(system: System) -> None:
     status = system.json("status")
     check_shape(status, documented("`nb-bridge status`"))
     assert status["namespace"] == {"name": system.namespace, "partitions": 4, "held": None}
-    assert status["quarantine"] == {"entries": 1}
+    assert status["quarantine"] == {"entries": 1, "dropped": 0}
     assert [it["url"] for it in status["ingresses"]] == [ingress.url]
 
     dead = system.json("dead", "list")

@@ -16,6 +16,7 @@ KEYS = Keys(namespace="<ns>")
 
 def key_names() -> list[str]:
     names = [KEYS.meta, KEYS.groups, KEYS.retired, KEYS.quarantine, KEYS.ingresses]
+    names.append(KEYS.quarantine_dropped)
     names += [
         KEYS.workers("<group>"),
         KEYS.stream(0),
