@@ -53,7 +53,10 @@ class TlsFiles:
     def state(self) -> tuple[object, ...]:
         """Something that changes when a file does, symlinks followed; `OSError` if one is gone."""
         paths = (self.cert, self.key, *((self.client_ca,) if self.client_ca else ()))
-        return tuple((it.st_ino, it.st_mtime_ns, it.st_size) for it in map(os.stat, paths))
+        # Owner and mode, too: what could not be read may be readable now.
+        names = ("ino", "mtime_ns", "ctime_ns", "size", "uid", "gid", "mode")
+        stats = [os.stat(path) for path in paths]
+        return tuple(getattr(it, f"st_{name}") for it in stats for name in names)
 
     def _advice(self, error: ssl.SSLError) -> str:
         if error.reason == "KEY_VALUES_MISMATCH":
@@ -61,9 +64,10 @@ class TlsFiles:
                 f"the key in NB_BRIDGE_TLS_KEY {self.key} does not belong to the first "
                 f"certificate in NB_BRIDGE_TLS_CERT {self.cert}"
             )
-        if error.reason in ("BAD_DECRYPT", "BAD_PASSWORD_READ", "PROBLEMS_GETTING_PASSWORD"):
+        if b"ENCRYPTED" in self.key.read_bytes():  # in its label (RFC 7468), or a header (RFC 1421)
             return (
-                f"the key in NB_BRIDGE_TLS_KEY {self.key} is encrypted: store it without password"
+                f"the key in NB_BRIDGE_TLS_KEY {self.key} is encrypted: "
+                "store it without a password, readable by this user only"
             )
         return (
             f"NB_BRIDGE_TLS_CERT {self.cert} and NB_BRIDGE_TLS_KEY {self.key} cannot be used "

@@ -19,7 +19,7 @@ class TlsReloader:
     """Looks at the files every `INTERVAL_S`, and has new connections served with new ones.
 
     Files that cannot be used, such as a certificate whose key is not there yet, change nothing:
-    the old ones go on, and are told about once.
+    the old ones go on, and are told about once. They are tried until they can be.
     """
 
     def __init__(
@@ -32,7 +32,8 @@ class TlsReloader:
         self._files = files
         self._serve = serve
         self._interval_s = interval_s
-        self._seen = self._state()
+        self._loaded = self._state()
+        self._told: tuple[object, str] | None = None
         self._log = logs.get("tls")
         self._tell_expiry()
 
@@ -41,18 +42,23 @@ class TlsReloader:
         while True:
             await asyncio.sleep(self._interval_s)
             state = self._state()
-            if state == self._seen:
+            if state == self._loaded:
                 continue
-            self._seen = state
             try:
                 await self._serve(self._files.context())
             except (UsageError, OSError) as error:
-                metrics.tls_reloads.labels("failed").inc()
-                self._log.error("tls_reload_failed", error=str(error))
+                self._tell_failed(state, str(error))
             else:
+                self._loaded, self._told = state, None
                 metrics.tls_reloads.labels("done").inc()
                 self._log.info("tls_reloaded")
                 self._tell_expiry()
+
+    def _tell_failed(self, state: object, error: str) -> None:
+        if (state, error) != self._told:
+            self._told = (state, error)
+            metrics.tls_reloads.labels("failed").inc()
+            self._log.error("tls_reload_failed", error=error)
 
     def _tell_expiry(self) -> None:
         try:

@@ -115,9 +115,29 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look a class's module up there
     try:
         module_spec.loader.exec_module(module)
+    except ImportError as error:
+        if "relative import" not in str(error):
+            raise ReceiverError(f"receiver file {path} cannot be run: {_told(error)}") from error
+        raise ReceiverError(
+            f"receiver file {path} imports its neighbours as parts of a package: name it as a "
+            f"module, --receiver {_as_module(path)}:Class, from {_root_of(path)}"
+        ) from error
     except (Exception, SystemExit) as error:
         raise ReceiverError(f"receiver file {path} cannot be run: {_told(error)}") from error
     return module
+
+
+def _as_module(path: Path) -> str:
+    """The dotted name of a file within the package that it is a part of."""
+    return ".".join(path.relative_to(_root_of(path)).with_suffix("").parts)
+
+
+def _root_of(path: Path) -> Path:
+    """The folder that the package of a file is in."""
+    folder = path.parent.parent  # it imports relatively: so its own folder is a package
+    while (folder / "__init__.py").is_file():
+        folder = folder.parent
+    return folder
 
 
 def _told(error: BaseException) -> str:

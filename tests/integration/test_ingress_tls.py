@@ -60,7 +60,9 @@ async def serial_shown(ingress: Ingress, context: ssl.SSLContext) -> str:
 async def test_every_case_over_tls_with_tokens_on(
     tmp_path: Path, real_redis: servers.Redis, authority: Authority
 ) -> None:
-    settings = tls_settings(tmp_path, real_redis, authority.issue("server"), tokens=("t1", "t2"))
+    settings = tls_settings(
+        tmp_path, real_redis, authority.issue("server"), tokens=("t1", "t2"), max_body_bytes=65536
+    )
     async with running(settings) as ingress, client(authority.client_context()) as http:
         assert ingress.callback_url.startswith("https://")
         for case in CASES:

@@ -174,3 +174,14 @@ def test_an_entry_point_that_cannot_be_imported_says_so(installed: Any) -> None:
     installed(a="no_such_module_here:A")
     with pytest.raises(ReceiverError, match="'a' cannot be imported: ModuleNotFoundError"):
         load("a")
+
+
+def test_a_file_that_belongs_to_a_package_is_named_as_its_module(tmp_path: Path) -> None:
+    folder = tmp_path / "shop" / "devices"
+    folder.mkdir(parents=True)
+    for package in (folder, folder.parent):
+        (package / "__init__.py").touch()
+    (folder / "receiver.py").write_text("from .database import Database")
+    with pytest.raises(ReceiverError) as error:
+        load(f"{folder / 'receiver.py'}:Receiver")
+    assert f"--receiver shop.devices.receiver:Class, from {tmp_path}" in str(error.value)
