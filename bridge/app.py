@@ -14,7 +14,7 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any, Final
 
-from bridge import __version__, listener, logs, metrics, tracing
+from bridge import __version__, listener, logs, metrics, rights, tracing
 from bridge.access import AccessControl
 from bridge.admin import AdminListener
 from bridge.callback import CallbackHandler
@@ -22,9 +22,9 @@ from bridge.callback_spans import traced
 from bridge.clock import epoch_ms
 from bridge.connect import open_link
 from bridge.contract import COMMAND_STATUS_TYPE, Keys
+from bridge.health import Health
 from bridge.http_server import HttpServer
 from bridge.keeping import Keeping
-from bridge.link import Health
 from bridge.monitor import Monitor
 from bridge.notification import accept_command_status, accept_platform_notification
 from bridge.publisher import Publisher
@@ -72,7 +72,12 @@ class Ingress:
         """Everything behind the HTTP handler."""
         settings = self._settings
         self._health = Health()
-        self._link = open_link(settings.redis_url, name="nb-bridge-ingress", health=self._health)
+        self._link = open_link(
+            settings.redis_url,
+            name="nb-bridge-ingress",
+            health=self._health,
+            needs=rights.needs(self._keys, rights.INGRESS),
+        )
         self._monitor_link = open_link(settings.redis_url, name="nb-bridge-ingress-monitor")
         publisher = Publisher(
             self._link,
@@ -237,6 +242,9 @@ class Ingress:
         reasons = ["stopping"] if self._is_stopping else []
         if not self._is_started:
             reasons.append("starting")
+        refusal = self._health.refusal
+        if refusal is not None and refusal.lacks_rights:
+            reasons.append(str(refusal))
         return reasons + self._keeping.not_ready()
 
     def _not_live(self) -> list[str]:

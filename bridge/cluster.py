@@ -15,7 +15,8 @@ from typing import Any, Final
 from redis.crc import key_slot
 
 from bridge.errors import RedisUnavailableError
-from bridge.link import Address, Call, Health, Link, Refused, command
+from bridge.health import Health
+from bridge.link import Address, Call, Link, Refused, command
 
 SLOTS: Final = 16384
 # A slot that moved is moved once more at most while we learn of it.
@@ -53,11 +54,15 @@ class ClusterLink(Link):
 
     async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
         """As `Link.run`, each call at its slot's owner."""
-        return await self._within(timeout_s, lambda: self._routed(calls, timeout_s))
+        replies = await self._within(timeout_s, lambda: self._routed(calls, timeout_s))
+        self._answered(calls)
+        return replies
 
     async def everywhere(self, call: Call, *, timeout_s: float) -> list[Any]:
         """`one` at every node that owns slots."""
-        return await self._within(timeout_s, lambda: self._at_all(call, timeout_s))
+        replies = await self._within(timeout_s, lambda: self._at_all(call, timeout_s))
+        self._answered((call,))
+        return replies
 
     async def close(self) -> None:
         """Closes the connections; the link may be used again."""
@@ -77,8 +82,6 @@ class ClusterLink(Link):
             self._doubt()
             self._tell(error)
             raise
-        if self._health is not None:
-            self._health.succeeded()
         return replies
 
     def _doubt(self) -> None:

@@ -6,6 +6,7 @@ XADD, and a socket time-out cuts blocking reads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
@@ -15,9 +16,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from bridge import rights
 from bridge.cluster import ClusterLink
 from bridge.errors import UsageError
-from bridge.link import Address, Health, Link
+from bridge.health import Health
+from bridge.link import Address, Link, Needs
 from bridge.sentinel import SentinelLink
 
 CONNECT_TIMEOUT_S: Final = 2.0
@@ -25,8 +28,10 @@ DEFAULT_PORT: Final = 6379
 DEFAULT_SENTINEL_PORT: Final = 26379
 
 
-def open_link(url: str, *, name: str, health: Health | None = None) -> Link:
-    """A link to what `url` names; `name` is what CLIENT LIST shows.
+def open_link(
+    url: str, *, name: str, health: Health | None = None, needs: Needs | None = None
+) -> Link:
+    """A link to what `url` names; `name` is what CLIENT LIST shows; `needs`: as `Link` has it.
 
     `redis://`, `rediss://` and `unix://` as the driver reads them;
     `redis+sentinel://[user:password@]host:port,…/service[/db]` and
@@ -36,29 +41,59 @@ def open_link(url: str, *, name: str, health: Health | None = None) -> Link:
     """
     if is_cluster(url):
         servers = _Servers.of(url, DEFAULT_PORT)
-        connection_pool(servers.url(servers.addresses[0]), name=name)  # a wrong option shows now
-        return ClusterLink(
-            servers.addresses,
-            lambda address: Link(connection_pool(servers.url(address), name=name)),
-            health,
-        )
+        connection_pool(servers.url(servers.addresses[0]))  # a wrong option shows now
+        of_each = rights.SCRIPTS if needs is not None else None
+
+        def link_to(address: Address) -> Link:
+            return Link(connection_pool(servers.url(address)), name=name, needs=of_each)
+
+        return ClusterLink(servers.addresses, link_to, health)
     if url.startswith("redis+sentinel://"):
-        return _sentinel_link(url, name, health)
-    return Link(connection_pool(url, name=name), health)
+        return _sentinel_link(url, name, health, needs)
+    return Link(connection_pool(url), health, name=name, needs=needs)
 
 
-def connection_pool(url: str, *, name: str) -> ConnectionPool:
+def connection_pool(url: str) -> ConnectionPool:
     """Where the connections of a link to one server come from; `UsageError` for a wrong URL."""
+    bare, _, query = url.partition("?")
+    options = [(name, _driver_value(name, value)) for name, value in parse_qsl(query)]
     try:
-        pool = ConnectionPool.from_url(url, **_options(name))
-        pool.make_connection()  # type: ignore[no-untyped-call]  # only here it looks at its options
-    except (TypeError, ValueError, RedisError):
+        return _pool(bare, options)
+    except (TypeError, ValueError, RedisError, OSError):
         # Not the driver's words: they repeat what may be a part of the password.
-        raise UsageError(
-            "NB_BRIDGE_REDIS_URL cannot be used: an option after the ? is unknown or wrong, or a "
-            "special character of the password is not percent-encoded"
-        ) from None
+        raise UsageError(f"NB_BRIDGE_REDIS_URL cannot be used: {_why(bare, options)}") from None
+
+
+def _pool(bare: str, options: Sequence[tuple[str, str]]) -> ConnectionPool:
+    url = f"{bare}?{urlencode(options)}" if options else bare
+    pool = ConnectionPool.from_url(url, **_driver_options(url))
+    pool.make_connection()  # type: ignore[no-untyped-call]  # only here it looks at its options
     return pool
+
+
+def _driver_value(name: str, value: str) -> str:
+    """`ssl.CERT_REQUIRED`, as Python and Celery call it, is `required` to the driver."""
+    if name != "ssl_cert_reqs":
+        return value
+    return value.lower().removeprefix("ssl.").removeprefix("cert_")
+
+
+def _why(bare: str, options: Sequence[tuple[str, str]]) -> str:
+    """Which option is the wrong one. Names only, and none that may be a part of a password."""
+    for name, value in options:
+        if "@" in name + value:
+            break
+        try:
+            _pool(bare, [(name, value)])
+        except (TypeError, ValueError, RedisError, OSError):
+            if name == "ssl_cert_reqs":
+                return "ssl_cert_reqs is one of required, optional and none"
+            if name.startswith("ssl_") and name.isidentifier():
+                return f"the option {name} is unknown, or its value is wrong"
+    return (
+        "an option after the ? is unknown or wrong, or a special character of the password is "
+        "not percent-encoded"
+    )
 
 
 def is_cluster(url: str) -> bool:
@@ -66,19 +101,22 @@ def is_cluster(url: str) -> bool:
     return url.startswith("redis+cluster://")
 
 
-def _options(name: str) -> dict[str, Any]:
-    return {
+def _driver_options(url: str) -> dict[str, Any]:
+    options: dict[str, Any] = {
         "protocol": 2,
         "socket_timeout": None,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "socket_keepalive": True,
         "health_check_interval": 0,
         "retry": Retry(NoBackoff(), 0),
-        "client_name": name,
+        # The link introduces itself: the driver takes a refused CLIENT SETNAME for a lost server.
+        "driver_info": None,
     }
+    if not url.startswith("unix:"):
+        options["socket_keepalive"] = True
+    return options
 
 
-def _sentinel_link(url: str, name: str, health: Health | None) -> SentinelLink:
+def _sentinel_link(url: str, name: str, health: Health | None, needs: Needs | None) -> SentinelLink:
     servers = _Servers.of(url, DEFAULT_SENTINEL_PORT)
     service, _, db = servers.path.partition("/")
     if not service or not (db or "0").isdecimal():
@@ -87,14 +125,16 @@ def _sentinel_link(url: str, name: str, health: Health | None) -> SentinelLink:
             "any: redis+sentinel://host:26379,host:26379/mymaster/0"
         )
     sentinels = [
-        Link(connection_pool(servers.sentinel_url(address), name=name))
+        Link(connection_pool(servers.sentinel_url(address)), name=name)
         for address in servers.addresses
     ]
     return SentinelLink(
         sentinels,
         service,
-        lambda address: connection_pool(servers.url(address, db), name=name),
+        lambda address: connection_pool(servers.url(address, db)),
         health,
+        name=name,
+        needs=needs,
     )
 
 

@@ -189,6 +189,11 @@ class Keys:
         return f"{{{self.namespace}:quarantine}}:dropped"
 
     @property
+    def rights(self) -> str:
+        """String that is there while a script runs which tells what the user may not do."""
+        return f"{self._of(0)}:rights"
+
+    @property
     def ingresses(self) -> str:
         """Hash of ingress name to its last heartbeat (JSON)."""
         return f"{self.namespace}:ingresses"

@@ -5,6 +5,7 @@
     │   ├── SettingsError            one or more settings are wrong, all of them listed
     │   └── MetaMismatchError        the namespace was made for another contract
     ├── RedisUnavailableError        Redis cannot be reached, or cannot serve now: exit 3
+    │   └── RedisRefusesError        it answers, and refuses what is asked: exit 3
     └── UnableError                  neither Redis nor the spool can keep a record now: 503
 
 Driver errors are translated where the driver is called (`bridge.link`); nothing else catches them.
@@ -13,6 +14,7 @@ Driver errors are translated where the driver is called (`bridge.link`); nothing
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 
 class BridgeError(Exception):
@@ -43,6 +45,48 @@ class RedisUnavailableError(BridgeError):
     """Redis gave no answer in time, no connection, or an answer that it cannot serve now."""
 
     exit_code = 3
+
+
+class RedisRefusesError(RedisUnavailableError):
+    """Redis answered, and refuses `what` (a command, a script, the connection) by `code`."""
+
+    def __init__(self, text: str, *, code: str, what: str) -> None:
+        self.code = code
+        self.what = what
+        super().__init__(text)
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether somebody has to change something at the server or in its URL."""
+        return self.code in _ADVICE
+
+    @property
+    def lacks_rights(self) -> bool:
+        """Whether the user is known, and may not do what is needed."""
+        return self.code == "NOPERM"
+
+    @property
+    def advice(self) -> str:
+        """What to do about it."""
+        return _ADVICE.get(self.code, "wait until it can, or set NB_BRIDGE_REDIS_URL")
+
+
+_ADVICE: Final = {
+    "NOPERM": "give its user what docs/high-availability.md lists",
+    "NOAUTH": "put user and password into NB_BRIDGE_REDIS_URL",
+    "WRONGPASS": "correct user and password in NB_BRIDGE_REDIS_URL",
+    "MAXCLIENTS": "raise its maxclients, or close other clients",
+}
+
+
+def advised(url: str, error: RedisUnavailableError) -> RedisUnavailableError:
+    """`error` as the one line that ends a program; `url` may be shown."""
+    if isinstance(error, RedisRefusesError):
+        text = f"{url} cannot be used: {error}; {error.advice}"
+        return RedisRefusesError(text, code=error.code, what=error.what)
+    return RedisUnavailableError(
+        f"{url} cannot be used: {error}; start it, or set NB_BRIDGE_REDIS_URL"
+    )
 
 
 class UnableError(BridgeError):

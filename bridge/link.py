@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -19,21 +18,17 @@ from typing import Any, Final, cast
 import hiredis
 import redis.exceptions
 from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, SSLConnection
 
-from bridge import logs, metrics
-from bridge.errors import RedisUnavailableError
-
-CONNECT_TIMEOUT_S: Final = 2.0
-
-# Replies that are about the server's state, not about the call: worth the same call again later.
-# (Redis source, `createSharedObjects` in server.c, and the Sentinel and Cluster pages.)
-_STATE_CODES: Final = frozenset(
-    (
-        "LOADING", "READONLY", "MISCONF", "OOM", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN",
-        "BUSY", "UNKILLABLE", "NOAUTH", "WRONGPASS", "NOPERM",
-    )
-)  # fmt: skip
+from bridge.errors import RedisRefusesError, RedisUnavailableError
+from bridge.health import Health
+from bridge.reply_errors import (
+    CONNECTING,
+    STATE_CODES,
+    refused_state,
+    told,
+    while_connecting,
+)
 
 Address = tuple[str, int]
 Argument = str | bytes | int | float
@@ -83,6 +78,11 @@ class Call:
         return Call(("EVAL", self.script.text, *self.args[2:]), self.script, self.tolerated)
 
     @property
+    def name(self) -> str:
+        """Of the script, or the command."""
+        return self.script.name if self.script is not None else str(self.args[0])
+
+    @property
     def key(self) -> bytes | None:
         """Its first key, which says where in a cluster it belongs; `None` for those without."""
         name = self.args[0]
@@ -112,46 +112,42 @@ def command(*args: Argument, tolerated: Collection[str] = ()) -> Call:
     return Call(args, None, tolerated)
 
 
-class Health:
-    """What all links of a process know of Redis together; logs each change once."""
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a server must grant, asked on each new connection before anything else."""
 
-    def __init__(self) -> None:
-        self.is_up: bool | None = None  # None: not tried yet
-        self.primary: tuple[int, Address] | None = None
-        """Whom most Sentinels named last, and the configuration epoch of that."""
-        self._log = logs.get("redis")
-
-    def succeeded(self) -> None:
-        """A call was answered."""
-        if not self.is_up:
-            if self.is_up is False:
-                self._log.info("redis_back")
-            self.is_up = True
-            metrics.redis_up.set(1)
-
-    def failed(self, error: RedisUnavailableError) -> None:
-        """A call was not answered, or the server cannot serve now."""
-        metrics.redis_errors.inc()
-        if self.is_up is not False:
-            self._log.warning("redis_lost", error=str(error))
-            self.is_up = False
-            metrics.redis_up.set(0)
+    call: Call
+    lacking: Callable[[Any], RedisRefusesError | None]
+    """What its reply means; `None`: all is granted, or nothing can be said."""
 
 
 class Link:
     """One connection, used by one call of `run` at a time; later callers wait for their turn.
 
-    Without a `health`, what it meets changes no state and is not logged: for short errands.
+    Without a `health`, what it meets changes no state and is not logged: for short errands. `name`
+    is what CLIENT LIST shows.
     """
 
-    def __init__(self, pool: ConnectionPool | None, health: Health | None = None) -> None:
+    def __init__(
+        self,
+        pool: ConnectionPool | None,
+        health: Health | None = None,
+        *,
+        name: str = "",
+        needs: Needs | None = None,
+    ) -> None:
         self._pool = pool
         self._health = health
+        self._name = name
+        self._needs = needs
         self._connection: AbstractConnection | None = None
         self._turn = asyncio.Lock()
         self._connections = 0
         self._known: set[str] = set()
         """The scripts that this connection has called."""
+        self._only_text = False  # the server takes scripts, but no EVALSHA
+        self._hint = ""
+        """What to think of while a connection is made that does not come."""
 
     @property
     def generation(self) -> int:
@@ -171,14 +167,15 @@ class Link:
             async with asyncio.timeout(timeout_s), self._turn:
                 replies = await self._run(calls)
         except TimeoutError:
-            raise self._lost(f"no answer within {timeout_s:g} s") from None
+            raise self._lost(f"no answer within {timeout_s:g} s{self._hint}") from None
         except (redis.exceptions.RedisError, OSError) as error:
-            raise self._lost(_told(error)) from error
+            found = while_connecting(error)
+            self._tell(found)
+            raise found from error
         except RedisUnavailableError as error:
             self._tell(error)
             raise
-        if self._health is not None:
-            self._health.succeeded()
+        self._answered(calls)
         return replies
 
     async def one(self, call: Call, *, timeout_s: float) -> Any:
@@ -206,10 +203,7 @@ class Link:
         connection = self._connection
         try:
             if connection is None:
-                connection = self._connection = await self._new_connection()
-                await connection.connect()  # type: ignore[no-untyped-call]
-                self._connections += 1
-                self._known = set()
+                connection = await self._connected()
             replies = await self._round_trip(connection, self._worded(calls))
             if any(map(_is_unknown_script, replies)):
                 replies = await self._remind(connection, calls, replies)
@@ -218,6 +212,29 @@ class Link:
             raise
         return replies
 
+    async def _connected(self) -> AbstractConnection:
+        connection = self._connection = await self._new_connection()
+        self._hint = _TLS_HINT if isinstance(connection, SSLConnection) else ""
+        await connection.connect()  # type: ignore[no-untyped-call]
+        await self._greet(connection)
+        self._hint = ""
+        self._connections += 1
+        self._known = set()
+        return connection
+
+    async def _greet(self, connection: AbstractConnection) -> None:
+        """Says who we are, and asks what the server grants. Only what is needed has to be."""
+        needed = [self._needs.call] if self._needs is not None else []
+        calls = [command("CLIENT", "SETNAME", self._name), _CALL_BY_NAME, *needed]
+        (named, by_name, *granted), _ = await self._exchange(connection, calls)
+        if isinstance(named, Refused) and self._health is not None:
+            self._health.missing("CLIENT SETNAME", named.text)
+        self._only_text = isinstance(by_name, Refused) and by_name.code != "NOSCRIPT"
+        if self._needs is not None and (error := self._needs.lacking(granted[0])):
+            raise error
+        if self._health is not None:
+            self._health.granted(CONNECTING)
+
     def _worded(self, calls: Sequence[Call]) -> Sequence[Call]:
         """The calls as this connection has to say them: a script's first one carries its text.
 
@@ -225,6 +242,8 @@ class Link:
         call of an unknown one is run all the same, and so before it.
         """
         known = self._known
+        if self._only_text:
+            return [call.with_text() if call.script else call for call in calls]
         new = [i for i, call in enumerate(calls) if call.script and call.script.sha not in known]
         if not new:
             return calls
@@ -253,28 +272,33 @@ class Link:
             raise RedisUnavailableError("Redis: it forgot scripts within a batch")
         return replies[:first] + rest
 
+    async def _round_trip(self, connection: AbstractConnection, calls: Sequence[Call]) -> list[Any]:
+        replies, refused = await self._exchange(connection, calls)
+        for i in refused:
+            code = replies[i].code
+            if code in STATE_CODES and code not in calls[i].tolerated:
+                raise refused_state(replies[i].text, calls[i].name)
+        return replies
+
     @staticmethod
-    async def _round_trip(connection: AbstractConnection, calls: Sequence[Call]) -> list[Any]:
+    async def _exchange(
+        connection: AbstractConnection, calls: Sequence[Call]
+    ) -> tuple[list[Any], list[int]]:
+        """The replies, and the places of those that are errors."""
         # Not the connection's own `pack_commands`: that is Python, and took six times as long.
         packed = b"".join([_pack(call.args) for call in calls])
         await connection.send_packed_command(packed, check_health=False)
         replies: list[Any] = []
-        state: str | None = None
-        for call in calls:
+        refused: list[int] = []
+        for i in range(len(calls)):
             try:
                 replies.append(await connection.read_response(disable_decoding=True))
             except redis.exceptions.ConnectionError:
                 raise  # also LOADING and a lost server, which the driver files here
             except redis.exceptions.ResponseError as error:
-                # The driver strips the code of the errors it has a class for; give it back.
-                text = _told(error)
-                code = text.partition(" ")[0]
-                if code in _STATE_CODES and code not in call.tolerated:
-                    state = text
-                replies.append(Refused(text))
-        if state is not None:
-            raise RedisUnavailableError(f"Redis cannot serve now: {state}")
-        return replies
+                refused.append(i)
+                replies.append(Refused(told(error)))
+        return replies, refused
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -286,6 +310,10 @@ class Link:
             writer.close()
         connection._reader = connection._writer = None
 
+    def _answered(self, calls: Sequence[Call]) -> None:
+        if self._health is not None and not self._health.is_up:
+            self._health.succeeded([call.name for call in calls])
+
     def _lost(self, why: str) -> RedisUnavailableError:
         error = RedisUnavailableError(f"Redis: {why}")
         self._tell(error)
@@ -296,39 +324,10 @@ class Link:
             self._health.failed(error)
 
 
-_CODE_OF_CLASS: Final = {
-    redis.exceptions.MovedError: "MOVED",
-    redis.exceptions.AskError: "ASK",
-    redis.exceptions.ReadOnlyError: "READONLY",
-    redis.exceptions.OutOfMemoryError: "OOM",
-    redis.exceptions.NoScriptError: "NOSCRIPT",
-    redis.exceptions.NoPermissionError: "NOPERM",
-    redis.exceptions.MasterDownError: "MASTERDOWN",
-    redis.exceptions.ClusterDownError: "CLUSTERDOWN",
-    redis.exceptions.TryAgainError: "TRYAGAIN",
-}
-
-
-# What Redis 6.2 puts before the error of a command within a script: "Error running script (call to
-# f_…): @user_script:1: ", and before its own refusals once more "@user_script: 1: -". Later ones
-# put "script: …" behind it. (`luaReplyToRedisReply` and `luaPushError` in scripting.c.)
-_OF_SCRIPT: Final = re.compile(
-    r"(?:Error running script \(call to f_\w+\): @user_script:\d+: )?(?:@user_script: \d+: )?-?"
-)
-# NOPERM, when it happens inside a script: as Valkey and newer Redis say it, and as 7.0 does.
-_NO_RIGHT_IN_SCRIPT: Final = ("ACL failure in script", "The user executing the script can't")
-
-
-def _told(error: BaseException) -> str:
-    # Without the full stop: more is said after it.
-    text = _OF_SCRIPT.sub("", str(error), count=1).rstrip(".") or type(error).__name__
-    if text.startswith(_NO_RIGHT_IN_SCRIPT):
-        return f"NOPERM {text}"
-    for class_, code in _CODE_OF_CLASS.items():
-        if isinstance(error, class_):
-            return text if text.startswith(code) else f"{code} {text}"
-    return text
-
-
 def _is_unknown_script(reply: Any) -> bool:
     return isinstance(reply, Refused) and reply.code == "NOSCRIPT"
+
+
+_TLS_HINT: Final = "; if that port does not speak TLS, write redis:// instead of rediss://"
+# A script that cannot be: NOSCRIPT says that scripts can be called by their names.
+_CALL_BY_NAME: Final = command("EVALSHA", "0" * 40, 0)

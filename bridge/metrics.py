@@ -43,7 +43,7 @@ def _durations(name: str, doc: str, buckets: tuple[float, ...], *labels: str) ->
 # --- both halves
 build_info = _gauge("build_info", "Always 1; the labels say what runs.", "version", "python")
 build_info.labels(__version__, platform.python_version()).set(1)
-redis_up = _gauge("redis_up", "1 while Redis answers, else 0.")
+redis_up = _gauge("redis_up", "1 while Redis does what is needed, else 0.")
 redis_errors = _counter("redis_errors", "Round trips to Redis that failed.")
 
 # --- ingress

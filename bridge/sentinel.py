@@ -24,7 +24,8 @@ from redis.asyncio.connection import AbstractConnection
 
 from bridge import logs
 from bridge.errors import RedisUnavailableError
-from bridge.link import Address, Call, Health, Link, Refused, command
+from bridge.health import Health
+from bridge.link import Address, Call, Link, Needs, Refused, command
 
 ASK_TIMEOUT_S: Final = 1.0
 ASK_AGAIN_S: Final = 1.0
@@ -44,8 +45,11 @@ class SentinelLink(Link):
         service: str,
         pool_for: Callable[[Address], ConnectionPool],
         health: Health | None = None,
+        *,
+        name: str = "",
+        needs: Needs | None = None,
     ) -> None:
-        super().__init__(None, health)
+        super().__init__(None, health, name=name, needs=needs)
         self._sentinels = sentinels
         self._service = service
         self._pool_for = pool_for

@@ -52,6 +52,10 @@ def _matching(pattern: str, message: str) -> dict[str, Any]:
 
 
 def _redis_url(value: str) -> None:
+    if raw := _raw_in_password(value):
+        # Read on, what stands before them would be taken for the server's address, and be told.
+        shown = " and ".join(f"{each} as %{ord(each):02X}" for each in raw)
+        raise ValidationError(f"has a password with {' or '.join(raw)} in it: write {shown}")
     try:
         parts = urlsplit(value)
         port_readable = parts.scheme in ("redis+sentinel", "redis+cluster") or parts.port != 0
@@ -63,9 +67,23 @@ def _redis_url(value: str) -> None:
         )
     if parts.scheme == "unix" and not parts.path:
         raise ValidationError("unix:// needs the path of a socket, as in unix:///run/redis.sock")
-    if parts.scheme != "unix" and "@" in parts.path + parts.fragment:
-        # Read on, what stands before them would be taken for the server's address, and be told.
-        raise ValidationError("has a password with / or # in it: write %2F and %23")
+
+
+# A host, or an IPv6 address in brackets, and a port.
+_ADDRESS: Final = re.compile(r"(\[[^]]*\]|[^:\[\]]+)(:\d+)?")
+
+
+def _raw_in_password(value: str) -> list[str]:
+    """The characters that end the address of a URL, or may not be in it, before a password's @."""
+    scheme, _, rest = value.partition("://")
+    userinfo, _, _ = rest.rpartition("@")
+    address, query = re.split(r"[/?#]", rest, maxsplit=1)[0], rest.partition("?")[2]
+    if scheme == "unix" and not address:
+        return []
+    is_option = "@" in query and "#" not in query and "@" not in rest[len(address) : -len(query)]
+    if is_option and all(map(_ADDRESS.fullmatch, address.rpartition("@")[2].split(","))):
+        return []
+    return [each for each in "/?#[]" if each in userinfo]
 
 
 def _networks(values: list[str]) -> None:

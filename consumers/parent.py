@@ -21,7 +21,8 @@ from bridge.backoff import Backoff
 from bridge.connect import open_link
 from bridge.contract import Keys
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Health, Script, command
+from bridge.health import Health
+from bridge.link import Call, Script, command
 from bridge.settings import Settings
 from consumers.attempts import Attempts
 from consumers.shared_state import LOST, Held, SharedState

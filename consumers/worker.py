@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from bridge import clock, logs, meta, metrics, tracing
+from bridge import clock, logs, meta, metrics, rights, tracing
 from bridge.admin import AdminListener
 from bridge.connect import is_cluster, open_link
 from bridge.contract import Keys
-from bridge.errors import RedisUnavailableError, UsageError
-from bridge.link import Health, Link
+from bridge.errors import RedisUnavailableError, UsageError, advised
+from bridge.health import Health
+from bridge.link import Link
 from bridge.settings import Settings, without_password
 from consumers import registry
 from consumers.attempts import RetryPolicy
@@ -161,7 +162,10 @@ class Worker:
 
     def _link(self, name: str) -> Link:
         made = open_link(
-            self._settings.redis_url, name=f"nb-bridge-worker-{name}", health=self._health
+            self._settings.redis_url,
+            name=f"nb-bridge-worker-{name}",
+            health=self._health,
+            needs=rights.needs(self._keys, rights.WORKER),
         )
         self._links.append(made)
         return made
@@ -221,10 +225,7 @@ class Worker:
                 first, keys, group=settings.group, partitions=settings.partitions
             )
         except RedisUnavailableError as error:
-            raise RedisUnavailableError(
-                f"{without_password(settings.redis_url)} cannot be used: {error}; "
-                "start it, or set NB_BRIDGE_REDIS_URL"
-            ) from error
+            raise advised(without_password(settings.redis_url), error) from error
         finally:
             await first.close()
 
@@ -324,12 +325,18 @@ class Worker:
     # --- the admin listener
 
     def _unready(self) -> list[str]:
-        """Why not. Neither Redis nor a lease is asked for: rollouts must not stick on them."""
+        """Why not.
+
+        Neither that Redis is there nor a lease is asked for: rollouts must not stick on them. A
+        Redis that is there and refuses what we need is another matter: this worker is set up wrong.
+        """
         reasons = []
         if self._stopping.is_set():
             reasons.append("stopping")
         if self._hooks.trouble is not None:
             reasons.append(self._hooks.trouble)
+        if self._health.refusal is not None:
+            reasons.append(str(self._health.refusal))
         if self._leases.refused:
             reasons.append("entries of a newer contract: update this worker")
         return reasons

@@ -12,7 +12,7 @@ import click
 
 from bridge.cli import check_here, options, report
 from bridge.cli.findings import Finding, problem
-from bridge.errors import BridgeError, RedisUnavailableError
+from bridge.errors import BridgeError, RedisRefusesError, RedisUnavailableError
 from bridge.settings import Settings
 
 _MARKS: Final = {"ok": "ok", "skipped": "–", "warning": "WARNING", "problem": "PROBLEM"}
@@ -75,6 +75,8 @@ def _redis(settings: Settings) -> tuple[list[Finding], RedisUnavailableError | N
 
     try:
         return namespace.run(look, settings), None
+    except RedisRefusesError as error:
+        return [problem("redis.reachable", str(error), error.advice)], error
     except RedisUnavailableError as error:
         advice = "start it, or set NB_BRIDGE_REDIS_URL; meanwhile callbacks are spooled"
         return [problem("redis.reachable", str(error), advice)], error

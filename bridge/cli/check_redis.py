@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from bridge import rights
 from bridge.cli import overview, when
 from bridge.cli.findings import Finding, ok, problem, skipped, warning
 from bridge.cli.namespace import TIMEOUT_S, Namespace, fields_of, told
-from bridge.errors import RedisUnavailableError
-from bridge.link import Link, command
+from bridge.errors import RedisRefusesError, RedisUnavailableError
+from bridge.link import Link, Refused, command
 from bridge.settings import Settings
 
 OLDEST: Final = (6, 2)
@@ -42,7 +43,7 @@ class Server:
 
 async def check(connected: Namespace, settings: Settings) -> list[Finding]:
     """Everything that is to be found there. Raises what `Link.run` raises."""
-    findings = [await _reachable(connected)]
+    findings = [await _reachable(connected), await _rights(connected)]
     servers = await _servers(connected.link)
     needed_bytes = projected_bytes(settings, connected.partitions) // len(servers)
     for server in servers:
@@ -61,6 +62,9 @@ async def check(connected: Namespace, settings: Settings) -> list[Finding]:
 
 def judge(server: Server, needed_bytes: int) -> list[Finding]:
     """What is to be said of one server, which has to hold `needed_bytes`."""
+    if not server.info:
+        what = "version, role, persistence, eviction and memory cannot be seen"
+        return [skipped("redis.server", f"the server refuses INFO: {what}")]
     return [
         _version(server.info),
         _role(server.info),
@@ -75,7 +79,7 @@ def judge(server: Server, needed_bytes: int) -> list[Finding]:
 
 
 async def _servers(link: Link) -> list[Server]:
-    infos = await link.everywhere(command("INFO"), timeout_s=TIMEOUT_S)
+    infos = await link.everywhere(overview.INFO, timeout_s=TIMEOUT_S)
     configs: list[Any] = [None] * len(infos)
     with contextlib.suppress(RedisUnavailableError):  # NOPERM counts as that
         configs = await link.everywhere(command("CONFIG", "GET", "*"), timeout_s=TIMEOUT_S)
@@ -105,6 +109,22 @@ async def _reachable(connected: Namespace) -> Finding:
             "each callback waits for one: bring the ingress nearer to Redis",
         )
     return ok("redis.reachable", f"a round trip takes {median_ms:.1f} ms")
+
+
+async def _rights(connected: Namespace) -> Finding:
+    name = "redis.rights"
+    needed = rights.needs(connected.keys, sorted({*rights.INGRESS, *rights.WORKER}))
+    try:
+        reply = await connected.link.one(
+            replace(needed.call, tolerated=("NOPERM",)), timeout_s=TIMEOUT_S
+        )
+    except RedisRefusesError as refused:
+        return problem(name, str(refused), refused.advice)
+    if (lacking := needed.lacking(reply)) is not None:
+        return problem(name, str(lacking), lacking.advice)
+    if isinstance(reply, Refused):
+        return skipped(name, f"cannot be seen now: {reply.text}")
+    return ok(name, "scripts run, and every command that the programs send is allowed")
 
 
 def _version(info: Mapping[str, str]) -> Finding:

@@ -18,7 +18,7 @@ import click
 from bridge.cli import options
 from bridge.connect import open_link
 from bridge.contract import CONTRACT_VERSION, PARTITION_HASH, ContractError, Keys, Meta
-from bridge.errors import BridgeError, MetaMismatchError, RedisUnavailableError, UsageError
+from bridge.errors import BridgeError, MetaMismatchError, RedisUnavailableError, UsageError, advised
 from bridge.link import Call, Link, Refused, command
 from bridge.settings import Settings, without_password
 
@@ -108,10 +108,7 @@ async def opened(settings: Settings) -> AsyncIterator[Namespace]:
     try:
         yield await _look_up(link, settings)
     except RedisUnavailableError as error:
-        raise RedisUnavailableError(
-            f"{without_password(settings.redis_url)} cannot be used: {error}; "
-            "start it, or set NB_BRIDGE_REDIS_URL"
-        ) from error
+        raise advised(without_password(settings.redis_url), error) from error
     finally:
         await link.close()
 

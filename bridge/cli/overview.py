@@ -101,7 +101,7 @@ async def take(namespace: Namespace) -> Overview:
     """Looks at everything; raises what `Link.run` raises."""
     keys = namespace.keys
     numbers = range(namespace.partitions)
-    infos = await namespace.link.everywhere(command("INFO"), timeout_s=TIMEOUT_S)
+    infos = await namespace.link.everywhere(INFO, timeout_s=TIMEOUT_S)
     held, quarantined, dropped, beats, *streams = await namespace.ask(
         command("GET", keys.hold),
         command("XLEN", keys.quarantine),
@@ -125,6 +125,10 @@ async def take(namespace: Namespace) -> Overview:
 def counted(raw: Any) -> int:
     """A counter in Redis; 0 where there is none, or something else."""
     return int(raw) if isinstance(raw, bytes) and raw.isdigit() else 0
+
+
+INFO: Final = command("INFO", tolerated=("NOPERM",))
+"""What a server tells of itself, where it does."""
 
 
 def server_facts(info: Any) -> dict[str, str]:

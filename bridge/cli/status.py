@@ -205,17 +205,24 @@ def _ingress(ingress: Ingress) -> dict[str, Any]:
 
 def _facts(document: dict[str, Any], seen: Overview) -> RenderableType:
     redis, name = document["redis"], document["namespace"]
-    memory = f"{redis['used_memory_bytes'] / 2**20:.0f} MiB"
-    if redis["maxmemory_bytes"]:
-        memory += f" of {redis['maxmemory_bytes'] / 2**20:.0f}"
+    server = f"Redis {redis['version']}, {_memory(redis)}"
+    if redis["version"] is None:
+        server = "Redis (it refuses INFO: version and memory cannot be seen)"
     line = (
-        f"Redis {redis['version']}, {memory}; namespace {name['name']}, "
+        f"{server}; namespace {name['name']}, "
         f"{name['partitions']} partitions, {seen.entries} entries kept, "
         f"{seen.quarantined} in quarantine"
     )
     if seen.quarantine_dropped:
         line += f" ({seen.quarantine_dropped} dropped)"
     return report.line(f"{line}\nheld: {seen.held}" if seen.held else line)
+
+
+def _memory(redis: dict[str, Any]) -> str:
+    memory = f"{redis['used_memory_bytes'] / 2**20:.0f} MiB"
+    if redis["maxmemory_bytes"]:
+        memory += f" of {redis['maxmemory_bytes'] / 2**20:.0f}"
+    return memory
 
 
 def _groups_table(seen: Overview) -> RenderableType:

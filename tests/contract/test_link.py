@@ -12,7 +12,8 @@ import servers
 from bridge.connect import open_link
 from bridge.embedded import EmbeddedServer, free_port
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Health, Link, Refused, Script, command
+from bridge.health import Health
+from bridge.link import Call, Link, Refused, Script, command
 from waiting import wait_until
 
 PAIR = Script.load("consumers", "renew")  # any script will do

@@ -89,9 +89,12 @@ def test_the_server_takes_what_compose_adds(tmp_path: Path) -> None:
 RECEIVER = """
 from consumers import PushMessageReceiver, Reject, Retry, delivery, request
 
+seen = set()
+
 class Receiver(PushMessageReceiver):
     def handleNBCommandStateChanged(self):
-        if delivery.attempt == 1:
+        if delivery.notification_id not in seen:
+            seen.add(delivery.notification_id)
             raise Retry(after_s=0)
         if request.json["result"]["resultCode"] == "SENT":
             raise Reject("for a dead letter")

@@ -98,7 +98,7 @@ def fake_redis() -> Redis:
 def real_redis(server: EmbeddedServer) -> Redis:
     """The running `server`, through a new pool."""
     return Redis(
-        pool=connection_pool(server.url, name="test"),
+        pool=connection_pool(server.url),
         client=redis.asyncio.Redis.from_url(server.url, protocol=2),
         server=server,
     )

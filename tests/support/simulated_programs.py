@@ -227,7 +227,7 @@ class _NoListener:
 def simulated(loop: Loop, server: Server) -> Iterator[None]:
     """Programs started inside use the loop's time, the server, and no processes."""
 
-    def open_link(_url: str, *, name: str, health: Any = None) -> Wire:
+    def open_link(_url: str, *, name: str, health: Any = None, needs: Any = None) -> Wire:
         return Wire(server, name.rpartition("-")[2], health)
 
     def is_stopped(pid: int) -> bool:

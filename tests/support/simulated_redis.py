@@ -17,7 +17,8 @@ import fakeredis
 from fakeredis.commands_mixins import scripting_mixin, streams_mixin
 
 import servers
-from bridge.link import Call, Health, Link
+from bridge.health import Health
+from bridge.link import Call, Link
 
 LATENCY_S = 0.0004
 

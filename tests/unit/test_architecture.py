@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[2]
 # What the workers may take from the ingress's package: leaves that know nothing of HTTP or of who
 # uses them. `cli` and `embedded` are the command line's; the rest is the ingress's own.
 SHARED_LEAVES = {
-    "admin", "backoff", "clock", "cluster", "connect", "contract", "errors", "link", "logs", "meta",
-    "metrics", "notification", "sentinel", "settings", "terminal", "tracing",
+    "admin", "backoff", "clock", "cluster", "connect", "contract", "errors", "health", "link",
+    "logs", "meta", "metrics", "notification", "reply_errors", "rights", "sentinel", "settings",
+    "terminal", "tracing",
 }  # fmt: skip
 COMPOSITION_ROOTS = {
     "bridge/app.py", "consumers/worker.py", "consumers/parent.py", "consumers/child.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import SSLConnection
 
-from bridge.connect import open_link
-from bridge.errors import SettingsError, UsageError
+from bridge.connect import connection_pool, open_link
+from bridge.errors import RedisUnavailableError, SettingsError, UsageError
+from bridge.link import command
 from bridge.settings import load
 
 
@@ -99,6 +101,38 @@ def test_a_url_that_cannot_work_is_told_without_repeating_it(url: str, told: str
         open_link(url, name="test")
     assert "NB_BRIDGE_REDIS_URL" in str(raised.value)
     assert "s3" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["CERT_REQUIRED", "required", "ssl.CERT_REQUIRED", "Required", "CERT_OPTIONAL", "none"]
+)
+def test_how_python_names_the_checks_of_a_certificate_will_do(value: str) -> None:
+    pool = connection_pool(f"rediss://h:1/0?ssl_cert_reqs={value}")
+    short = value.lower().removeprefix("ssl.").removeprefix("cert_")
+    assert pool.connection_kwargs["ssl_cert_reqs"] == short
+
+
+def test_a_wrong_option_of_tls_is_named() -> None:
+    with pytest.raises(UsageError, match="ssl_cert_reqs is one of required, optional and none"):
+        connection_pool("rediss://h:1/0?ssl_cert_reqs=always")
+
+
+def test_a_socket_takes_the_options_that_are_for_it() -> None:
+    pool = connection_pool("unix:///run/redis.sock?db=2")
+    assert pool.connection_kwargs["path"] == "/run/redis.sock"
+    assert pool.connection_kwargs["db"] == 2
+
+
+async def test_tls_to_a_port_that_does_not_speak_it_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        link = open_link(f"rediss://127.0.0.1:{port}", name="test")
+        with pytest.raises(RedisUnavailableError, match="does not speak TLS"):
+            await link.one(command("PING"), timeout_s=0.2)
+        plain = open_link(f"redis://127.0.0.1:{port}", name="test")
+        with pytest.raises(RedisUnavailableError) as raised:
+            await plain.one(command("PING"), timeout_s=0.2)
+        assert "TLS" not in str(raised.value)
 
 
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)

@@ -11,7 +11,8 @@ from redis.asyncio import ConnectionPool
 
 import servers
 from bridge.errors import RedisUnavailableError
-from bridge.link import Address, Call, Health, Link, Refused, command
+from bridge.health import Health
+from bridge.link import Address, Call, Link, Refused, command
 from bridge.sentinel import SentinelLink
 
 OLD, NEW = ("old", 1), ("new", 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import re
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,45 @@ def test_no_error_shows_the_password_of_a_redis_url(
     with pytest.raises(SettingsError, match=r"^NB_BRIDGE_REDIS_URL ") as caught:
         load()
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://:123456xxx#@redis.example:6379/0", "# in it: write # as %23"),
+        ("redis://:12/hush@redis.example/0", "/ in it: write / as %2F"),
+        ("redis://u:hush?x@redis.example/0", "? in it: write ? as %3F"),
+        ("redis://u:hu#s/h@redis.example/0", "write / as %2F and # as %23"),
+        ("redis://u:hu[sh@redis.example/0", "write [ as %5B"),
+        ("unix://u:hu#sh@/run/redis.sock", "write # as %23"),
+    ],
+)
+def test_a_character_that_a_password_may_not_have_is_named(
+    url: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NB_BRIDGE_REDIS_URL", url)
+    with pytest.raises(SettingsError, match=re.escape(told)) as caught:
+        load()
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:p%23@redis.example:6379/0",
+        "redis://u:p@ss@redis.example:6379/0",
+        "redis+sentinel://a:1,b:2/main?sentinel_password=a@b",
+        "redis+sentinel://u:p@a:1,[::1]:2/main?sentinel_password=a/b@c",
+        "rediss://h?ssl_ca_certs=/etc/a@b/ca.pem",
+        "unix:///run/a@b/redis.sock?db=1",
+        "unix://u:p@/run/redis.sock",
+    ],
+)
+def test_an_at_sign_elsewhere_is_no_sign_of_a_password(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NB_BRIDGE_REDIS_URL", url)
+    assert load().redis_url == url
 
 
 def test_unknown_variables_are_warned_of_with_the_nearest_name() -> None:

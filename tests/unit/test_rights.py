@@ -1,0 +1,54 @@
+"""The lists of rights name what the programs send."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bridge import rights
+
+ROOT = Path(__file__).parents[2]
+_IN_LUA = re.compile(r"redis\.p?call\('([A-Z]+)'")
+_IN_PYTHON = re.compile(r"command\(\s*\"([A-Z]+)\"")
+_NOT_ASKED = {"CLUSTER", "SENTINEL", "CLIENT", "EVAL", "EVALSHA", "INFO", "CONFIG", "PING"}
+
+
+def sent(*patterns: str, but: tuple[str, ...] = ()) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        for path in ROOT.glob(pattern):
+            if path.name not in but:
+                expression = _IN_LUA if path.suffix == ".lua" else _IN_PYTHON
+                found.update(expression.findall(path.read_text()))
+    assert found
+    return found - _NOT_ASKED
+
+
+@pytest.mark.parametrize(
+    ("listed", "sent_by_it"),
+    [
+        (rights.INGRESS, sent("bridge/scripts/*.lua", "bridge/*.py", but=("rights.lua",))),
+        (rights.WORKER, sent("consumers/scripts/*.lua", "consumers/*.py", "bridge/meta.py")),
+    ],
+    ids=["ingress", "worker"],
+)
+def test_every_command_that_is_sent_is_listed(
+    listed: tuple[str, ...], sent_by_it: set[str]
+) -> None:
+    assert set(listed) >= sent_by_it
+    assert len(set(listed)) == len(listed)
+
+
+def test_the_page_for_people_lists_the_same() -> None:
+    page = (ROOT / "docs/high-availability.md").read_text()
+    for who, listed in (("an ingress", rights.INGRESS), ("a worker", rights.WORKER)):
+        (row,) = re.findall(rf"^\| {who} \| (.*) \|$", page, re.MULTILINE)
+        assert row == " ".join(f"`+{each.lower()}`" for each in listed)
+
+
+def test_the_script_knows_how_to_ask_for_each() -> None:
+    text = (ROOT / "bridge/scripts/rights.lua").read_text()
+    for name in {*rights.INGRESS, *rights.WORKER}:
+        assert re.search(rf"\b{name} = \{{", text), name
