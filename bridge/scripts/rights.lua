@@ -10,7 +10,7 @@
 local FORMS = {
   DEL = {}, UNLINK = {}, EXISTS = {}, GET = {}, PTTL = {}, SMEMBERS = {}, HGETALL = {}, HLEN = {},
   LLEN = {}, LPOP = {}, XLEN = {}, PEXPIRE = {1000}, SET = {'', 'PX', 1000},
-  SADD = {'a'}, SREM = {'a'}, SISMEMBER = {'a'},
+  INCRBY = {1}, SADD = {'a'}, SREM = {'a'}, SISMEMBER = {'a'},
   HSET = {'a', 'b'}, HGET = {'a'}, HDEL = {'a'},
   ZADD = {1, 'a'}, ZREM = {'a'}, ZRANGE = {0, -1}, ZRANGEBYSCORE = {0, 1},
   ZREMRANGEBYSCORE = {0, 1},
