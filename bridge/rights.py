@@ -15,8 +15,8 @@ from bridge.link import Needs, Refused, Script, command
 from bridge.reply_errors import CONNECTING, is_unknown_command
 
 INGRESS: Final = (
-    "TIME", "GET", "SET", "INCRBY", "EXISTS", "UNLINK", "RENAME", "SMEMBERS", "HGET", "HLEN", "HSET", "HDEL",
-    "HGETALL", "XADD", "XLEN", "XRANGE", "XTRIM", "XPENDING", "XINFO",
+    "TIME", "GET", "SET", "INCRBY", "EXISTS", "UNLINK", "RENAME", "SMEMBERS", "HGET", "HLEN",
+    "HSET", "HDEL", "HGETALL", "XADD", "XLEN", "XRANGE", "XTRIM", "XPENDING", "XINFO",
 )  # fmt: skip
 WORKER: Final = (
     "TIME", "GET", "SET", "EXISTS", "DEL", "UNLINK", "PEXPIRE", "PTTL",
