@@ -149,6 +149,7 @@ class Fetcher:
     def _read_again(self, partition: Partition) -> None:
         self._rereading = {each for each in self._rereading if not each.lost} | {partition}
         partition.cursor = FROM_THE_START
+        partition.next_bytes = 0
 
     def _call(self, partition: Partition, room: Room) -> Call:
         number = partition.number
@@ -181,6 +182,7 @@ class Fetcher:
         delivered: bytes,
         cut: int,
     ) -> None:
+        partition.next_bytes = cut
         if entry_order(delivered) < entry_order(partition.delivered):
             self._went_back(partition)
         elif partition.cursor is not None:

@@ -133,7 +133,7 @@ class Partition:
 
     __slots__ = (
         "cursor", "delivered", "epoch", "is_read", "is_restoring", "items", "lanes", "lost",
-        "may_have_more", "number", "parked", "parked_messages", "read_s", "releasing",
+        "may_have_more", "next_bytes", "number", "parked", "parked_messages", "read_s", "releasing",
         "settled_since", "slow_bytes", "slow_entries", "token", "trusted", "waiting_items",
         "window_bytes",
     )  # fmt: skip
@@ -153,6 +153,8 @@ class Partition:
         self.is_read = False
         """Whether all that was pending when it was acquired has been read."""
         self.may_have_more = False
+        self.next_bytes = 0
+        """Of the entry that is read next, if the last reply had no room for it."""
         self.read_s = 0.0
         """When it was last fetched from (`clock.boottime_s()`)."""
         self.lanes: dict[str, Lane] = {}

@@ -67,6 +67,8 @@ class Reloader:
         self._loaded = 0
         self._loaded_bytes = 0
         self._reply = ReplySize(max_bytes)
+        self._is_tight = False
+        """Whether the last reply had no room for all: then one partition has all of the next."""
         self._stirred = asyncio.Event()
         self._log = logs.get("parking")
 
@@ -154,6 +156,8 @@ class Reloader:
                 self._put_off(Due(partition, device, one), now_s + NOT_YET_S)
                 continue
             taken.append(Due(partition, device, one))
+            if self._is_tight:
+                heaps = {partition: heaps[partition]}
         return taken
 
     def _put_off(self, due: Due, until_s: float) -> None:
@@ -172,6 +176,7 @@ class Reloader:
             for each in due:
                 self.schedule(*each)
             raise
+        self._is_tight = any(not isinstance(each, Refused) and _is_cut(each) for each in replies)
         for (partition, asked), reply in zip(by_partition.items(), replies, strict=True):
             if not partition.lost:
                 self._take(partition, asked, reply)
@@ -190,15 +195,14 @@ class Reloader:
         return calls
 
     def _take(self, partition: Partition, asked: list[Due], reply: Any) -> None:
-        now_s = clock.boottime_s()
         if isinstance(reply, Refused):
             self._log.error("load_refused", partition=partition.number, error=reply.text)
             for each in asked:
-                self._put_off(each, now_s + REFUSED_WAIT_S)
+                self._put_off(each, clock.boottime_s() + REFUSED_WAIT_S)
             return
         for each, (messages, records, cut) in zip(asked, reply, strict=True):
             if cut and not messages:
-                self._put_off(each, now_s + NOT_YET_S)
+                self.schedule(*each)
             else:
                 self._adopt(each, messages, records)
 

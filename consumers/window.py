@@ -67,20 +67,22 @@ class Window:
         """What to fetch of which now; nothing where all bytes are taken.
 
         They take turns in being the first, who gets an entry whatever its length: so all of them
-        together exceed the bytes by one entry at most.
+        together exceed the bytes by one entry at most. Whose next entry is known to be longer than
+        a share has room for that one, if there is so much.
         """
         free = self._max_bytes - sum(
             each.window_bytes - each.slow_bytes for each in self._owned.values()
         )
         free = min(free, self.reply.bytes)
-        entries, bytes_ = self.share()
+        entries, share = self.share()
         rooms: list[tuple[Partition, Room]] = []
-        for partition in sorted(
-            hungry, key=lambda each: (each.number <= self._last_turn, each.number)
-        ):
+        for partition in sorted(hungry, key=lambda it: (it.number <= self._last_turn, it.number)):
             if free <= 0:
                 break
-            own = min(free, bytes_ - partition.window_bytes + partition.slow_bytes)
+            own = share - partition.window_bytes + partition.slow_bytes
+            own = min(free, max(own, partition.next_bytes))
+            if rooms and own < partition.next_bytes:
+                continue
             free -= own
             most = entries - len(partition.items) + partition.slow_entries
             room = Room(most, own, at_least_one=not rooms, step=_step(partition, own))
@@ -91,7 +93,10 @@ class Window:
 
 
 def _step(partition: Partition, bytes_: int) -> int:
-    if not partition.items:
+    if partition.next_bytes:
+        fitting = bytes_ // partition.next_bytes
+    elif partition.items:
+        fitting = bytes_ * len(partition.items) // max(1, partition.window_bytes)
+    else:
         return UNKNOWN_STEP
-    fitting = bytes_ * len(partition.items) // max(1, partition.window_bytes)
     return max(1, min(MOST_STEP, fitting))

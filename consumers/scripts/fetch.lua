@@ -11,7 +11,7 @@
 -- Returns {entries, records, last-delivered-id, cut}: entries as XREADGROUP gives them ({id, {field,
 -- value, …}}, the fields nil where the entry was deleted while pending); records is empty for new
 -- entries, else the attempt record of each entry or nil; the last-delivered-id as it was before;
--- cut is 1 if entries were read that did not fit: they are pending, after those returned. Where that is not the one the owner knows, no new entries are read. Error FENCED when the lease
+-- cut is the bytes of the entry that did not fit, or 0: it is pending, after those returned. Where that is not the one the owner knows, no new entries are read. Error FENCED when the lease
 -- is not ours.
 --
 -- Atomic because an entry must not enter the pending list on behalf of a worker that lost the
@@ -62,7 +62,7 @@ local function take(batch)
   for _, entry in ipairs(batch) do
     local size = size_of(entry[2])
     if bytes + size > max_bytes and not (#entries == 0 and ARGV[8] == '1') then
-      cut = 1
+      cut = size
       return
     end
     entries[#entries + 1] = entry
@@ -79,7 +79,7 @@ while #entries < most and bytes < max_bytes do
     'XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', count, 'STREAMS', KEYS[2], from)
   local batch = reply and reply[1] and reply[1][2] or {}
   take(batch)
-  if cut == 1 or #batch < count then
+  if cut > 0 or #batch < count then
     break
   end
   if from ~= '>' then

@@ -168,6 +168,22 @@ async def test_what_had_no_room_is_asked_for_again(bench: Bench) -> None:
     assert bench.empty == []
 
 
+async def test_where_not_all_had_room_one_partition_has_all_of_it(bench: Bench) -> None:
+    async def answer(calls: Sequence[Call]) -> list[Any]:
+        if len(bench.server.asked) == 1:
+            return [[[[], [], 1]] for _ in calls]
+        return [[[[message("x")], [None], 0]] for _ in calls]
+
+    bench.server.answer = answer
+    one, other = partition(1), partition(2)
+    bench.park(one, "a")
+    bench.park(other, "b")
+    await wait_until(lambda: "a" in one.lanes and "b" in other.lanes, "both to be loaded")
+    both, first, second = bench.server.asked
+    assert [len(calls) for calls in (both, first, second)] == [2, 1, 1]
+    assert sizes(first[0])[:2] == (MAX_BYTES, 1)
+
+
 async def test_an_empty_list_is_told(bench: Bench) -> None:
     bench.park(partition(1), "a")
     await wait_until(lambda: bench.empty, "the list to be told")

@@ -103,3 +103,26 @@ def test_as_many_are_read_first_as_fit_if_they_are_like_those_of_the_window(
         fill(parts[0], entries, bytes_)
     [(_, room)] = Window(parts, max_entries=400, max_bytes=2 * MIB).rooms([parts[0]])
     assert room.step == step
+
+
+def test_a_next_entry_longer_than_a_share_has_room_as_long_as_there_is_any() -> None:
+    parts = owned(4)
+    window = Window(parts, max_entries=400, max_bytes=4 * MIB)
+    for each in parts.values():
+        each.next_bytes = 3 * MIB // 2
+    rooms = window.rooms(list(parts.values()))
+    assert [(it.number, room.bytes, room.step) for it, room in rooms] == [
+        (0, 3 * MIB // 2, 1),
+        (1, 3 * MIB // 2, 1),
+    ]
+
+
+def test_what_has_no_room_for_its_next_entry_leaves_it_to_others() -> None:
+    parts = owned(3)
+    window = Window(parts, max_entries=400, max_bytes=3 * MIB)
+    parts[1].next_bytes = 10 * MIB
+    rooms = window.rooms(list(parts.values()))
+    assert [each.number for each, _ in rooms] == [0, 2]
+    rooms = window.rooms(list(parts.values()))
+    assert [(each.number, room.bytes) for each, room in rooms] == [(1, 3 * MIB)]
+    assert rooms[0][1].at_least_one
