@@ -265,7 +265,7 @@ class Meta:
         try:
             value = json.loads(raw)
             version, partitions, hash_ = value["version"], value["partitions"], value["hash"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ContractError("the namespace's meta value cannot be read") from error
         if (
             type(version) is not int

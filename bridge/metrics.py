@@ -6,6 +6,7 @@ Conventions: base units in the name, `_total` for counters, timestamps as epoch 
 
 from __future__ import annotations
 
+import math
 import platform
 from typing import Final
 
@@ -103,6 +104,14 @@ oldest_unhandled = _gauge(
     "group",
 )
 redis_memory_used = _gauge("redis_memory_used_ratio", "Of maxmemory; 0 without a limit.")
+redis_evicts = _gauge(
+    "redis_evicts", "1 while a full Redis would throw entries away, else 0; NaN: not known."
+)
+redis_evicts.set(math.nan)
+redis_persists = _gauge(
+    "redis_persists", "1 while Redis keeps an append-only file, else 0; NaN: not known."
+)
+redis_persists.set(math.nan)
 connections = _gauge("connections", "Open connections of the public listener.")
 connections_refused = _counter("connections_refused", "Connections closed at MAX_CONNECTIONS.")
 slow_heads = _counter("slow_heads", "Connections closed because a request head took too long.")

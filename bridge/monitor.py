@@ -7,7 +7,7 @@ judgement that Redis has to be spared. Uses a connection of its own; must not pu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from bridge.clock import epoch_ms
 from bridge.contract import Keys, entry_order
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Link, Refused, command
+from bridge.server_info import ServerInfo
 
 INTERVAL_S: Final = 2.0
 TIMEOUT_S: Final = 5.0
@@ -26,6 +27,10 @@ MEMORY_LOW: Final = 0.90  # …until it is below this again
 BACKLOG_LOW: Final = 0.9  # of MAX_BACKLOG, likewise
 _FORGET_MS: Final = 3600 * 1000
 _FORGET_EVERY: Final = 100  # looks
+
+
+Positions = dict[tuple[bytes, int], bytes]
+"""The last id delivered, by group and partition."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,6 +69,8 @@ class Monitor:
         self._heartbeat = heartbeat
         self._pressure: str | None = None
         self._looks = 0
+        self._told: set[str] = set()
+        self._servers = ServerInfo(link)
         self._log = logs.get("monitor")
         self.backlogs: dict[str, GroupBacklog] = {}
         """As last seen."""
@@ -76,6 +83,8 @@ class Monitor:
                 await self.look()
             except RedisUnavailableError:
                 pass  # the publisher's link has told
+            except Exception as error:  # whatever somebody wrote into the namespace's keys
+                self._tell_once("unknown", str(error), error)
             await asyncio.sleep(INTERVAL_S)
 
     async def look(self) -> None:
@@ -86,14 +95,25 @@ class Monitor:
             stream = keys.stream(partition)
             calls += [command("XLEN", stream), command("XINFO", "GROUPS", stream)]
         registered, hold, *streams = await self._link.run(calls, timeout_s=TIMEOUT_S)
+        self._look_at_types(calls, (registered, hold, *streams))
         backlogs, positions = _backlogs(registered, streams)
         await self._find_oldest(backlogs, positions)
         self._show(backlogs)
         self.seen_at_ms = epoch_ms()
-        infos = await self._link.everywhere(command("INFO", "memory"), timeout_s=TIMEOUT_S)
-        ratio = max(_memory_ratio(info) for info in infos)  # one full node refuses its partitions
-        self._judge(ratio, hold.decode() if isinstance(hold, bytes) else None)
+        ratio = await self._servers.look(timeout_s=TIMEOUT_S)
+        self._judge(ratio, _shown(hold) if isinstance(hold, bytes) else None)
         await self._tell()
+
+    def _look_at_types(self, calls: Sequence[Call], replies: Sequence[Any]) -> None:
+        """Tells of keys that are not what they should be; what depends on them is missing."""
+        for call, reply in zip(calls, replies, strict=True):
+            if isinstance(reply, Refused) and reply.code == "WRONGTYPE":
+                self._tell_once(_shown(call.key or b""), reply.text)
+
+    def _tell_once(self, key: str, why: str, exception: Exception | None = None) -> None:
+        if key not in self._told:
+            self._told.add(key)
+            self._log.error("redis_key_unusable", key=key, error=why, exc_info=exception)
 
     async def forget(self) -> None:
         """Takes this process off the list of ingresses, at its end."""
@@ -103,27 +123,27 @@ class Monitor:
             pass  # the others forget it in an hour
 
     async def _find_oldest(
-        self, backlogs: Mapping[str, GroupBacklog], positions: Mapping[tuple[str, int], bytes]
+        self, backlogs: Mapping[str, GroupBacklog], positions: Positions
     ) -> None:
         """Fills in `oldest_ms`: the oldest pending entry, else the first one not delivered.
 
         Where nothing is left to deliver, what is pending is all of the backlog.
         """
         calls: list[Call] = []
-        for (group, partition), last_delivered in positions.items():
+        for (raw, partition), last_delivered in positions.items():
             stream = self._keys.stream(partition)
-            calls.append(command("XPENDING", stream, group))
+            calls.append(command("XPENDING", stream, raw))
             calls.append(command("XRANGE", stream, b"(" + last_delivered, "+", "COUNT", 1))
         if not calls:
             return
         replies = await self._link.run(calls, timeout_s=TIMEOUT_S)
         looks = zip(positions, replies[::2], replies[1::2], strict=True)
-        for (group, partition), pending, next_ in looks:
+        for (raw, partition), pending, next_ in looks:
             if isinstance(pending, Refused) or isinstance(next_, Refused):
                 continue
             # XPENDING: count, lowest id, highest id, consumers; XRANGE: id and fields per entry.
             ids = ([pending[1]] if pending[0] else []) + [id_ for id_, _ in next_]
-            backlog = backlogs[group]
+            backlog = backlogs[_shown(raw)]
             for ms, _ in map(entry_order, ids):
                 backlog.oldest_ms = min(ms, backlog.oldest_ms or ms)
             if not next_:  # then this is all, also where Redis cannot tell the lag
@@ -141,7 +161,6 @@ class Monitor:
         self.backlogs = backlogs
 
     def _judge(self, memory_ratio: float, hold: str | None) -> None:
-        metrics.redis_memory_used.set(memory_ratio)
         is_pressed = self._pressure is not None
         why: str | None = None
         if memory_ratio >= (MEMORY_LOW if is_pressed else MEMORY_HIGH):
@@ -163,27 +182,28 @@ class Monitor:
         now_ms = epoch_ms()
         key = self._keys.ingresses
         beat = orjson.dumps({**self._heartbeat(), "at_ms": now_ms})
-        await self._link.one(command("HSET", key, self._name, beat), timeout_s=TIMEOUT_S)
+        call = command("HSET", key, self._name, beat)
+        self._look_at_types((call,), await self._link.run((call,), timeout_s=TIMEOUT_S))
         self._looks += 1
         if self._looks % _FORGET_EVERY == 1:
             found = await self._link.one(command("HGETALL", key), timeout_s=TIMEOUT_S)
+            if isinstance(found, Refused):
+                return
             names = [n for n, raw in zip(found[::2], found[1::2], strict=True) if _is_old(raw)]
             if names:
                 await self._link.one(command("HDEL", key, *names), timeout_s=TIMEOUT_S)
 
 
-def _backlogs(
-    registered: Any, streams: list[Any]
-) -> tuple[dict[str, GroupBacklog], dict[tuple[str, int], bytes]]:
+def _backlogs(registered: Any, streams: list[Any]) -> tuple[dict[str, GroupBacklog], Positions]:
     """Backlog per group, and the last id delivered per group and partition where there is some.
 
     Where Redis cannot tell the lag (it is null after deletions, and unknown before 7.0) the whole
     stream counts: an upper bound, for what every group has handled is trimmed. `_find_oldest`
     corrects it where everything was delivered.
     """
-    names = [] if isinstance(registered, Refused) else [name.decode() for name in registered]
+    names = [] if isinstance(registered, Refused) else [_shown(name) for name in registered]
     backlogs = {name: GroupBacklog() for name in names}
-    positions: dict[tuple[str, int], bytes] = {}
+    positions: Positions = {}
     for partition, (length, infos) in enumerate(zip(streams[::2], streams[1::2], strict=True)):
         if isinstance(length, Refused):
             continue
@@ -191,21 +211,19 @@ def _backlogs(
             backlogs[name].by_partition[partition] = length
         for info in [] if isinstance(infos, Refused) else infos:
             group = dict(zip(info[::2], info[1::2], strict=True))
-            name, lag = group[b"name"].decode(), group.get(b"lag")
+            raw, lag = group[b"name"], group.get(b"lag")
+            name = _shown(raw)
             pending = group[b"pending"]
             behind = pending + lag if lag is not None else length
             backlogs.setdefault(name, GroupBacklog()).by_partition[partition] = behind
             if behind:
-                positions[name, partition] = group[b"last-delivered-id"]
+                positions[raw, partition] = group[b"last-delivered-id"]
     return backlogs, positions
 
 
-def _memory_ratio(info: Any) -> float:
-    if isinstance(info, Refused):
-        return 0.0
-    lines = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
-    limit = int(lines.get(b"maxmemory", 0))
-    return int(lines.get(b"used_memory", 0)) / limit if limit else 0.0
+def _shown(raw: bytes) -> str:
+    """Text of Redis, whatever somebody wrote there."""
+    return raw.decode(errors="backslashreplace")
 
 
 def _is_old(raw: bytes) -> bool:

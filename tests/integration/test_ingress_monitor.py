@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 import servers
+from bridge import metrics
 from bridge.app import Ingress
+from bridge.connect import open_link
 from bridge.contract import Meta, partition_of
 from bridge.embedded import EmbeddedServer
 from bridge.monitor import Monitor
+from bridge.server_info import ServerInfo
 from ingresses import body, get_json, post, running, settings_for
 from waiting import wait_until
 
@@ -77,6 +83,106 @@ async def test_a_lag_redis_cannot_tell_is_bounded_by_the_stream(real_redis: serv
     it = monitor(real_redis, [])
     await it.look()
     assert it.backlogs["g"].entries == 9
+
+
+# What a foreign program, or a person, may have written where the bridge keeps something.
+FOREIGN = {
+    "ingresses is a string": ("SET", "{ns}:ingresses", "x"),
+    "groups is a string": ("SET", "{ns}:groups", "x"),
+    "a group named by bytes": ("SADD", "{ns}:groups", b"\xff"),
+    "a foreign group on a stream": (
+        "XGROUP",
+        "CREATE",
+        "{{{ns}:00}}:stream",
+        b"\xff",
+        "0",
+        "MKSTREAM",
+    ),
+    "hold is no UTF-8": ("SET", "{ns}:hold", b"\xff"),
+    "hold is a hash": ("HSET", "{ns}:hold", "a", "b"),
+    "a stream is a string": ("SET", "{{{ns}:00}}:stream", "x"),
+}
+
+
+@pytest.mark.parametrize("words", FOREIGN.values(), ids=FOREIGN)
+async def test_nothing_that_stands_in_redis_ends_the_monitor(
+    real_redis: servers.Redis, words: tuple[Any, ...]
+) -> None:
+    redis = real_redis
+    await publish(redis, 3, partition=1)
+    await redis.client.execute_command(
+        *(each.format(ns=redis.namespace) if isinstance(each, str) else each for each in words)
+    )
+    told: list[str | None] = []
+    it = monitor(redis, told)
+    with capture_logs() as lines:
+        for _ in range(3):
+            await it.look()
+    assert it.seen_at_ms is not None
+    assert len(told) == 3
+    errors = [each for each in lines if each["log_level"] == "error"]
+    assert len(errors) <= 1
+    if await redis.client.type(redis.keys.groups) != b"string":
+        await redis.client.sadd(redis.keys.groups, "g")
+        await it.look()
+        assert it.backlogs["g"].by_partition[1] == 3
+
+
+async def test_what_nobody_thought_of_is_told_once_and_looked_at_again(
+    real_redis: servers.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = monitor(real_redis, [])
+    looks = 0
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+        raise KeyError("of something")
+
+    monkeypatch.setattr(it, "look", look)
+    monkeypatch.setattr("bridge.monitor.INTERVAL_S", 0)
+    with capture_logs() as lines:
+        running_ = asyncio.create_task(it.run())
+        await wait_until(lambda: looks > 2)
+        running_.cancel()
+        await asyncio.gather(running_, return_exceptions=True)
+    assert [each["event"] for each in lines] == ["redis_key_unusable"]
+
+
+async def test_a_redis_that_evicts_or_forgets_is_told_once_each_time_it_begins(
+    own_server: EmbeddedServer,
+) -> None:
+    redis = servers.real_redis(own_server)
+    it = ServerInfo(redis.link())
+    with capture_logs() as lines:
+        for policy, aof in (("allkeys-lru", "no"), ("noeviction", "yes"), ("allkeys-lru", "no")):
+            await redis.client.config_set("maxmemory-policy", policy)
+            await redis.client.config_set("appendonly", aof)
+            for _ in range(2):
+                await it.look(timeout_s=10)
+            assert metrics.redis_evicts._value.get() == (policy != "noeviction")
+            assert metrics.redis_persists._value.get() == (aof == "yes")
+    assert [each["event"] for each in lines] == ["redis_evicts", "redis_forgets"] * 2
+    await redis.aclose()
+
+
+async def test_a_redis_that_tells_nothing_is_told_once_and_raises_no_alarm(
+    own_server: EmbeddedServer,
+) -> None:
+    redis = servers.real_redis(own_server)
+    await redis.client.acl_setuser(
+        "shy", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-info"]
+    )
+    link = open_link(own_server.url.replace("redis://", "redis://shy:any@"), name="shy")
+    it = ServerInfo(link)
+    metrics.redis_evicts.set(float("nan"))
+    with capture_logs() as lines:
+        for _ in range(3):
+            assert await it.look(timeout_s=10) == 0
+    assert math.isnan(metrics.redis_evicts._value.get())
+    assert [each["event"] for each in lines] == ["redis_info_refused"]
+    await link.close()
+    await redis.aclose()
 
 
 async def test_everything_handled_is_no_backlog(real_redis: servers.Redis) -> None:

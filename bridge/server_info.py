@@ -1,0 +1,92 @@
+"""What INFO tells of the servers, as far as promises rest on it: memory, eviction, persistence.
+
+Owns the metrics of these and the warning where a server evicts or forgets, once each time it
+begins. Must not judge what follows for callbacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from bridge import logs, metrics
+from bridge.link import Link, Refused, command
+
+_MEMORY: Final = command("INFO", "memory", tolerated=("NOPERM",))
+_PERSISTENCE: Final = command("INFO", "persistence", tolerated=("NOPERM",))
+_NO_EVICTION: Final = "noeviction"
+
+
+class ServerInfo:
+    """What a server does not tell is not known, and no reason for alarm."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._told: set[str] = set()
+        self._log = logs.get("monitor")
+
+    async def look(self, *, timeout_s: float) -> float:
+        """Of maxmemory, how much the fullest server uses; 0 without a limit, or where none tells.
+
+        Raises `RedisUnavailableError`.
+        """
+        memory = [_lines(it) for it in await self._link.everywhere(_MEMORY, timeout_s=timeout_s)]
+        kept = [_lines(it) for it in await self._link.everywhere(_PERSISTENCE, timeout_s=timeout_s)]
+        self._tell_missing(memory)
+        self._tell_eviction(memory)
+        self._tell_persistence(kept)
+        ratio = max(map(_used, memory), default=0.0)  # one full node refuses its partitions
+        metrics.redis_memory_used.set(ratio)
+        return ratio
+
+    def _tell_missing(self, infos: Sequence[Mapping[str, str]]) -> None:
+        if self._begins("unknown", not all(infos)):
+            self._log.warning(
+                "redis_info_refused",
+                advice="grant +info: memory, eviction and persistence cannot be seen without it",
+            )
+
+    def _tell_eviction(self, infos: Sequence[Mapping[str, str]]) -> None:
+        policies = {it["maxmemory_policy"] for it in infos if "maxmemory_policy" in it}
+        evicting = sorted(policies - {_NO_EVICTION})
+        if policies:
+            metrics.redis_evicts.set(bool(evicting))
+        if self._begins("evicts", bool(evicting)):
+            self._log.warning(
+                "redis_evicts",
+                reason=f"maxmemory-policy {evicting[0]}: a full server throws away what was "
+                "answered 200",
+                advice="set maxmemory-policy noeviction",
+            )
+
+    def _tell_persistence(self, infos: Sequence[Mapping[str, str]]) -> None:
+        kept = [it["aof_enabled"] == "1" for it in infos if "aof_enabled" in it]
+        if kept:
+            metrics.redis_persists.set(all(kept))
+        if self._begins("forgets", not all(kept)):
+            self._log.warning(
+                "redis_forgets",
+                reason="the append-only file is off: a restart loses what was answered 200",
+                advice="set appendonly yes and appendfsync always",
+            )
+
+    def _begins(self, what: str, holds: bool) -> bool:
+        """Whether `what` holds now and did not at the last look."""
+        if not holds:
+            self._told.discard(what)
+            return False
+        is_new = what not in self._told
+        self._told.add(what)
+        return is_new
+
+
+def _lines(info: Any) -> Mapping[str, str]:
+    if isinstance(info, Refused) or not isinstance(info, bytes):
+        return {}
+    lines = (line.partition(":") for line in info.decode(errors="replace").splitlines())
+    return {name: value for name, colon, value in lines if colon}
+
+
+def _used(info: Mapping[str, str]) -> float:
+    limit = int(info.get("maxmemory", 0))
+    return int(info.get("used_memory", 0)) / limit if limit else 0.0
