@@ -221,8 +221,9 @@ class Ingress:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             return
+        self._failed.set()  # first of all: nothing that follows may keep it from that
+        self._keeping.fail(f"{task.get_name()} has ended")
         self._log.error("task_died", task=task.get_name(), exc_info=task.exception())
-        self._failed.set()
 
     def _tell_listening(self) -> None:
         scheme = "http" if self._tls is None else "https"
@@ -242,6 +243,8 @@ class Ingress:
         reasons = ["stopping"] if self._is_stopping else []
         if not self._is_started:
             reasons.append("starting")
+        if not self._is_stopping:
+            reasons += self._not_live()
         refusal = self._health.refusal
         if refusal is not None and refusal.lacks_rights:
             reasons.append(str(refusal))

@@ -172,6 +172,9 @@ class Intake:
         except asyncio.CancelledError:
             self._divert(batch, STOPPING)
             raise
+        except BaseException as error:  # a fault of ours, which ends this task: not the promise
+            self._divert(batch, f"a fault: {type(error).__name__}")
+            raise
         else:
             self._settle(batch, results)
 

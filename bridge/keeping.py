@@ -75,6 +75,12 @@ class Keeping:
             async with asyncio.timeout(max(timeout_s, 1)):
                 await self._spool.settled()
 
+    def fail(self, why: str) -> None:
+        """A task died: whoever waits is told, unless a part that lives still keeps the record."""
+        if self._draining is not None and self._draining.done():
+            self._intake.spill()
+        self._spool.fail_if_dead(why)
+
     async def close(self) -> None:
         """Closes the spool, after `works` were cancelled; what it holds is for the next process."""
         await self._spool.close()

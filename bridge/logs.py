@@ -5,30 +5,21 @@ Never logged: payloads, tokens, passwords, URLs with credentials. Device and com
 
 from __future__ import annotations
 
-import io
+import json
 import logging
 import sys
-from typing import Final, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 import orjson
 import structlog
 
+from bridge.log_writer import LogWriter
 from bridge.terminal import visible
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("auto", "console", "json")
 
 Logger = structlog.typing.FilteringBoundLogger
-
-
-class _Stderr(io.TextIOBase):
-    """Whatever `sys.stderr` is at the moment of writing: it may be replaced or closed later."""
-
-    def write(self, text: str) -> int:
-        return sys.stderr.write(text)
-
-    def flush(self) -> None:
-        sys.stderr.flush()
 
 
 def configure(*, level: str, format: str) -> None:
@@ -43,7 +34,7 @@ def configure(*, level: str, format: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.typing.Processor
-    shared.append(structlog.processors.format_exc_info)
+    shared.append(_with_traceback)
     if console:
         shared.append(_visible)
         renderer = structlog.dev.ConsoleRenderer(
@@ -55,11 +46,11 @@ def configure(*, level: str, format: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
-        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Stderr())),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, LogWriter())),
         cache_logger_on_first_use=True,
     )
     # Libraries (asyncio, aiohttp) log through the standard library: same place, same shape.
-    handler = logging.StreamHandler(_Stderr())
+    handler = logging.StreamHandler(LogWriter())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -78,8 +69,29 @@ def _visible(_: object, __: str, event: structlog.typing.EventDict) -> structlog
     }
 
 
+def _with_traceback(
+    logger: Any, name: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """The traceback of `exc_info` as text, whatever the exception's own class does then."""
+    try:
+        return structlog.processors.format_exc_info(logger, name, event)
+    except BaseException as error:
+        event.pop("exc_info", None)
+        return {**event, "exception": f"cannot be shown: {type(error).__name__}"}
+
+
 def _dumps(event: object, **_: object) -> str:
-    return orjson.dumps(event, default=str).decode()
+    try:
+        return orjson.dumps(event, default=_text).decode()
+    except (TypeError, ValueError):  # a lone surrogate, an integer too long: the line matters more
+        return json.dumps(event, default=_text)
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return f"a {type(value).__name__}"
 
 
 def get(name: str) -> Logger:

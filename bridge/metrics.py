@@ -112,6 +112,7 @@ redis_persists = _gauge(
     "redis_persists", "1 while Redis keeps an append-only file, else 0; NaN: not known."
 )
 redis_persists.set(math.nan)
+log_lines_lost = _counter("log_lines_lost", "Log lines that stderr did not take.")
 connections = _gauge("connections", "Open connections of the public listener.")
 connections_refused = _counter("connections_refused", "Connections closed at MAX_CONNECTIONS.")
 slow_heads = _counter("slow_heads", "Connections closed because a request head took too long.")

@@ -48,6 +48,8 @@ class Spool:
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
+        self._batch: Sequence[tuple[Record, Done]] = ()
+        self._is_dead = False
         self._is_stuck = False
         self._is_unclean = False
         self._log = logs.get("spool")
@@ -86,7 +88,9 @@ class Spool:
 
         Records get their places in the order of the calls.
         """
-        if self._is_stuck:
+        if self._is_dead:
+            _fail(done, "the spool has ended")
+        elif self._is_stuck:
             _fail(done, "the disk does not answer")
         elif self._queued_bytes + record.size_bytes > MAX_QUEUED_BYTES:
             _fail(done, "too many callbacks are waiting for the disk")
@@ -220,7 +224,26 @@ class Spool:
     # --- the group commit
 
     async def run(self) -> None:
-        """Commits until cancelled."""
+        """Commits until cancelled; if it ends otherwise, nobody waits for it."""
+        try:
+            await self._run()
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self._is_dead = True
+            raise
+
+    def fail_if_dead(self, why: str) -> None:
+        """Whoever waits for a commit that will never be made is told so."""
+        if not self._is_dead:
+            return
+        self._in_trouble(why)
+        for _, done in (*self._batch, *self._queued):
+            _fail(done, why)
+        self._queued.clear()
+        self._queued_bytes = 0
+
+    async def _run(self) -> None:
         while True:
             if not self._queued:
                 self._settled.set()
@@ -233,7 +256,9 @@ class Spool:
             self._queued_bytes -= sum(record.size_bytes for record, _ in batch)
             self._in_flight = len(batch)
             if batch:
+                self._batch = batch
                 await self._commit(batch)
+                self._batch = ()
             self._in_flight = 0
 
     async def _commit(self, batch: Sequence[tuple[Record, Done]]) -> None:

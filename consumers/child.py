@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Final
 
-from bridge import logs, settings
+from bridge import logs, settings, standard_streams
 from bridge.errors import BridgeError
 from bridge.settings import Settings
 from bridge.terminal import visible
@@ -35,6 +35,7 @@ SHOWN_CHARS: Final = 200  # of the text of an error
 
 def main() -> int:
     """Runs one worker; returns the exit code of `bridge.errors`."""
+    standard_streams.open_closed()
     arguments = _arguments()
     current = settings.load()
     logs.configure(level=current.log_level, format=current.log_format)
@@ -42,8 +43,9 @@ def main() -> int:
     try:
         return _run(current, loading.load(current.receiver), shared, arguments)
     except BridgeError as error:
-        print(f"nb-bridge: {error}", file=sys.stderr)  # noqa: T201 - a command line's error
         shared.conclude(error.exit_code)
+        with contextlib.suppress(OSError):  # nobody reads it: the exit code tells, too
+            print(f"nb-bridge: {error}", file=sys.stderr)  # noqa: T201 - a command line's error
         return error.exit_code
 
 

@@ -22,7 +22,7 @@ from bridge.connect import open_link
 from bridge.contract import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.health import Health
-from bridge.link import Call, Script, command
+from bridge.link import Call, Refused, Script, command
 from bridge.settings import Settings
 from consumers.attempts import Attempts
 from consumers.shared_state import LOST, Held, SharedState
@@ -172,6 +172,9 @@ class Parent:
                     backoff.reset()
                 except RedisUnavailableError:
                     wait_s = backoff.next_s()
+                except Exception:  # a fault of ours: without this loop all leases would run out
+                    self._log.exception("renewal_failed")
+                    wait_s = backoff.next_s()
             await asyncio.sleep(wait_s)
 
     async def _renew(self, held: list[Held]) -> None:
@@ -183,6 +186,8 @@ class Parent:
         ]
         replies = await self._link.run(calls, timeout_s=self._ttl_s / 2)
         for each, reply in zip(held, replies, strict=True):
+            if isinstance(reply, Refused):
+                continue  # that says nothing about whose it is; the deadline will, if it lasts
             deadline_s = sent_s + self._ttl_s if reply == 1 else LOST
             self._shared.renewed(each.partition, each.epoch, deadline_s)
 

@@ -6,6 +6,7 @@ beside this one with a click command named `command`; it returns its exit code (
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -13,7 +14,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from bridge import __version__
+from bridge import __version__, standard_streams
 from bridge.errors import BridgeError, UsageError
 
 PROGRAM: Final = "nb-bridge"
@@ -98,6 +99,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def run(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code. Errors that we expect become one line."""
+    standard_streams.open_closed()
     try:
         code: Any = program.main(arguments, prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
@@ -113,7 +115,8 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _told(text: str, exit_code: int) -> int:
-    click.echo(f"{PROGRAM}: {text}", err=True)
+    with contextlib.suppress(OSError):  # nobody reads it: the exit code tells, too
+        click.echo(f"{PROGRAM}: {text}", err=True)
     return exit_code
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 SHARED_LEAVES = {
     "admin", "backoff", "clock", "cluster", "connect", "contract", "errors", "health", "link",
     "logs", "meta", "metrics", "notification", "reply_errors", "rights", "sentinel", "settings",
-    "terminal", "tracing",
+    "standard_streams", "terminal", "tracing",
 }  # fmt: skip
 COMPOSITION_ROOTS = {
     "bridge/app.py", "consumers/worker.py", "consumers/parent.py", "consumers/child.py",

@@ -23,7 +23,18 @@ from bridge.spool import Spool
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "metrics.md").read_text()
 # Modules of the bridge that run in workers, too.
-IN_BOTH = {"metrics", "health", "link", "sentinel", "cluster", "connect", "meta", "admin", "logs"}
+IN_BOTH = {
+    "log_writer",
+    "metrics",
+    "health",
+    "link",
+    "sentinel",
+    "cluster",
+    "connect",
+    "meta",
+    "admin",
+    "logs",
+}
 UNITS = {"seconds": "seconds", "bytes": "bytes", "ratio": "ratio"}
 
 

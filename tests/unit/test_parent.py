@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from bridge import clock
+from bridge.link import Call, Link, Refused
 from bridge.settings import Settings
 from consumers import parent
 from consumers.parent import Parent
-from waiting import wait_until_sync
+from waiting import wait_until, wait_until_sync
 
 LOOKS = round(parent.SILENT_S / parent.WATCH_S)
 
@@ -65,3 +68,53 @@ async def test_a_stopped_child_is_not_silent_not_even_right_after(
     os.kill(child.pid, signal.SIGCONT)
     wait_until_sync(lambda: not parent._is_stopped(child.pid), "the child to go on")
     assert not watching._is_silent(child.pid)
+
+
+class Answers(Link):
+    """Gives its answers in turn, then waits for ever."""
+
+    def __init__(self, *answers: Any) -> None:
+        super().__init__(None)
+        self.answers = list(answers)
+
+    async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        if not self.answers:
+            await asyncio.Event().wait()
+        answer = self.answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return [answer] * len(calls)
+
+
+async def renewed(watching: Parent, *answers: Any, monkeypatch: pytest.MonkeyPatch) -> float:
+    """The deadline of a lease after these answers to renewals."""
+    shared = watching._shared
+    shared.hold(3, 7, 100.0)
+    watching._child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    watching._link = link = Answers(*answers)
+    monkeypatch.setattr(parent.Backoff, "next_s", lambda _: 0.0)
+    watching._ttl_s = 0.004
+    renewing = asyncio.create_task(watching._renew_all())
+    await wait_until(lambda: not link.answers or renewing.done(), "renewals")
+    await asyncio.sleep(0)
+    assert not renewing.done()
+    renewing.cancel()
+    await asyncio.wait([renewing])
+    watching._child.kill()
+    watching._child.wait()
+    return float(shared.deadline_s(3, 7))
+
+
+async def test_an_unexpected_error_does_not_end_renewing(
+    watching: Parent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadline_s = await renewed(watching, ValueError("a fault"), 1, 1, monkeypatch=monkeypatch)
+    assert deadline_s > 100.0
+
+
+async def test_a_refusal_is_not_a_lost_lease_and_a_no_is(
+    watching: Parent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = Refused("ERR upstream failure")
+    assert await renewed(watching, refused, refused, monkeypatch=monkeypatch) == 100.0
+    assert await renewed(watching, 0, 0, monkeypatch=monkeypatch) < 0

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from bridge import spool_folder
+from bridge import metrics, spool_folder
 from bridge.errors import UnableError, UsageError
 from bridge.notification import accept_command_status
 from bridge.publisher import Arrival, Outcome, Record
@@ -572,3 +572,29 @@ async def test_a_disk_that_fails_at_the_end_is_told_and_ends_it(
     assert own is not None
     own.file.close()
     own.lock.release(remove=True)
+
+
+async def test_a_task_that_dies_leaves_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FaultError(Exception):
+        pass
+
+    def fail(*_: Any) -> None:
+        raise FaultError
+
+    spool = Spool(tmp_path, max_bytes=MIB)
+    await spool.open()
+    task = asyncio.create_task(spool.run())
+    await put(spool, arrival("before"))
+    monkeypatch.setattr(metrics.spool_commit_duration, "observe", fail)
+    waiting = [put(spool, arrival(f"c{n}")) for n in range(3)]
+    with pytest.raises(FaultError):
+        await task
+    late = put(spool, arrival("late"))
+    spool.fail_if_dead("spool has ended")
+    for done in (*waiting, late):
+        with pytest.raises(UnableError, match="has ended"):
+            await done
+    assert spool.trouble == "spool has ended"
+    await spool.close()

@@ -1,0 +1,26 @@
+"""The three standard streams of a process: there, whatever it was started with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+_NAMES: Final = ("stdin", "stdout", "stderr")
+
+
+def open_closed() -> None:
+    """Puts /dev/null where a standard stream was closed (`2>&-`).
+
+    Else the next socket or file gets its number, and what is meant for stderr, ours or a child's,
+    goes there.
+    """
+    for number, name in enumerate(_NAMES):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(opened, True)
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
