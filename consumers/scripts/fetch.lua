@@ -40,17 +40,11 @@ if ARGV[4] == '>' and delivered and delivered ~= ARGV[7] then
 end
 
 local MOST_AT_ONCE, USUAL = 64, 16
-local from, most, max_bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-local entries, bytes, longest, step, cut = {}, 0, 1, tonumber(ARGV[9]), 0
+local from, most, room, step = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9])
+local entries, count, longest, cut = {}, 0, 1, 0
 
--- As consumers/partition.py counts them: of usual entries the body alone, which is the last value.
+-- As consumers/partition.py counts them; of usual entries it is the body alone, the last value.
 local function size_of(fields)
-  if not fields then
-    return 0
-  end
-  if #fields == USUAL and fields[USUAL - 1] == 'body' then
-    return #fields[USUAL]
-  end
   local size = 0
   for i = 1, #fields do
     size = size + #fields[i]
@@ -59,33 +53,39 @@ local function size_of(fields)
 end
 
 local function take(batch)
-  for _, entry in ipairs(batch) do
-    local size = size_of(entry[2])
-    if bytes + size > max_bytes and not (#entries == 0 and ARGV[8] == '1') then
+  for i = 1, #batch do
+    local entry, size = batch[i], 0
+    local fields = entry[2]
+    if fields then
+      local is_usual = #fields == USUAL and fields[USUAL - 1] == 'body'
+      size = is_usual and #fields[USUAL] or size_of(fields)
+    end
+    if size > room and not (count == 0 and ARGV[8] == '1') then
       cut = size
       return
     end
-    entries[#entries + 1] = entry
-    bytes = bytes + size
+    count = count + 1
+    entries[count] = entry
+    room = room - size
     if size > longest then
       longest = size
     end
   end
 end
 
-while #entries < most and bytes < max_bytes do
-  local count = math.min(step, most - #entries)
+while count < most and room > 0 do
+  local asked = math.min(step, most - count)
   local reply = redis.call(
-    'XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', count, 'STREAMS', KEYS[2], from)
+    'XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', asked, 'STREAMS', KEYS[2], from)
   local batch = reply and reply[1] and reply[1][2] or {}
   take(batch)
-  if cut > 0 or #batch < count then
+  if cut > 0 or #batch < asked then
     break
   end
   if from ~= '>' then
     from = batch[#batch][1]
   end
-  step = math.max(1, math.min(2 * step, MOST_AT_ONCE, math.floor((max_bytes - bytes) / longest)))
+  step = math.max(1, math.min(2 * step, MOST_AT_ONCE, math.floor(room / longest)))
 end
 
 local records = {}
