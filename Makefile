@@ -22,7 +22,7 @@ ARGS ?=
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format format-check types check chaos soak matrix bench deploy-tools lock clean unsafe audit outage coverage
+.PHONY: help install run test lint format format-check types check chaos pairs soak matrix bench deploy-tools lock clean unsafe audit outage coverage
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' '$(MAKEFILE)' | \
@@ -50,6 +50,9 @@ MINUTES ?= 1
 chaos: $(STAMP) ## Kill, freeze and cut what runs, and prove the promises: SEED=… or SEEDS=1-10, MINUTES=…
 	@$(IN_ROOT) $(BIN)/python tests/chaos/chaos.py --minutes $(MINUTES) \
 		$(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
+
+pairs: $(STAMP) ## Two faults at a time done to one ingress, in 250 combinations: ARGS='--count 20 --jobs 4'
+	@$(IN_ROOT) $(BIN)/python tests/chaos/pairs.py $(ARGS)
 
 # Where its figures, its plot and a summary go.
 OUT ?= soak-results

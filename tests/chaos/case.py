@@ -28,7 +28,8 @@ CLOCK_SLACK_NS: Final = 500_000_000
 # should not, as the wall clocks of their own machines.
 REPEATS_NOTHING: Final = frozenset(
     ("term_worker", "term_ingress", "kill_ingress", "freeze_ingress", "disk_error", "small_spool",
-     "script_flush", "clock_ingress", "clock_worker")
+     "script_flush", "clock_ingress", "clock_worker", "foreign_lock", "disk_full",
+     "log_dies", "log_stops", "log_full", "forget_scripts")
 )  # fmt: skip
 
 
@@ -51,7 +52,9 @@ class Case:
         self.deliveries = sorted(evidence.deliveries, key=lambda one: one.started_ns)
         self.of_device: dict[tuple[str, str], list[Delivery]] = defaultdict(list)
         self.of_notification: dict[tuple[str, str], list[Delivery]] = defaultdict(list)
+        self.of_process: dict[tuple[str, int], list[Delivery]] = defaultdict(list)
         for delivery in self.deliveries:
+            self.of_process[delivery.group, delivery.pid].append(delivery)
             self.of_device[delivery.group, delivery.device].append(delivery)
             self.of_notification[delivery.group, delivery.notification].append(delivery)
         self._read_written()
@@ -155,8 +158,24 @@ class Case:
             return NEVER
         if delivery.end in ("handled", "rejected"):
             return delivery.ended_ns
-        is_last = delivery.attempt >= self.evidence.max_attempts
+        is_last = delivery.attempt >= self.evidence.max_attempts and self._is_charged(delivery)
         return delivery.ended_ns if is_last and self._is_dead(delivery) else NEVER
+
+    def _is_charged(self, delivery: Delivery) -> bool:
+        """Whether a failure counted; if it did not, the same attempt comes again.
+
+        It did not, if it came back although nothing had succeeded in its process since it failed
+        before: then nothing says that the failure is the notification's fault.
+        """
+        deliveries = self.of_notification[delivery.group, delivery.notification]
+        at = next(n for n, one in enumerate(deliveries) if one is delivery)
+        if at == 0 or at == len(deliveries) - 1 or deliveries[at + 1].attempt != delivery.attempt:
+            return True
+        since_ns = deliveries[at - 1].ended_ns or deliveries[at - 1].started_ns
+        return any(
+            one.end == "handled" and since_ns < (one.ended_ns or 0) < (delivery.ended_ns or 0)
+            for one in self.of_process[delivery.group, delivery.pid]
+        )
 
     def _is_dead(self, delivery: Delivery) -> bool:
         return self.outcome(delivery.group, delivery.notification) == "dead"

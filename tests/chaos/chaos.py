@@ -38,6 +38,7 @@ from platform_sender import Platform
 from schedule import Planned
 from stand import DEDUPE_WINDOW_S, LEASE_TTL_S, MAX_ATTEMPTS, Stand
 from summary import Summary, summarise, table, table_of_all
+from volume import can_mount
 
 INGRESSES: Final = 2
 GROUPS: Final = (("async", "async", "async"), ("async", "async", "sync"), ("async", "sync", "sync"))
@@ -58,6 +59,7 @@ class Plan:
     groups: Sequence[str]
     has_small_spool: bool
     poison_at: int | None
+    has_hot: bool
     devices: int
     rate: float
 
@@ -77,6 +79,7 @@ class Plan:
         dice = random.Random(f"{seed} plan")
         groups = dice.choice(GROUPS)
         has_small_spool, has_poison = dice.random() < 0.3, dice.random() < 0.3
+        poison_at = int(seconds * dice.random()) if poison and has_poison else None
         faults = schedule.plan(
             seed,
             seconds=seconds,
@@ -91,7 +94,8 @@ class Plan:
             faults=faults,
             groups=groups,
             has_small_spool=has_small_spool,
-            poison_at=int(seconds * dice.random()) if poison and has_poison else None,
+            poison_at=poison_at,
+            has_hot=dice.random() < 0.5,
             devices=devices,
             rate=rate,
         )
@@ -101,7 +105,8 @@ class Plan:
             f"seed {self.seed}: {self.seconds:g} s of faults, {self.rate:g} notifications/s of "
             f"{self.devices} devices, {INGRESSES} ingresses, groups {', '.join(self.groups)}"
             f"{', small spools' if self.has_small_spool else ''}"
-            f"{'' if self.poison_at is None else ', one poison'}",
+            f"{'' if self.poison_at is None else ', one poison'}"
+            f"{', one hot device' if self.has_hot else ''}",
             *map(str, self.faults),
         ]
         return "\n".join(lines)
@@ -117,16 +122,22 @@ class Result:
 
 async def run(plan: Plan, folder: Path) -> Result:
     """Makes one run in `folder`; nothing of it is left running."""
-    sets_clocks = any(one.kind in schedule.CLOCK_FAULTS for one in plan.faults)
+    kinds = {one.kind for one in plan.faults}
     stand = Stand(
         folder,
         groups=list(plan.groups),
         ingresses=INGRESSES,
         small=plan.has_small_spool,
-        sets_clocks=sets_clocks,
+        sets_clocks=not kinds.isdisjoint(schedule.CLOCK_FAULTS),
+        fills_disk=not kinds.isdisjoint(schedule.VOLUME_FAULTS),
     )
     platform = Platform(
-        stand, seed=plan.seed, devices=plan.devices, rate=plan.rate, poison=plan.poison_at
+        stand,
+        seed=plan.seed,
+        devices=plan.devices,
+        rate=plan.rate,
+        poison=plan.poison_at,
+        has_hot=plan.has_hot,
     )
     faults = Faults(stand)
     watch = asyncio.create_task(_watch_stalls(faults.done))
@@ -238,16 +249,27 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _can_set_clocks() -> bool:
+def _left_out() -> set[str]:
+    """The faults that this machine has not what it takes for; told to people."""
+    left_out: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
-        return clocks.build(Path(folder)) is not None
+        if clocks.build(Path(folder)) is None:
+            left_out.update(schedule.CLOCK_FAULTS)
+            _tell_missing(f"no C compiler here that makes {clocks.SOURCE.name}", left_out)
+    if not can_mount():
+        left_out.update(schedule.VOLUME_FAULTS)
+        _tell_missing("no small file system can be mounted (needs root)", schedule.VOLUME_FAULTS)
+    return left_out
 
 
-def _kinds(arguments: argparse.Namespace, seed: int, *, sets_clocks: bool) -> list[str]:
+def _tell_missing(reason: str, kinds: Collection[str]) -> None:
+    print(f"{reason}: without {', '.join(sorted(kinds))}", file=sys.stderr)
+
+
+def _kinds(arguments: argparse.Namespace, seed: int, left_out: Collection[str]) -> list[str]:
     """Which faults a run with this seed may do."""
-    kinds = arguments.kinds or [*schedule.MIXED, *schedule.CLOCK_FAULTS]
-    if not sets_clocks:
-        kinds = [kind for kind in kinds if kind not in schedule.CLOCK_FAULTS]
+    usual = (*schedule.MIXED, *schedule.VOLUME_FAULTS, *schedule.CLOCK_FAULTS)
+    kinds = [kind for kind in arguments.kinds or usual if kind not in left_out]
     if arguments.emptying or (arguments.seeds and not arguments.faults and seed % 3 == 0):
         kinds = [*kinds, *schedule.EMPTYING_FAULTS]
     return kinds
@@ -256,19 +278,12 @@ def _kinds(arguments: argparse.Namespace, seed: int, *, sets_clocks: bool) -> li
 def main() -> int:
     """Exit code 0 when every promise was kept, 1 when not, or when nothing could be tried."""
     arguments = _arguments()
-    sets_clocks = _can_set_clocks()
-    if not sets_clocks:
-        missing = ", ".join(schedule.CLOCK_FAULTS)
-        print(
-            f"no C compiler here that makes {clocks.SOURCE.name}: without {missing}",
-            file=sys.stderr,
-        )
-        if arguments.kinds and set(arguments.kinds) <= set(schedule.CLOCK_FAULTS):
-            return 1  # nothing is left to do
+    left_out = _left_out()
+    if arguments.kinds and set(arguments.kinds) <= left_out:
+        return 1  # nothing is left to do
     results: dict[int, Result] = {}
     for seed in arguments.chosen:
-        kinds = _kinds(arguments, seed, sets_clocks=sets_clocks)
-        results[seed] = _run_and_tell(arguments, seed, kinds)
+        results[seed] = _run_and_tell(arguments, seed, _kinds(arguments, seed, left_out))
     if arguments.seeds:
         print(
             table_of_all(

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -26,6 +27,7 @@ PROGRAM = "CHAOS_PROGRAM"
 SLOW_S = 0.3
 HANG_S = 60.0
 OVERDUE_S = 2.5
+LEFT_BEHIND_S = 2.0
 
 
 class _Recording(PushMessageReceiver):
@@ -93,6 +95,21 @@ class _Recording(PushMessageReceiver):
                 os.kill(os.getpid(), signal.SIGKILL)
             case "block":
                 time.sleep(SLOW_S)
+            case "fork":
+                _leave_process()
+            case "pool":
+                with multiprocessing.get_context("fork").Pool(2) as pool:
+                    pool.map(abs, range(4))
+
+
+def _leave_process() -> None:
+    """A process that has everything its parent has, and outlives the call."""
+    middle = os.fork()
+    if middle == 0:
+        if os.fork() == 0:
+            time.sleep(LEFT_BEHIND_S)
+        os._exit(0)
+    os.waitpid(middle, 0)
 
 
 class AsyncReceiver(_Recording):

@@ -21,8 +21,17 @@ from aof import CLOCK
 from clocks import Clock
 from evidence import Disturbance
 from program import Program
-from schedule import CLOCK_FAULTS, INGRESS_FAULTS, WIRE_FAULTS, WORKER_FAULTS, Planned
+from schedule import (
+    CLOCK_FAULTS,
+    INGRESS_FAULTS,
+    LOG_FAULTS,
+    VOLUME_FAULTS,
+    WIRE_FAULTS,
+    WORKER_FAULTS,
+    Planned,
+)
 from stand import Stand
+from wire import Refusal, Wire
 
 NOBODY_LISTENS: Final = 1  # a port
 CLOCK_BOUND_S: Final = 20.0
@@ -51,7 +60,9 @@ class Faults:
             await self._on_wire(one)
         elif one.kind in CLOCK_FAULTS:
             await self._on_clock(one)
-        elif one.kind in INGRESS_FAULTS or one.kind in WORKER_FAULTS:
+        elif one.kind in VOLUME_FAULTS:
+            await self._fill_disk(one)
+        elif one.kind in (*INGRESS_FAULTS, *WORKER_FAULTS, *LOG_FAULTS):
             program = (self._stand.ingresses | self._stand.workers)[one.target]
             async with program.lock, self._told(one):
                 await self._on_program(one, program)
@@ -138,13 +149,25 @@ class Faults:
                     await self._freeze(program, child, one.lasts_s)
             case "disk_error":
                 await self._fail_disk(program, one.lasts_s)
+            case "foreign_lock":
+                await self._leave_lock(program, one.lasts_s)
+            case "log_dies":
+                program.log.die()
+            case "log_stops":
+                program.log.stop_reading(program.pid)
+                await asyncio.sleep(one.lasts_s)
+                program.log.read_on()
+            case "log_full":
+                await self._log_to_full_disk(program, one.lasts_s)
             case _:
                 raise AssertionError(one.kind)
 
-    async def _restart(self, program: Program, after_s: float) -> None:
+    async def _restart(
+        self, program: Program, after_s: float, *, log_is_full: bool = False
+    ) -> None:
         await program.ended()
         await asyncio.sleep(after_s)
-        program.start()
+        program.start(log_is_full=log_is_full)
         if program.name in self._stand.ingresses:
             await self._stand.accepts(program.name)
 
@@ -164,6 +187,37 @@ class Faults:
             before = resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (0, -1))
             await asyncio.sleep(for_s)
             resource.prlimit(program.pid, resource.RLIMIT_FSIZE, before)
+
+    async def _fill_disk(self, one: Planned) -> None:
+        """All ingresses spool there; none is started meanwhile."""
+        volume = self._stand.volume
+        assert volume is not None
+        async with contextlib.AsyncExitStack() as stack:
+            for program in self._stand.ingresses.values():
+                await stack.enter_async_context(program.lock)
+            async with self._told(one):
+                volume.fill()
+                await asyncio.sleep(one.lasts_s)
+                volume.free()
+
+    async def _leave_lock(self, program: Program, for_s: float) -> None:
+        """A lock file that cannot be opened lies before the killed process's own."""
+        obstacle = self._stand.folder / "spool" / "spool-00000000-foreign.lock"
+        obstacle.mkdir(exist_ok=True)
+        try:
+            program.signal_all(signal.SIGKILL)
+            await self._restart(program, 0.0)
+            await asyncio.sleep(for_s)
+        finally:
+            with contextlib.suppress(OSError):
+                obstacle.rmdir()
+
+    async def _log_to_full_disk(self, program: Program, for_s: float) -> None:
+        await program.terminate()
+        await self._restart(program, 0.0, log_is_full=True)
+        await asyncio.sleep(for_s)
+        await program.terminate()
+        await self._restart(program, 0.0)
 
     # --- wires
 
@@ -186,6 +240,21 @@ class Faults:
                     wire.is_open.clear()
                     await asyncio.sleep(one.lasts_s)
                     wire.is_open.set()
+                case "refuse_all" | "refuse_writes":
+                    await self._refuse(one, wire)
+                case "forget_scripts":
+                    wire.forgets_scripts = True
+                    await asyncio.sleep(one.lasts_s)
+                    wire.forgets_scripts = False
+                case _:
+                    raise AssertionError(one.kind)
+
+    @staticmethod
+    async def _refuse(one: Planned, wire: Wire) -> None:
+        wire.refusal = mine = Refusal(one.refusal, is_of_reads_too=one.kind == "refuse_all")
+        await asyncio.sleep(one.lasts_s)
+        if wire.refusal is mine:  # else a later one goes on
+            wire.refusal = None
 
     # --- the server
 
@@ -216,6 +285,10 @@ class Faults:
                 await execute("REPLICAOF", "127.0.0.1", NOBODY_LISTENS)
                 await asyncio.sleep(one.lasts_s)
                 await execute("REPLICAOF", "NO", "ONE")
+            case "no_replicas":
+                await control.config_set("min-replicas-to-write", 1)
+                await asyncio.sleep(one.lasts_s)
+                await control.config_set("min-replicas-to-write", 0)
             case "pause_writes":
                 await execute("CLIENT", "PAUSE", 60_000, "WRITE")
                 await asyncio.sleep(one.lasts_s)

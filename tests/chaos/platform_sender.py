@@ -27,19 +27,29 @@ AGAIN: Final = 0.04
 TWINS: Final = 0.04
 # Of those not answered 200: given up, as the platform says it does.
 DISCARDED: Final = 0.05
+# Times as many notifications come from a device that is hot.
+HOT: Final = 20
 
 
 class Platform:
     """Devices that together send about `rate` notifications a second until `finish`."""
 
     def __init__(
-        self, stand: Stand, *, seed: int, devices: int, rate: float, poison: int | None
+        self,
+        stand: Stand,
+        *,
+        seed: int,
+        devices: int,
+        rate: float,
+        poison: int | None,
+        has_hot: bool = False,
     ) -> None:
         self._stand = stand
         self._seed = seed
         self._devices = [f"d{number:03d}" for number in range(devices)]
         self._pause_s = devices / rate
         self._poison = poison
+        self._hot = self._devices[-1] if has_hot else None
         self._is_over = False
         self._tasks: list[asyncio.Task[None]] = []
         self._file = (stand.folder / "sent.jsonl").open("a")
@@ -73,14 +83,16 @@ class Platform:
         dice = random.Random(f"{self._seed} {device} pace")
         names = sorted(self._stand.ingresses)
         home = None if dice.random() < ROAMING else dice.choice(names)
-        life = traffic.of_device(device, self._seed, poison_at=poison_at)
+        is_hot = device == self._hot
+        pause_s = self._pause_s / HOT if is_hot else self._pause_s
+        life = traffic.of_device(device, self._seed, poison_at=poison_at, is_hot=is_hot)
         await asyncio.sleep(dice.uniform(0, self._pause_s))
         while not self._is_over:
             sending = [self._send(next(life), home, dice)]
             if dice.random() < TWINS:
                 sending.append(self._send(next(life), home, dice))
             await asyncio.gather(*sending)
-            await asyncio.sleep(dice.expovariate(1 / self._pause_s))
+            await asyncio.sleep(dice.expovariate(1 / pause_s))
 
     async def _send(self, callback: Callback, home: str | None, dice: random.Random) -> None:
         names = sorted(self._stand.ingresses)

@@ -20,6 +20,7 @@ import chaos_receiver
 from bridge.embedded import die_with_parent
 from clocks import Clock
 from evidence import Exit
+from log_pipe import LogPipe
 from wire import Wire
 
 GRACE_S: Final = 8.0
@@ -46,7 +47,7 @@ class Program:
         self._folder = folder
         self._environ = environ
         self._process: subprocess.Popen[bytes] | None = None
-        self._logs: list[subprocess.Popen[bytes]] = []
+        self._logs: list[LogPipe] = []
 
     @property
     def pid(self) -> int:
@@ -59,30 +60,32 @@ class Program:
         """Name and process, as histories have it."""
         return f"{self.name}/{self.pid}"
 
-    def start(self) -> None:
-        """Starts the next process of this program."""
+    @property
+    def log(self) -> LogPipe:
+        """Of the process that was started last, unless its log went to a full disk."""
+        return self._logs[-1]
+
+    def start(self, *, log_is_full: bool = False) -> None:
+        """Starts the next process of this program; its log may go to a device that is full."""
         command = "serve" if self.name.startswith("ingress") else "worker"
         environ = {f"NB_BRIDGE_{name}": str(value) for name, value in self._environ.items()}
         environ["NB_BRIDGE_REDIS_URL"] = self.wire.url
         environ[chaos_receiver.FOLDER] = str(self._folder)
         environ[chaos_receiver.PROGRAM] = self.name
         environ |= self.clock.environ if self.clock is not None else {}
-        with (self._folder / f"{self.name}.log").open("ab") as file:
-            # Not the file itself: a limit on what the program may write would end its log too.
-            log = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file)
-            self._logs.append(log)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "bridge", command],
-            stdin=subprocess.DEVNULL,
-            stdout=log.stdin,
-            stderr=log.stdin,
-            cwd=self._folder,
-            env={**os.environ, **environ},
-            start_new_session=True,
-            preexec_fn=die_with_parent(),
-        )
-        assert log.stdin is not None
-        log.stdin.close()
+        if not log_is_full:
+            self._logs.append(LogPipe(self._folder / f"{self.name}.log"))
+        with contextlib.closing(open("/dev/full", "wb") if log_is_full else self.log) as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "bridge", command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                env={**os.environ, **environ},
+                start_new_session=True,
+                preexec_fn=die_with_parent(),
+            )
 
     def child(self) -> int | None:
         """The process that runs a worker's handlers, if there is one now."""
@@ -138,4 +141,4 @@ class Program:
             self.signal_all(signal.SIGKILL)
             self._process.wait()
         for log in self._logs:  # each ends with the last process that writes to it
-            log.wait()
+            log.end()

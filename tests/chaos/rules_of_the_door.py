@@ -88,14 +88,14 @@ def late_is_told(case: Case) -> Iterator[Violation]:
 def answers(case: Case) -> Iterator[Violation]:
     """Nothing but 200 is answered without a reason of the ingress's own.
 
-    Connections may break when the ingress is killed, stopped or frozen; 503 needs a disk that
-    fails, or is bounded and full.
+    Connections may break when the ingress is killed, stopped (as when its log is to go to a full
+    disk) or frozen; 503 needs a disk that fails or is full, or a spool that is.
     """
-    breaks = {"kill_ingress", "term_ingress", "freeze_ingress", "stall"}
+    breaks = {"kill_ingress", "term_ingress", "freeze_ingress", "foreign_lock", "log_full", "stall"}
     for attempt in case.evidence.attempts:
         if attempt.answer == 200:
             continue
-        allowed = {"disk_error", "small_spool"} if attempt.answer == 503 else breaks
+        allowed = {"disk_error", "disk_full", "small_spool"} if attempt.answer == 503 else breaks
         if attempt.answer not in (0, 503) or not any(
             one.kind in allowed
             and one.target in (attempt.program, "*")

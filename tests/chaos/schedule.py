@@ -7,21 +7,38 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-INGRESS_FAULTS: Final = ("kill_ingress", "term_ingress", "freeze_ingress", "disk_error")
+INGRESS_FAULTS: Final = (
+    "kill_ingress", "term_ingress", "freeze_ingress", "disk_error", "foreign_lock",
+)  # fmt: skip
 WORKER_FAULTS: Final = (
     "kill_parent", "kill_child", "kill_worker", "term_worker",
     "freeze_parent", "freeze_child", "freeze_worker",
 )  # fmt: skip
 REDIS_FAULTS: Final = (
     "kill_redis", "freeze_redis", "out_of_memory", "read_only", "pause_writes",
-    "script_flush", "client_kill",
+    "script_flush", "client_kill", "no_replicas",
 )  # fmt: skip
-WIRE_FAULTS: Final = ("cut", "cut_answers", "black_hole", "delay", "strand")
+WIRE_FAULTS: Final = (
+    "cut", "cut_answers", "black_hole", "delay", "strand",
+    "refuse_all", "refuse_writes", "forget_scripts",
+)  # fmt: skip
+LOG_FAULTS: Final = ("log_dies", "log_stops", "log_full")
+# It needs root, for a small file system (`volume`).
+VOLUME_FAULTS: Final = ("disk_full",)
 EMPTYING_FAULTS: Final = ("flush", "empty_restart")
 # They need a C compiler (`clocks`).
 CLOCK_FAULTS: Final = ("clock_ingress", "clock_worker", "clock_redis")
-MIXED: Final = (*INGRESS_FAULTS, *WORKER_FAULTS, *REDIS_FAULTS, *WIRE_FAULTS)
-ALL: Final = (*MIXED, *EMPTYING_FAULTS, *CLOCK_FAULTS)
+MIXED: Final = (*INGRESS_FAULTS, *WORKER_FAULTS, *REDIS_FAULTS, *WIRE_FAULTS, *LOG_FAULTS)
+ALL: Final = (*MIXED, *VOLUME_FAULTS, *EMPTYING_FAULTS, *CLOCK_FAULTS)
+
+# What servers and the proxies before them are known to say, by `strength`.
+REFUSALS: Final = (
+    "ERR upstream failure",
+    "ERR Connection timed out",
+    "ERR max requests limit exceeded. Limit: 500000, Usage: 500000.",
+    "MISCONF Errors writing to the AOF file: No space left on device",
+    "READONLY You can't write against a read only replica.",
+)
 
 # Seconds a fault lasts, or a killed program stays down. Some shorter than a lease, some longer.
 _LASTS_S: Final = {
@@ -39,6 +56,11 @@ _LASTS_S: Final = {
     "cut": (0.0, 0.0),
     "cut_answers": (0.0, 0.0),
     "flush": (0.0, 0.0),
+    "foreign_lock": (0.5, 2.0),
+    "log_dies": (0.0, 0.0),
+    "log_stops": (0.5, 6.0),
+    "log_full": (1.0, 4.0),
+    "disk_full": (0.5, 5.0),
 }
 _DEFAULT_S: Final = (0.2, 4.5)
 
@@ -67,6 +89,11 @@ class Planned:
         """Of a clock: one of `JUMPS_S`."""
         jump_s = JUMPS_S[int(self.strength * len(JUMPS_S)) % len(JUMPS_S)]
         return min(jump_s, WORKER_AHEAD_S) if self.kind == "clock_worker" else jump_s
+
+    @property
+    def refusal(self) -> str:
+        """Of a wire: one of `REFUSALS`."""
+        return REFUSALS[int(self.strength * len(REFUSALS)) % len(REFUSALS)]
 
     def __str__(self) -> str:
         by = f", by {self.jump_s:+g} s" if self.kind in CLOCK_FAULTS else ""
@@ -113,6 +140,8 @@ def _target(
         return dice.choice(ingresses)
     if kind in WORKER_FAULTS or kind == "clock_worker":
         return dice.choice(workers)
-    if kind in WIRE_FAULTS:
+    if kind in VOLUME_FAULTS:
+        return "*"
+    if kind in WIRE_FAULTS or kind in LOG_FAULTS:
         return dice.choice((*ingresses, *workers))
     return "redis"

@@ -23,6 +23,7 @@ from bridge.embedded import EmbeddedServer, free_port
 from clocks import Clock
 from evidence import Leftover
 from program import GRACE_S, Program
+from volume import Volume
 from wire import Wire
 
 NAMESPACE: Final = "chaos"
@@ -30,6 +31,7 @@ PARTITIONS: Final = 6
 MAX_ATTEMPTS: Final = 6
 LEASE_TTL_S: Final = 1.5
 DEDUPE_WINDOW_S: Final = 86_400
+GIVE_UP_AFTER_S: Final = 2.0
 SMALL_SPOOL_BYTES: Final = 2**18
 SUPERVISE_S: Final = 0.5
 
@@ -58,6 +60,8 @@ WORKER: Final = {
     "MAX_ATTEMPTS": MAX_ATTEMPTS,
     "BACKOFF_BASE_S": 0.05,
     "BACKOFF_MAX_S": 0.5,
+    # At the end only what fails is left, and nothing succeeds beside it.
+    "GIVE_UP_AFTER_S": GIVE_UP_AFTER_S,
     "CONCURRENCY": 16,
     "WINDOW_MAX_ENTRIES": 96,
 }
@@ -78,6 +82,7 @@ class Stand:
         server_args: Sequence[str] = KEEP_ALL,
         own_spools: bool = False,
         sets_clocks: bool = False,
+        fills_disk: bool = False,
     ) -> None:
         self.folder = folder
         self.groups = groups
@@ -99,6 +104,8 @@ class Stand:
         self._ports = {f"ingress-{number}": free_port() for number in range(ingresses)}
         self._admin_ports = {name: free_port() for name in self._ports}
         self._own_spools = own_spools
+        self.volume = Volume(folder / "spool") if fills_disk else None
+        """What the ingresses spool on, where it is to be filled."""
         self._spool = {"SPOOL_MAX_BYTES": SMALL_SPOOL_BYTES} if small else {}
 
     async def start(self) -> None:
@@ -227,6 +234,8 @@ class Stand:
             await program.wire.stop()
         await self.control.aclose()
         self.server.stop()
+        if self.volume is not None:
+            self.volume.unmount()
         for clock in (self.clock, *(program.clock for program in self.programs)):
             if clock is not None:
                 clock.close()

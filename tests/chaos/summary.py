@@ -66,7 +66,7 @@ def _slow(evidence: Evidence) -> int:
         and attempt.answered_ns - attempt.sent_ns > 10**9
         and not any(
             one.target in (attempt.program, "*")
-            and one.kind in ("freeze_ingress", "disk_error", "stall")
+            and one.kind in ("freeze_ingress", "disk_error", "disk_full", "stall")
             and one.began_ns <= attempt.answered_ns
             and one.ended_ns >= attempt.sent_ns
             for one in evidence.disturbances

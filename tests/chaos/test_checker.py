@@ -291,7 +291,13 @@ def test_an_answer_other_than_200_out_of_the_blue(story: Story, answer: int) -> 
     [
         (0, "kill_ingress", True),
         (0, "kill_redis", False),
+        (0, "log_full", True),
+        (0, "log_dies", False),
+        (0, "disk_full", False),
         (503, "disk_error", True),
+        (503, "disk_full", True),
+        (503, "log_stops", False),
+        (503, "refuse_writes", False),
         (503, "kill_ingress", False),
         (500, "kill_ingress", False),
     ],
@@ -500,7 +506,13 @@ def test_epochs_begin_again_when_redis_is_emptied_and_its_clock_was_ahead(
 # --- repeats --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cause", [None, "term_worker", "script_flush", "clock_worker"])
+@pytest.mark.parametrize(
+    "cause",
+    [
+        None, "term_worker", "script_flush", "clock_worker",
+        "forget_scripts", "disk_full", "log_dies", "log_stops", "log_full", "foreign_lock",
+    ],
+)  # fmt: skip
 def test_a_repeat_that_nothing_explains(story: Story, cause: str | None) -> None:
     story.sent("n1")
     story.appended("n1")
@@ -511,6 +523,37 @@ def test_a_repeat_that_nothing_explains(story: Story, cause: str | None) -> None
     story.delivered("n1", program="worker-1", pid=2, epoch=EPOCH + 1)
     story.recorded("n1")
     assert story.broken == {"repeats_are_explained"}
+
+
+@pytest.mark.parametrize("cause", ["refuse_all", "refuse_writes", "no_replicas"])
+def test_a_refused_record_explains_a_repeat(story: Story, cause: str) -> None:
+    story.sent("n1")
+    story.appended("n1")
+    story.delivered("n1")
+    story.disturbed(cause)
+    story.acquires(EPOCH + 1)
+    story.delivered("n1", program="worker-1", pid=2, epoch=EPOCH + 1)
+    story.recorded("n1")
+    assert story.broken == set()
+
+
+@pytest.mark.parametrize("something_works", [False, True])
+def test_a_last_attempt_may_come_again_only_if_it_was_not_charged(
+    story: Story, something_works: bool
+) -> None:
+    story.sent("n1", fate="dead")
+    story.appended("n1")
+    for attempt in (1, 2, 3):
+        if something_works:
+            name = f"m{attempt}"
+            story.sent(name, device="e")
+            story.appended(name, device="e")
+            story.delivered(name, device="e")
+            story.recorded(name)
+        story.delivered("n1", attempt=attempt, end="failed")
+    story.delivered("n1", attempt=3, end="failed")
+    story.recorded("n1", "dead")
+    assert ("repeats_are_explained" in story.broken) == something_works
 
 
 def test_a_fault_of_another_program_explains_no_repeat(story: Story) -> None:

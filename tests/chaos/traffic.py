@@ -29,6 +29,16 @@ _DEEDS: Final[tuple[tuple[int, dict[str, Any]], ...]] = (
     (6, {"do": "never"}),
     (4, {"do": "hang", "times": 1}),
 )
+# Leave processes behind that live a little longer than the call; those of a pool end with it.
+_FORKING: Final[tuple[tuple[int, dict[str, Any]], ...]] = (
+    (6, {"do": "fork"}),
+    (2, {"do": "pool"}),
+)
+# Of a hot device: a failure at the head, and what comes until it succeeds waits behind it.
+_HOT: Final[tuple[tuple[int, dict[str, Any]], ...]] = (
+    (970, {"do": "return"}),
+    (30, {"do": "fail", "times": 3}),
+)
 POISON: Final = {"do": "poison"}
 DEADLY: Final = frozenset(("reject", "never", "poison"))
 
@@ -59,10 +69,12 @@ def digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def of_device(device: str, seed: int, *, poison_at: int | None = None) -> Iterator[Callback]:
+def of_device(
+    device: str, seed: int, *, poison_at: int | None = None, is_hot: bool = False
+) -> Iterator[Callback]:
     """The endless life of one device; its notification number `poison_at` kills workers."""
     dice = random.Random(f"{seed} {device}")
-    weights, deeds = zip(*_DEEDS, strict=True)
+    weights, deeds = zip(*(_HOT if is_hot else (*_DEEDS, *_FORKING)), strict=True)
     number = 0
     while True:
         command = f"{device}-c{number}"

@@ -1,7 +1,8 @@
 """A wire between one program and Redis: a small TCP proxy that delays, holds back and cuts.
 
 It holds back as a network does: what a client sent before it gave up may still arrive, after what
-it sent later over another connection.
+it sent later over another connection. As a hosted server's proxy does, it answers commands itself,
+with errors; and it forgets all scripts between two calls of a batch.
 """
 
 from __future__ import annotations
@@ -9,6 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import dataclass
+
+import resp
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the wire answers itself: `error`, without its `-`, to everything or to all but reads."""
+
+    error: str
+    is_of_reads_too: bool
 
 
 class Wire:
@@ -24,6 +36,12 @@ class Wire:
         self.is_open = asyncio.Event()
         """Cleared: nothing arrives any more, but nothing is closed."""
         self.is_open.set()
+        self.refusal: Refusal | None = None
+        """Meanwhile commands are answered here, and do not arrive."""
+        self.forgets_scripts = False
+        """Meanwhile the server is told `SCRIPT FLUSH` after the first call of each batch."""
+        self.refused = self.forgotten = 0
+        """How often it did either."""
         self.url = ""
 
     async def start(self) -> None:
@@ -64,6 +82,24 @@ class Wire:
 
     # --- connections
 
+    def refuses(self, command: bytes) -> bytes | None:
+        """The answer to a command that does not arrive."""
+        refusal = self.refusal
+        if refusal is None or not (name := resp.name(command)):
+            return None
+        if name in resp.READS and not refusal.is_of_reads_too:
+            return None
+        self.refused += 1
+        return f"-{refusal.error}\r\n".encode()
+
+    async def forget_scripts(self) -> None:
+        """Returns when the server knows no scripts."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._to_port)
+        writer.write(b"SCRIPT FLUSH\r\n")
+        await reader.readline()
+        writer.close()
+        self.forgotten += 1
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -77,7 +113,8 @@ class Wire:
         connection = _Connection(self, (reader, writer), there)
         self._connections.add(connection)
         try:
-            await connection.run()
+            with contextlib.suppress(asyncio.CancelledError):  # asyncio's callback would tell of it
+                await connection.run()
         finally:
             self._connections.discard(connection)
 
@@ -93,6 +130,10 @@ class _Connection:
         self._here, self._there = here, there
         self.held_until_s = 0.0
         self.loses_answers = False
+        self._unanswered = 0
+        self._is_quiet = asyncio.Event()
+        """Everything that arrived is answered."""
+        self._is_quiet.set()
 
     def cut(self) -> None:
         for _, writer in (self._here, self._there):
@@ -109,15 +150,34 @@ class _Connection:
                 writer.close()
 
     async def _pump_there(self) -> None:
+        commands = resp.Commands()
         with contextlib.suppress(OSError):
             while data := await self._here[0].read(65536):
                 await self._travel()
                 while (left_s := self.held_until_s - time.monotonic()) > 0:
                     await asyncio.sleep(left_s)
-                self._there[1].write(data)
+                await self._send(list(commands.feed(data)))
                 await self._there[1].drain()
 
+    async def _send(self, batch: list[bytes]) -> None:
+        """Each command to the server, or answered in its place."""
+        has_script = False
+        for command in batch:
+            if (answer := self._wire.refuses(command)) is not None:
+                await self._is_quiet.wait()
+                self._here[1].write(answer)
+                continue
+            if has_script and self._wire.forgets_scripts:
+                await self._is_quiet.wait()
+                await self._wire.forget_scripts()
+                has_script = False
+            has_script = has_script or resp.name(command) == b"EVALSHA"
+            self._unanswered += 1
+            self._is_quiet.clear()
+            self._there[1].write(command)
+
     async def _pump_back(self) -> None:
+        replies = resp.Replies()
         with contextlib.suppress(OSError):
             while data := await self._there[0].read(65536):
                 if self.loses_answers:
@@ -125,6 +185,10 @@ class _Connection:
                 await self._travel()
                 self._here[1].write(data)
                 await self._here[1].drain()
+                self._unanswered -= replies.feed(data)
+                if self._unanswered <= 0:
+                    self._is_quiet.set()
+        self._is_quiet.set()
         self.cut()
 
     async def _travel(self) -> None:
