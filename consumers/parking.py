@@ -111,17 +111,17 @@ class Parking:
 
     def relieve(self, partition: Partition, now_s: float) -> None:
         """Parks what waits behind others, where it keeps a partition from being fetched from."""
-        held = [
-            lane
-            for lane in partition.lanes.values()
-            if lane.state is not LaneState.READY and not lane.is_parked
-        ]
-        slow = [lane.head for lane in held if self._is_slow(lane, now_s)]
-        partition.slow_entries = len(slow)
-        partition.slow_bytes = sum(item.size_bytes for item in slow)
+        held = [each for each in partition.lanes.values() if each.state is not LaneState.READY]
+        slow = [lane for lane in held if self._is_slow(lane, now_s)]
+        for lane in slow:
+            if lane.is_parked:
+                self._reloader.give_back(lane)
+        fetched = [lane.head for lane in slow if not lane.is_parked]
+        partition.slow_entries = len(fetched)
+        partition.slow_bytes = sum(item.size_bytes for item in fetched)
         if self._window.has_room(partition) or now_s - partition.read_s < SLOW_S:
             return
-        self._park_tails([lane for lane in held if len(lane.items) > 1])
+        self._park_tails([each for each in held if len(each.items) > 1 and not each.is_parked])
 
     def _is_slow(self, lane: Lane, now_s: float) -> bool:
         if lane.state is LaneState.RUNNING:

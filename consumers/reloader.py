@@ -91,6 +91,20 @@ class Reloader:
         one.loaded_bytes = 0
         self._stirred.set()
 
+    def give_back(self, lane: Lane) -> None:
+        """The head of a loaded lane does not end: what was loaded behind it is read again later.
+
+        Else few slow devices would keep the bytes from all others. Heads that do not end are at
+        most as many as deliveries may run.
+        """
+        one = lane.partition.parked[lane.device]
+        if one.loaded_bytes:
+            self._lanes.cut(lane)
+            self._loaded_bytes -= one.loaded_bytes
+            one.loaded_bytes = 0
+            one.page = 1
+            self._stirred.set()
+
     def drop(self, partition: Partition) -> None:
         """The partition was lost: what is parked is the next owner's."""
         for one in partition.parked.values():

@@ -11,7 +11,7 @@ from bridge.contract import Keys
 from bridge.link import Call
 from consumers.lanes import Lanes
 from consumers.parking import LONG_LANE, LONG_WAIT_S, MOVED_AT_ONCE, SLOW_S, Parking
-from consumers.partition import Lane, LaneState, Partition
+from consumers.partition import Lane, LaneState, Parked, Partition
 from consumers.window import Window
 from entries import item, partition
 
@@ -207,3 +207,19 @@ def test_a_long_lane_is_moved_in_pieces_and_in_order(lot: Lot) -> None:
     assert one.unconfirmed == 3
     lot.settler.answer()
     assert (one.unconfirmed, lot.partition.items) == (0, {})
+
+
+def test_what_was_loaded_behind_a_slow_parked_head_is_given_back(lot: Lot) -> None:
+    parked = Lane(lot.partition, "p", is_parked=True)
+    parked.items += [item("p"), item("p")]
+    one = lot.partition.parked["p"] = Parked(0.0)
+    one.lane, one.loaded_bytes = parked, 1000
+    lot.lanes.adopt(parked)
+    head = parked.head
+    assert lot.start(ago_s=SLOW_S / 2) is parked
+    lot.relieve()
+    assert len(parked.items) == 2
+    parked.started_s = NOW_S - 2 * SLOW_S
+    lot.relieve()
+    assert list(parked.items) == [head]
+    assert (lot.partition.slow_entries, lot.settler.made) == (0, [])

@@ -154,6 +154,31 @@ async def test_no_more_bytes_are_loaded_than_may_be(bench: Bench) -> None:
     await wait_until(lambda: len(bench.server.asked) == 2, "the second to be loaded")
 
 
+async def test_what_is_loaded_behind_a_head_that_does_not_end_keeps_no_other_waiting(
+    bench: Bench,
+) -> None:
+    async def answer(calls: Sequence[Call]) -> list[Any]:
+        page = [message("x", body=b"x" * (MAX_BYTES // 2)) for _ in range(3)]
+        return [[[page, [None] * 3, 0]] for _ in calls]
+
+    bench.server.answer = answer
+    where = partition(1)
+    bench.park(where, "a")
+    await wait_until(lambda: "a" in where.lanes, "the first to be loaded")
+    lane = bench.lanes.next(0)
+    assert lane is not None
+    head = lane.head
+    bench.park(where, "b")
+    bench.reloader.give_back(lane)
+    bench.reloader.give_back(lane)
+    await wait_until(lambda: "b" in where.lanes, "the second to be loaded")
+    assert list(lane.items) == [head]
+    bench.reloader.free(where.parked["a"], is_through=True)
+    bench.reloader.free(where.parked["b"], is_through=True)
+    bench.park(where, "c")
+    await wait_until(lambda: "c" in where.lanes, "a third to be loaded")
+
+
 async def test_what_had_no_room_is_asked_for_again(bench: Bench) -> None:
     async def answer(calls: Sequence[Call]) -> list[Any]:
         if len(bench.server.asked) == 1:
