@@ -9,6 +9,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from io import BytesIO
 from pathlib import Path
 
 import aiohttp
@@ -62,7 +63,7 @@ class Proxy:
         self._url, self._http = url, http
         self.first, self.second = upstreams
 
-    async def post(self, path: str, body: bytes = b"{}") -> tuple[int, str]:
+    async def post(self, path: str, body: bytes | BytesIO = b"{}") -> tuple[int, str]:
         """Status and text of the answer."""
         headers = {"X-Forwarded-For": "203.0.113.9"}
         async with self._http.post(self._url + path, data=body, headers=headers) as answer:
@@ -180,8 +181,8 @@ async def test_a_callback_that_an_ingress_dies_with_is_given_to_the_second(proxy
 
 async def test_a_body_that_no_callback_has_is_refused_at_the_door(proxy: Proxy) -> None:
     longest = b"x" * Settings().max_body_bytes
-    assert await proxy.post(CALLBACK_PATHS[0], longest) == (200, "127.0.0.1")
-    status, _ = await proxy.post(CALLBACK_PATHS[0], longest + b"x")
+    assert await proxy.post(CALLBACK_PATHS[0], BytesIO(longest)) == (200, "127.0.0.1")
+    status, _ = await proxy.post(CALLBACK_PATHS[0], BytesIO(longest + b"x"))
     assert status == 413
 
 

@@ -61,6 +61,8 @@ async def publish_and_fetch_astray(fleet: Fleet, device: str) -> None:
             10,
             10**6,
             group["last-delivered-id"],
+            1,
+            64,
         )
         _, fetched = await at_once.execute()
     assert len(fetched[0]) == 1, "the stray fetch took the entry"

@@ -68,7 +68,7 @@ def test_a_callback_and_its_attempts_are_one_trace(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
     ingress = system.start_ingress()
-    system.start_worker(backoff_base_s=0.05, backoff_max_s=0.05)
+    system.start_worker(backoff_base_s=0.05, backoff_max_s=0.05, give_up_after_s=0)
     system.send("d", {"do": "fail", "times": 1}, command="c")
     wait_until_sync(lambda: len(collector.spans) >= 3, "three spans")
 
