@@ -21,6 +21,9 @@ from bridge.link import Address, Call, Link, Refused, command
 SLOTS: Final = 16384
 # A slot that moved is moved once more at most while we learn of it.
 MAX_ROUNDS: Final = 3
+# Of a time limit, what one node may take: the others' replies have to be handed over in time.
+NODE_SHARE: Final = 0.6
+MIN_REST_S: Final = 0.5
 # Half of a slot's keys are here and half are there. A script needs them all, so there is nothing
 # to ask the other node for; and of several calls none may be made before an earlier one.
 _MOVING_CODES: Final = frozenset(("ASK", "TRYAGAIN", "MOVED"))
@@ -46,6 +49,8 @@ class ClusterLink(Link):
         self._owners: list[Address | None] = [None] * SLOTS
         self._is_stale = True
         self._past_generations = 0
+        self._resting: dict[Address, tuple[float, RedisUnavailableError]] = {}
+        """Nodes that failed: until when each is left alone, and how it failed."""
 
     @property
     def generation(self) -> int:
@@ -56,6 +61,19 @@ class ClusterLink(Link):
         """As `Link.run`, each call at its slot's owner."""
         replies = await self._within(timeout_s, lambda: self._routed(calls, timeout_s))
         self._answered(calls)
+        return replies
+
+    async def run_each(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        """As `Link.run_each`: a shard that is away takes the calls of no other with it."""
+        replies = await self._within(timeout_s, lambda: self._routed_each(calls, timeout_s))
+        errors = [reply for reply in replies if isinstance(reply, RedisUnavailableError)]
+        if not errors:
+            self._answered(calls)
+            return replies
+        self._is_stale = True
+        self._tell(errors[0])
+        if len(errors) == len(calls):
+            raise errors[0]
         return replies
 
     async def everywhere(self, call: Call, *, timeout_s: float) -> list[Any]:
@@ -114,11 +132,60 @@ class ClusterLink(Link):
             by_node.setdefault(self._owner(calls[i]), []).append(i)
 
         async def at(address: Address, mine: list[int]) -> None:
-            found = await self._node(address).run([calls[i] for i in mine], timeout_s=timeout_s)
+            found = await self._run_at(address, [calls[i] for i in mine], timeout_s)
             for i, reply in zip(mine, found, strict=True):
                 replies[i] = reply
 
         await _all(at(address, mine) for address, mine in by_node.items())
+
+    async def _run_at(self, address: Address, calls: list[Call], timeout_s: float) -> list[Any]:
+        try:
+            replies = await self._node(address).run(calls, timeout_s=timeout_s)
+        except RedisUnavailableError as error:
+            error.what = error.what or _name(address)
+            raise
+        if self._health is not None:
+            self._health.granted(_name(address))
+        return replies
+
+    async def _routed_each(self, calls: Sequence[Call], timeout_s: float) -> list[Any]:
+        """`_routed` for one node after the other's calls, side by side, whatever some come to."""
+        await self._learn_if_stale(timeout_s)
+        replies: list[Any] = [None] * len(calls)
+        by_node: dict[Address, list[int]] = {}
+        for i, call in enumerate(calls):
+            try:
+                by_node.setdefault(self._owner(call), []).append(i)
+            except RedisUnavailableError as error:
+                replies[i] = error
+
+        async def at(address: Address, mine: list[int]) -> None:
+            found = await self._run_rested(address, [calls[i] for i in mine], timeout_s)
+            for i, reply in zip(mine, found, strict=True):
+                replies[i] = reply
+
+        await _all(at(address, mine) for address, mine in by_node.items())
+        return replies
+
+    async def _run_rested(self, address: Address, calls: list[Call], timeout_s: float) -> list[Any]:
+        """Its replies, or its failure for each; a node that failed is spared for as long as it
+        took to find out, so that the others wait for it half of the time at most."""
+        now_s = asyncio.get_running_loop().time
+        until_s, failure = self._resting.get(address, (0.0, None))
+        if failure is not None and now_s() < until_s:
+            return [failure] * len(calls)
+        began_s = now_s()
+        try:
+            replies = await self._run_at(address, calls, NODE_SHARE * timeout_s)
+        except RedisUnavailableError as error:
+            rest_s = max(MIN_REST_S, now_s() - began_s)
+            self._resting[address] = (now_s() + rest_s, error)
+            return [error] * len(calls)
+        self._resting.pop(address, None)
+        moving = next((it for it in replies if _code(it) in _MOVING_CODES), None)
+        if moving is not None:  # none may be made before an earlier one
+            return [RedisUnavailableError(f"Redis is moving a slot: {moving.text}")] * len(calls)
+        return replies
 
     def _owner(self, call: Call) -> Address:
         key = call.key
@@ -174,6 +241,8 @@ class ClusterLink(Link):
         self._owners = owners
         known = set(owners)
         for address in [each for each in self._nodes if each not in known]:
+            if self._health is not None:
+                self._health.granted(_name(address))
             node = self._nodes.pop(address)
             self._past_generations += node.generation
             await node.close()
@@ -187,6 +256,10 @@ async def _all(work: Iterable[Awaitable[Any]]) -> list[Any]:
         if isinstance(result, BaseException):
             raise result
     return ended
+
+
+def _name(address: Address) -> str:
+    return f"{address[0]}:{address[1]}"
 
 
 def _code(reply: Any) -> str | None:

@@ -45,6 +45,8 @@ class RedisUnavailableError(BridgeError):
     """Redis gave no answer in time, no connection, or an answer that it cannot serve now."""
 
     exit_code = 3
+    what = ""
+    """What of it: a node of a cluster, a command, a script; empty for all of it."""
 
 
 class RedisRefusesError(RedisUnavailableError):

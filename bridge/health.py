@@ -1,7 +1,8 @@
 """What all links of a process know of Redis together; logs each change once.
 
 Up means that what the program needs works. A Redis that reads and refuses writes answers most
-calls: so a call that was refused is remembered until the same command or script succeeds.
+calls: so a call that was refused is remembered until the same command or script succeeds, and a
+node of a cluster that is away until it answers.
 """
 
 from __future__ import annotations
@@ -51,11 +52,11 @@ class Health:
         """A call was not answered, or the server cannot serve now."""
         metrics.redis_errors.inc()
         is_news = self.is_up is not False
-        if isinstance(error, RedisRefusesError):
+        if error.what:
             self._refused[error.what] = self._clock() + REMEMBERED_S
-            if error.is_lasting:
-                is_news = is_news or self.refusal is None
-                self.refusal = self.refusal or error
+        if isinstance(error, RedisRefusesError) and error.is_lasting:
+            is_news = is_news or self.refusal is None
+            self.refusal = self.refusal or error
         if is_news:
             self._log.warning("redis_lost", error=str(error))
             self.is_up = False

@@ -178,6 +178,14 @@ class Link:
         self._answered(calls)
         return replies
 
+    async def run_each(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        """`run`, but servers fail each for itself.
+
+        Calls whose server failed have the `RedisUnavailableError` in their place; it is raised
+        where all did. Here there is one server.
+        """
+        return await self.run(calls, timeout_s=timeout_s)
+
     async def one(self, call: Call, *, timeout_s: float) -> Any:
         """`run` with a single call."""
         return (await self.run((call,), timeout_s=timeout_s))[0]

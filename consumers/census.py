@@ -39,5 +39,5 @@ class Census:
 
     async def _count(self) -> None:
         calls = [command("XLEN", self._keys.dead(number, self._group)) for number in self._owned]
-        replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S) if calls else []
+        replies = await self._link.run_each(calls, timeout_s=CALL_TIMEOUT_S) if calls else []
         self._dead_letters.set(sum(reply for reply in replies if isinstance(reply, int)))

@@ -24,6 +24,8 @@ from consumers.settler import Settler
 from consumers.window import Room, Window
 
 CALL_TIMEOUT_S: Final = 5.0
+# Between two fetches while a shard of a cluster is away, whose partitions stay hungry.
+PARTLY_AWAY_PAUSE_S: Final = 0.2
 DOORBELL_MS: Final = 1000
 CONSUMER: Final = "worker"
 """One fixed name per group: a new owner finds what is pending under it, in order."""
@@ -128,15 +130,21 @@ class Fetcher:
         if self._link.generation != self._generation:
             self._reconnected()
             return
+        is_partly_away = False
         for (partition, room), reply in zip(rooms, replies, strict=True):
             if partition.lost:
                 continue
             partition.read_s = now_s
-            if isinstance(reply, Refused):
+            if isinstance(reply, RedisUnavailableError):
+                self._read_again(partition)  # what it took may be lost on its way
+                is_partly_away = True
+            elif isinstance(reply, Refused):
                 self._refused(partition, reply)
             else:
                 self._take(partition, room, *reply)
         self._on_fetched()
+        if is_partly_away:
+            await asyncio.sleep(PARTLY_AWAY_PAUSE_S)
 
     def _reconnected(self) -> None:
         # What the last connection fetched may have been lost on its way; on another server,

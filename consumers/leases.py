@@ -188,7 +188,7 @@ class LeaseKeeper:
         if not others:
             return []
         calls = [command("GET", self._keys.lease(number, self._group)) for number in others]
-        holders = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
+        holders = await self._link.run_each(calls, timeout_s=CALL_TIMEOUT_S)
         now_s, free, own = clock.boottime_s(), [], f"{self._worker}:".encode()
         for number, holder in zip(others, holders, strict=True):
             if holder is None or (isinstance(holder, bytes) and holder.startswith(own)):
@@ -224,9 +224,11 @@ class LeaseKeeper:
             )
             for number in numbers
         ]
-        replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
+        replies = await self._link.run_each(calls, timeout_s=CALL_TIMEOUT_S)
         acquired, suspects = False, []
         for number, reply in zip(numbers, replies, strict=True):
+            if isinstance(reply, RedisUnavailableError):
+                continue  # its shard is away: asked again with the next tick
             if isinstance(reply, Refused):
                 self._log.error("acquire_refused", partition=number, error=reply.text)
             elif reply[0] == 1:

@@ -184,9 +184,9 @@ class Parent:
             RENEW.call([self._lease(each.partition)], [self._token(each.epoch), ttl_ms])
             for each in held
         ]
-        replies = await self._link.run(calls, timeout_s=self._ttl_s / 2)
+        replies = await self._link.run_each(calls, timeout_s=self._ttl_s / 2)
         for each, reply in zip(held, replies, strict=True):
-            if isinstance(reply, Refused):
+            if isinstance(reply, Refused | RedisUnavailableError):
                 continue  # that says nothing about whose it is; the deadline will, if it lasts
             deadline_s = sent_s + self._ttl_s if reply == 1 else LOST
             self._shared.renewed(each.partition, each.epoch, deadline_s)

@@ -29,10 +29,10 @@ class ReplySize:
         timeout_s: float,
         is_full: Callable[[Any], bool],
     ) -> list[Any]:
-        """As `Link.run`; `is_full` says of a reply whether there was more to bring."""
+        """As `Link.run_each`; `is_full` says of a reply whether there was more to bring."""
         sent_s = clock.boottime_s()
         try:
-            replies = await link.run(calls, timeout_s=timeout_s)
+            replies = await link.run_each(calls, timeout_s=timeout_s)
         except RedisUnavailableError:
             if clock.boottime_s() - sent_s >= timeout_s:
                 self.bytes = max(1, self.bytes // 2)
@@ -45,4 +45,7 @@ class ReplySize:
 
 def _any_full(replies: Sequence[Any], is_full: Callable[[Any], bool]) -> bool:
     """Whether there was more to bring; that a short reply was quick says nothing."""
-    return any(not isinstance(reply, Refused) and is_full(reply) for reply in replies)
+    return any(
+        not isinstance(reply, Refused | RedisUnavailableError) and is_full(reply)
+        for reply in replies
+    )

@@ -199,11 +199,7 @@ class Settler:
         return batch
 
     async def _flush_once(self, backoff: Backoff) -> None:
-        if not self._in_flight:
-            self._in_flight, self._batches = self._batches, {}
-            self._buffered = 0
-            self._something.clear()
-            self._enough.clear()
+        self._take_batches()
         for partition in [each for each in self._in_flight if each.lost]:
             self._in_flight.pop(partition).tell_writers(done=False)
         sending = [
@@ -215,14 +211,20 @@ class Settler:
             self._in_flight = {}
             return
         try:
-            replies = await self._link.run([each[1] for each in sending], timeout_s=CALL_TIMEOUT_S)
+            replies = await self._link.run_each(
+                [each[1] for each in sending], timeout_s=CALL_TIMEOUT_S
+            )
         except RedisUnavailableError:
             self._something.set()
             await asyncio.sleep(backoff.next_s())
             return
-        backoff.reset()
         sent, self._in_flight = self._in_flight, {}
+        for (partition, _, _), reply in zip(sending, replies, strict=True):
+            if isinstance(reply, RedisUnavailableError) and partition in sent:
+                self._in_flight[partition] = sent.pop(partition)  # its shard is away: once more
         for (partition, _, on_reply), reply in zip(sending, replies, strict=True):
+            if partition not in sent:
+                continue
             if isinstance(reply, Refused):
                 self._remember(partition, sent[partition])
                 self._refused(partition, reply)
@@ -235,6 +237,23 @@ class Settler:
             # was idle while that was frozen): then every new lease would be lost here again.
             await self._link.close()
         self._on_room()
+        if not self._in_flight:
+            backoff.reset()
+            return
+        try:
+            async with asyncio.timeout(backoff.next_s()):
+                await self._something.wait()  # others go on meanwhile
+        except TimeoutError:
+            self._something.set()
+
+    def _take_batches(self) -> None:
+        """What waits is sent, but for partitions whose last batch is to be sent again first."""
+        later = {each: self._batches.pop(each) for each in self._in_flight if each in self._batches}
+        self._in_flight |= self._batches
+        self._batches = later
+        self._buffered = 0
+        self._something.clear()
+        self._enough.clear()
 
     def _calls(self, partition: Partition, batch: Batch) -> list[tuple[Call, OnReply]]:
         number = partition.number

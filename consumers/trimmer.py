@@ -46,12 +46,14 @@ class Trimmer:
         try:
             groups = await registered_groups(self._link, self._keys)
             calls = [TRIM.call([self._keys.stream(number)], groups) for number in partitions]
-            replies = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
+            replies = await self._link.run_each(calls, timeout_s=CALL_TIMEOUT_S)
         except BridgeError as error:
             if not isinstance(error, RedisUnavailableError):
                 self._log.error("trim_impossible", error=str(error))
             return
         for number, reply in zip(partitions, replies, strict=True):
+            if isinstance(reply, RedisUnavailableError):
+                continue  # its shard is away
             if isinstance(reply, Refused):
                 self._log.warning("trim_refused", partition=number, error=reply.text)
             elif reply < 0:

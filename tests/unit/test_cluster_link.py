@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 from redis.crc import key_slot
+from structlog.testing import capture_logs
 
 from bridge.cluster import ClusterLink
 from bridge.errors import RedisUnavailableError
+from bridge.health import Health
 from bridge.link import Address, Call, Link, Refused, command
+from waiting import wait_until
 
 A, B, C = ("a", 1), ("b", 2), ("c", 3)
 LAST_OF_A = 8000
@@ -139,6 +142,72 @@ async def test_one_node_that_fails_fails_the_batch_and_lost_replies_show() -> No
     # B answered, and nobody heard it, though its connection is as good as before.
     assert await link.run(get(KEY_OF_B), timeout_s=1) == [B]
     assert link.generation > before
+
+
+async def test_a_node_that_fails_takes_only_its_own_calls_with_it() -> None:
+    cluster = Cluster()
+    link = cluster.link()
+    calls = get(KEY_OF_A, KEY_OF_B, KEY_OF_A)
+    assert await link.run_each(calls, timeout_s=1) == [A, B, A]
+    before = link.generation
+    cluster.dead.add(A)
+    for _ in range(3):
+        first, second, third = await link.run_each(calls, timeout_s=1)
+        assert second == B
+        assert isinstance(first, RedisUnavailableError)
+        assert isinstance(third, RedisUnavailableError)
+    assert link.generation == before  # the lost replies are told, each in its place
+    with pytest.raises(RedisUnavailableError, match="dead"):
+        await link.run_each(get(KEY_OF_A), timeout_s=1)
+    cluster.dead.clear()
+    await wait_until(lambda: each_answers(link, calls), "the node's rest to be over")
+
+
+async def each_answers(link: ClusterLink, calls: list[Call]) -> bool:
+    return set(await link.run_each(calls, timeout_s=1)) == {A, B}
+
+
+async def test_a_frozen_node_keeps_the_others_waiting_half_of_the_time_at_most() -> None:
+    cluster = Cluster()
+    link = cluster.link()
+    calls = get(KEY_OF_A, KEY_OF_B)
+    await link.run_each(calls, timeout_s=1)
+    cluster.frozen.add(A)
+    for _ in range(2):  # the second at once: nobody asks the frozen one
+        first, second = await link.run_each(calls, timeout_s=0.2)
+        assert isinstance(first, RedisUnavailableError)
+        assert second == B
+
+
+async def test_of_calls_each_for_itself_none_is_made_before_an_earlier_one_that_moves() -> None:
+    cluster = Cluster(moving={key_slot(KEY_OF_A.encode())})
+    first, second = await cluster.link().run_each(get(KEY_OF_A, KEY_OF_B), timeout_s=1)
+    assert isinstance(first, RedisUnavailableError)
+    assert second == B
+
+
+async def test_a_slot_without_an_owner_takes_no_other_call_with_it() -> None:
+    cluster = Cluster({B: (LAST_OF_A + 1, 16383)})
+    first, second = await cluster.link(B).run_each(get(KEY_OF_A, KEY_OF_B), timeout_s=1)
+    assert isinstance(first, RedisUnavailableError)
+    assert second == B
+
+
+async def test_a_shard_that_is_away_is_told_once_and_again_when_it_is_back() -> None:
+    cluster, health = Cluster(), Health()
+    link = ClusterLink((A, B), lambda address: Node(cluster, address), health)
+    calls = get(KEY_OF_A, KEY_OF_B)
+    await link.run_each(calls, timeout_s=1)
+    cluster.dead.add(A)
+    with capture_logs() as lines:
+        for _ in range(3):
+            await link.run_each(calls, timeout_s=1)
+            await link.run(get(KEY_OF_B), timeout_s=1)
+            assert health.is_up is False
+        cluster.dead.clear()
+        await wait_until(lambda: each_answers(link, calls), "the node's rest to be over")
+    assert health.is_up is True
+    assert [each["event"] for each in lines] == ["redis_lost", "redis_back"]
 
 
 async def test_a_reconnect_shows_although_it_was_made_to_ask_for_the_slots() -> None:

@@ -34,6 +34,9 @@ class Server:
         self.delivered: dict[Any, bytes] = {}
         """Last-delivered-id of each stream, where it is not 0-0."""
 
+    async def run_each(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        return await self.run(calls, timeout_s=timeout_s)
+
     async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
         self.fetches.append(list(calls))
         replies = await self.answers.get()

@@ -27,6 +27,9 @@ class Net:
         self.took_s = 0.0
         self.fails = False
 
+    async def run_each(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        return await self.run(calls, timeout_s=timeout_s)
+
     async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
         self.now_s += self.took_s
         if self.fails:

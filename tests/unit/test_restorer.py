@@ -27,6 +27,9 @@ class Server:
         self.refusals = 0
         self.asked: list[Sequence[Call]] = []
 
+    async def run_each(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        return await self.run(calls, timeout_s=timeout_s)
+
     async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
         self.asked.append(calls)
         await asyncio.sleep(0)
