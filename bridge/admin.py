@@ -6,6 +6,7 @@ so that all of them work while Redis is away.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
@@ -53,14 +54,16 @@ class AdminListener:
         self._listener: listener.Listener | None = None
         self.url = ""
         """`http://host:port`, once started."""
+        self.sockets: list[socket.socket] = []
+        """Those it accepts on, once started."""
 
     async def start(self) -> None:
         """Listens; `UsageError` if the port is taken."""
         self._http = HttpServer(
             self._answer, head_timeout_s=HEAD_TIMEOUT_S, max_connections=MAX_CONNECTIONS
         )
-        sockets = listener.bind(self._host, self._port, setting="NB_BRIDGE_ADMIN_PORT")
-        self._listener = listener.Listener(self._http, sockets)
+        self.sockets = listener.bind(self._host, self._port, setting="NB_BRIDGE_ADMIN_PORT")
+        self._listener = listener.Listener(self._http, self.sockets)
         await self._listener.serve()
         self.url = f"http://{self._listener.address}"
 

@@ -22,7 +22,7 @@ from bridge import logs, settings, standard_streams
 from bridge.errors import BridgeError
 from bridge.settings import Settings
 from bridge.terminal import visible
-from consumers import loading
+from consumers import forks, loading
 from consumers.context import Delivery
 from consumers.outcome import text_of
 from consumers.shared_state import SharedState
@@ -74,6 +74,7 @@ def _run(
             worker=arguments.worker,
             observer=_show if arguments.show_deliveries else None,
         )
+        forks.keep_apart(lambda: worker.admin.sockets)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, worker.stop)
         # A terminal's Ctrl-C reaches the whole process group; the parent passes on what it means.

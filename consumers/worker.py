@@ -64,13 +64,14 @@ class Worker:
         self._links: list[Link] = []
         self._tracing = tracing.start("nb-bridge-worker", namespace=settings.namespace)
         self._compose(observer)
-        self._admin = AdminListener(
+        self.admin = AdminListener(
             settings.admin_host,
             DEFAULT_ADMIN_PORT if settings.admin_port is None else settings.admin_port,
             live=lambda: (),
             ready=self._unready,
             status=self._status,
         )
+        """Its listener for probes and metrics."""
 
     def _compose(self, observer: Observer | None) -> None:
         settings, keys, group = self._settings, self._keys, self._settings.group
@@ -184,7 +185,7 @@ class Worker:
         failure is a fault of ours: it ends the process, which the parent starts again.
         """
         await self._prepare()
-        await self._admin.start()
+        await self.admin.start()
         if not await self._set_up():
             await self._close()
             return 0
@@ -202,7 +203,7 @@ class Worker:
         ]
         settling = asyncio.create_task(self._settler.run(), name="settler")
         runners = self._runner.start()
-        self._log.info("worker_started", admin_url=self._admin.url)
+        self._log.info("worker_started", admin_url=self.admin.url)
         stopping = asyncio.create_task(self._stopping.wait())
         watched = [*actors, settling, *runners]
         await asyncio.wait([*watched, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -268,7 +269,7 @@ class Worker:
     async def _close(self) -> None:
         if self._tracing is not None:
             await self._tracing.stop()
-        await self._admin.stop()
+        await self.admin.stop()
         for each in self._links:
             await each.close()
         self._log.info("worker_stopped")

@@ -163,6 +163,8 @@ class _Connection:
         """Each command to the server, or answered in its place."""
         has_script = False
         for command in batch:
+            if self._here[1].is_closing() or self._there[1].is_closing():
+                raise ConnectionResetError
             if (answer := self._wire.refuses(command)) is not None:
                 await self._is_quiet.wait()
                 self._here[1].write(answer)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import json
+import multiprocessing
 import os
 import time
 from collections import defaultdict
@@ -101,6 +102,19 @@ def _crash() -> None:
     ctypes.string_at(0)
 
 
+_KEPT: list[Any] = []
+
+
+def _pool(*, is_kept: bool = False) -> None:
+    """Processes that are ended while they are busy, or that live on after the call."""
+    pool = multiprocessing.get_context("fork").Pool(2)
+    if is_kept:
+        _KEPT.append(pool)
+        return
+    with pool:
+        pool.apply_async(time.sleep, (60,))
+
+
 _ACTIONS: dict[str, Callable[..., None]] = {
     "fail": _fail,
     "retry": _retry,
@@ -108,6 +122,7 @@ _ACTIONS: dict[str, Callable[..., None]] = {
     "block": _block,
     "exit": _exit,
     "crash": _crash,
+    "pool": _pool,
 }
 
 
