@@ -29,7 +29,10 @@ Address = IPv4Address | IPv6Address
 Refusal = Literal["credentials", "network"]
 
 _LOG_EVERY_S: Final = 10.0
-_REMEMBERED_SOURCES: Final = 1024
+_REMEMBERED_PEERS: Final = 1024
+"""Peers' own addresses: nothing is remembered by what a caller writes."""
+_MAX_FORWARDED_CHARS: Final = 4096
+_MAX_HOPS: Final = 32
 
 
 class AccessControl:
@@ -60,7 +63,7 @@ class AccessControl:
         self._proxies = tuple(trusted_proxies)
         self._enforce = enforce
         self._clock = clock
-        self._is_source_allowed = lru_cache(_REMEMBERED_SOURCES)(self._look_up_source)
+        self._is_peer_allowed = lru_cache(_REMEMBERED_PEERS)(self._look_up_peer)
         self._unlogged: dict[Refusal, int] = {"credentials": 0, "network": 0}
         self._log_at_s: dict[Refusal, float] = {"credentials": 0.0, "network": 0.0}
         self._log = logs.get("access")
@@ -73,8 +76,10 @@ class AccessControl:
     def check(self, request: web.BaseRequest) -> None:
         """Returns if the request may pass; raises `Problem` 403 or 401."""
         if self._allowed:
-            forwarded = tuple(request.headers.getall("X-Forwarded-For", ()))
-            if not self._is_source_allowed(request.remote, forwarded):
+            is_allowed = self._is_peer_allowed(request.remote or "")
+            if is_allowed is None:  # a proxy of ours, which says for whom it calls
+                is_allowed = self._is_forwarded_allowed(request)
+            if not is_allowed:
                 self._refuse("network", request.remote)
         if (self._tokens or self._basic or self._headers) and not self._has_credential(request):
             self._refuse("credentials", request.remote)
@@ -123,19 +128,29 @@ class AccessControl:
 
     # --- source
 
-    def _look_up_source(self, remote: str | None, forwarded: tuple[str, ...]) -> bool:
-        source = self._source(remote, forwarded)
+    def _look_up_peer(self, remote: str) -> bool | None:
+        """Whether a caller from this address may pass; `None` for a proxy of ours."""
+        peer = _address(remote)
+        if peer is not None and _is_in(peer, self._proxies):
+            return None
+        return peer is not None and _is_in(peer, self._allowed)
+
+    def _is_forwarded_allowed(self, request: web.BaseRequest) -> bool:
+        source = self._source(request)
         return source is not None and _is_in(source, self._allowed)
 
-    def _source(self, remote: str | None, forwarded: tuple[str, ...]) -> Address | None:
+    def _source(self, request: web.BaseRequest) -> Address | None:
         """The address of the caller: the last one that is not a proxy of ours.
 
         Every proxy appends who called it, so only what stands right of the first address we do not
-        trust was written by us; anything further left may be invented by the caller.
+        trust was written by us; anything further left may be invented by the caller. Read from the
+        right, and no further than any chain of proxies is long.
         """
-        source = _address(remote or "")
-        hops = [hop for line in forwarded for hop in line.split(",")]
-        while source is not None and hops and _is_in(source, self._proxies):
+        source = _address(request.remote or "")
+        lines = request.headers.getall("X-Forwarded-For", ())
+        text = ",".join(line[-_MAX_FORWARDED_CHARS:] for line in lines[-_MAX_HOPS:])
+        hops = text[-_MAX_FORWARDED_CHARS:].rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]
+        while source is not None and lines and hops and _is_in(source, self._proxies):
             source = _address(hops.pop())
         return source
 

@@ -28,6 +28,7 @@ NOTIFY_PATH: Final = "/v1.0.0/messageReceiver"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_MAPPED_BITS: Final = 96  # RFC 4291, 2.5.5.2
 _MAX_BODY_BYTES: Final = 2**20  # as long as a message of a device may be
 _REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 # What Kubernetes injects for a Service named "nb-bridge": NB_BRIDGE_PORT=tcp://10.0.0.1:8080 and
@@ -103,8 +104,11 @@ def _paths(values: list[str]) -> None:
 
 
 def _pairs(values: list[str]) -> None:
-    if any(":" not in value.strip() for value in values):
+    pairs = [value.partition(":") for value in values]
+    if any(not colon for _, colon, _ in pairs):
         raise ValidationError("each must be written as name:secret")
+    if any(not name.strip() or not secret.strip() for name, _, secret in pairs):
+        raise ValidationError("has an empty name or secret; each must be written as name:secret")
 
 
 def _nonempty(values: list[str]) -> None:
@@ -117,7 +121,17 @@ def _strings(values: list[str]) -> tuple[str, ...]:
 
 
 def _as_networks(values: list[str]) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(value.strip()) for value in values)
+    return tuple(_unmapped(ipaddress.ip_network(value.strip())) for value in values)
+
+
+def _unmapped(network: Network) -> Network:
+    """IPv4 written as IPv6 (::ffff:192.0.2.0/120) as what it is: callers are compared so, too."""
+    first = network.network_address
+    if isinstance(first, ipaddress.IPv6Address) and network.prefixlen >= _MAPPED_BITS:
+        mapped = first.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.ip_network((mapped, network.prefixlen - _MAPPED_BITS))
+    return network
 
 
 def _path(value: str) -> None:
@@ -142,16 +156,21 @@ def _setting(
     validate: Callable[[Any], Any] | None = None,
     convert: Callable[[Any], Any] | None = None,
     secret: bool = False,
+    closes: bool = False,
     halves: str = "both",
     default_text: str | None = None,
 ) -> Any:
-    """One row of the table below; `halves` says which program uses it."""
+    """One row of the table below.
+
+    `halves` says which program uses it; one that `closes` the door must not be set and empty.
+    """
     metadata = {
         "doc": doc,
         "read": read,
         "validate": validate,
         "convert": convert,
         "secret": secret,
+        "closes": closes,
         "halves": halves,
         "default_text": default_text,
     }
@@ -271,8 +290,9 @@ class Settings:
     )
     tokens: tuple[str, ...] = _setting(
         (),
-        "bearer tokens that let a caller in, separated by commas",
+        "bearer tokens that let a caller in, separated by commas or lines",
         read="list",
+        closes=True,
         validate=_nonempty,
         convert=_strings,
         secret=True,
@@ -280,8 +300,9 @@ class Settings:
     )
     basic_credentials: tuple[str, ...] = _setting(
         (),
-        "user:password pairs that let a caller in, separated by commas",
+        "user:password pairs that let a caller in, separated by commas or lines",
         read="list",
+        closes=True,
         validate=_pairs,
         convert=_strings,
         secret=True,
@@ -289,8 +310,9 @@ class Settings:
     )
     secret_headers: tuple[str, ...] = _setting(
         (),
-        "Header-Name:value pairs that let a caller in, separated by commas",
+        "Header-Name:value pairs that let a caller in, separated by commas or lines",
         read="list",
+        closes=True,
         validate=_pairs,
         convert=_strings,
         secret=True,
@@ -298,8 +320,9 @@ class Settings:
     )
     allowed_networks: tuple[Network, ...] = _setting(
         (),
-        "networks callers may come from, separated by commas",
+        "networks callers may come from, separated by commas or lines",
         read="list",
+        closes=True,
         validate=_networks,
         convert=_as_networks,
         halves="ingress",
@@ -492,11 +515,19 @@ def load() -> Settings:
             )
             continue
         try:
-            value = getattr(env, meta["read"])(name, default=None, validate=meta["validate"])
+            if meta["read"] == "list":
+                value = _list(env, name, meta, problems)
+            else:
+                value = getattr(env, meta["read"])(name, default=None, validate=meta["validate"])
+        except UnicodeDecodeError:
+            problems.append(
+                f"{PREFIX}{name}_FILE {os.environ[f'{PREFIX}{name}_FILE']} is not UTF-8"
+            )
+            continue
         except ValueError as error:  # a file that cannot be read
             problems.append(str(error))
             continue
-        if value is None or value == "":
+        if value is None or (not isinstance(value, list) and value == ""):
             continue  # unset, or wrong: then `seal` tells
         values[spec.name] = meta["convert"](value) if meta["convert"] else value
     try:
@@ -512,6 +543,26 @@ def load() -> Settings:
     if problems:
         raise SettingsError(problems)
     return settings
+
+
+def _list(
+    env: FileAwareEnv, name: str, meta: Mapping[str, Any], problems: list[str]
+) -> list[str] | None:
+    """Values separated by commas, by lines, or both; `None` if there are none to be used."""
+    text = env.str(name, default=None)
+    if text is None:
+        return None
+    if not text.strip():
+        if meta["closes"]:  # a variable or a file that somebody forgot to fill in
+            problems.append(f"{PREFIX}{name} is set, but empty: give it a value, or unset it")
+        return None
+    values = [value for line in text.splitlines() if line.strip() for value in line.split(",")]
+    try:
+        meta["validate"](values)
+    except ValidationError as error:
+        problems.append(f"{PREFIX}{name} {'; '.join(map(str, error.messages))}")
+        return None
+    return values
 
 
 def _told(messages: Any) -> list[str]:

@@ -173,3 +173,21 @@ def test_refusals_cannot_fill_the_log_and_never_show_what_was_presented(
     assert logged[1]["count"] == 1000
     assert "secret" not in str(logged)
     assert "correct" not in repr(vars(access))
+
+
+def test_what_a_caller_writes_is_neither_read_nor_remembered() -> None:
+    access = control(allowed_networks=["198.51.100.0/24"], trusted_proxies=["10.0.0.0/8"])
+    for number in range(50):
+        forged = request("192.0.2.7", X_Forwarded_For=f"198.51.100.{number}")
+        assert answer(access, forged) == 403
+    assert access._is_peer_allowed.cache_info().currsize == 1
+
+
+def test_of_a_proxy_only_the_last_hops_are_read() -> None:
+    access = control(allowed_networks=["198.51.100.0/24"], trusted_proxies=["10.0.0.0/8"])
+    real = "198.51.100.1, 10.0.0.2"
+    long = ",".join(["203.0.113.9"] * 100_000) + f",{real}"
+    assert answer(access, request("10.0.0.1", X_Forwarded_For=long)) == 200
+    proxies = ",".join(["198.51.100.1", *["10.0.0.2"] * 1000])
+    assert answer(access, request("10.0.0.1", X_Forwarded_For=proxies)) == 403
+    assert answer(access, request("10.0.0.1")) == 403

@@ -293,3 +293,48 @@ def test_bodies_are_no_longer_than_the_spool_can_keep(
     monkeypatch.setenv("NB_BRIDGE_MAX_BODY_BYTES", str(2**19 + 1))
     with pytest.raises(SettingsError, match="SPOOL_MAX_BYTES must be at least twice"):
         settings.load()
+
+
+ACCESS = ("TOKENS", "BASIC_CREDENTIALS", "SECRET_HEADERS", "ALLOWED_NETWORKS")
+
+
+@pytest.mark.parametrize("name", ACCESS)
+@pytest.mark.parametrize("text", ["", "\n", "  "])
+def test_access_that_is_set_but_empty_is_refused(
+    name: str, text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(f"NB_BRIDGE_{name}", text)
+    with pytest.raises(SettingsError, match=f"NB_BRIDGE_{name} is set, but empty"):
+        load()
+    monkeypatch.delenv(f"NB_BRIDGE_{name}")
+    (tmp_path / "file").write_text(text)
+    monkeypatch.setenv(f"NB_BRIDGE_{name}_FILE", str(tmp_path / "file"))
+    with pytest.raises(SettingsError, match=f"NB_BRIDGE_{name} is set, but empty"):
+        load()
+
+
+@pytest.mark.parametrize("name", ["BASIC_CREDENTIALS", "SECRET_HEADERS"])
+@pytest.mark.parametrize("text", ["X-Key:", ":secret", ":", "a:b,c:", "a:b\n c: "])
+def test_a_name_or_a_secret_that_is_empty_is_refused(
+    name: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"NB_BRIDGE_{name}", text)
+    with pytest.raises(SettingsError, match="has an empty name or secret"):
+        load()
+
+
+def test_lines_and_commas_both_separate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("aaa\nbbb, ccc\n\nddd\n")
+    monkeypatch.setenv("NB_BRIDGE_TOKENS_FILE", str(tmp_path / "tokens"))
+    monkeypatch.setenv("NB_BRIDGE_ALLOWED_NETWORKS", "192.0.2.0/24\n::ffff:198.51.100.0/120")
+    assert load().tokens == ("aaa", "bbb", "ccc", "ddd")
+    assert [str(it) for it in load().allowed_networks] == ["192.0.2.0/24", "198.51.100.0/24"]
+
+
+def test_a_file_that_is_not_text_is_told_with_its_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tokens").write_bytes(b"\xff\xfe")
+    monkeypatch.setenv("NB_BRIDGE_TOKENS_FILE", str(tmp_path / "tokens"))
+    with pytest.raises(SettingsError, match="NB_BRIDGE_TOKENS_FILE .*tokens is not UTF-8"):
+        load()
