@@ -516,7 +516,7 @@ def load() -> Settings:
             continue
         try:
             if meta["read"] == "list":
-                value = _list(env, name, meta, problems)
+                value: Any = _list(env, name, meta, problems)
             else:
                 value = getattr(env, meta["read"])(name, default=None, validate=meta["validate"])
         except UnicodeDecodeError:
@@ -527,7 +527,7 @@ def load() -> Settings:
         except ValueError as error:  # a file that cannot be read
             problems.append(str(error))
             continue
-        if value is None or (not isinstance(value, list) and value == ""):
+        if value is None or value == "":
             continue  # unset, or wrong: then `seal` tells
         values[spec.name] = meta["convert"](value) if meta["convert"] else value
     try:

@@ -336,5 +336,5 @@ def test_a_file_that_is_not_text_is_told_with_its_setting(
 ) -> None:
     (tmp_path / "tokens").write_bytes(b"\xff\xfe")
     monkeypatch.setenv("NB_BRIDGE_TOKENS_FILE", str(tmp_path / "tokens"))
-    with pytest.raises(SettingsError, match="NB_BRIDGE_TOKENS_FILE .*tokens is not UTF-8"):
+    with pytest.raises(SettingsError, match=r"NB_BRIDGE_TOKENS_FILE .*tokens is not UTF-8"):
         load()
