@@ -190,7 +190,7 @@ class Reloader:
             for each in due:
                 self.schedule(*each)
             raise
-        self._is_tight = any(not isinstance(each, Refused) and _is_cut(each) for each in replies)
+        self._is_tight = any(isinstance(each, list) and _is_cut(each) for each in replies)
         for (partition, asked), reply in zip(by_partition.items(), replies, strict=True):
             if not partition.lost:
                 self._take(partition, asked, reply)
@@ -209,8 +209,9 @@ class Reloader:
         return calls
 
     def _take(self, partition: Partition, asked: list[Due], reply: Any) -> None:
-        if isinstance(reply, Refused):
-            self._log.error("load_refused", partition=partition.number, error=reply.text)
+        if isinstance(reply, Refused | RedisUnavailableError):
+            if isinstance(reply, Refused):
+                self._log.error("load_refused", partition=partition.number, error=reply.text)
             for each in asked:
                 self._put_off(each, clock.boottime_s() + REFUSED_WAIT_S)
             return

@@ -103,18 +103,25 @@ class Restorer:
             timeout_s=CALL_TIMEOUT_S,
             is_full=lambda reply: len(reply) == 2 * most,
         )
+        trouble: RedisUnavailableError | None = None
         for (partition, at), reply in zip(asked, replies, strict=True):
-            if isinstance(reply, Refused):
-                raise RedisUnavailableError(reply.text)
-            if partition.lost:
-                continue
-            self._add(partition, reply)
-            if reply:
-                self._restoring[partition] = at + len(reply) // 2
-            else:
-                del self._restoring[partition]
-                partition.is_restoring = False
+            if isinstance(reply, RedisUnavailableError):
+                trouble = reply
+            elif isinstance(reply, Refused):
+                trouble = RedisUnavailableError(reply.text)
+            elif not partition.lost:
+                self._restored(partition, at, reply)
         self._on_restored()
+        if trouble is not None:
+            raise trouble  # those it stopped are asked for again
+
+    def _restored(self, partition: Partition, at: int, page: list[bytes]) -> None:
+        self._add(partition, page)
+        if page:
+            self._restoring[partition] = at + len(page) // 2
+        else:
+            del self._restoring[partition]
+            partition.is_restoring = False
 
     async def _measure(self) -> None:
         """Learns the lengths of lists that another worker filled; for the metrics only."""

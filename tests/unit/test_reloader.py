@@ -31,7 +31,7 @@ class Server:
     async def nothing(self, calls: Sequence[Call]) -> list[Any]:
         return [[[[], [], 0] for _ in _lists(call)] for call in calls]
 
-    async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+    async def run_each(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
         self.asked.append(calls)
         return await self.answer(calls)
 
@@ -234,16 +234,16 @@ async def test_after_a_time_out_less_is_asked_for(
     assert rooms == ([MAX_BYTES, MAX_BYTES // 2, MAX_BYTES // 4] if halves else [MAX_BYTES] * 3)
 
 
+@pytest.mark.parametrize("trouble", [Refused("WRONGTYPE"), RedisUnavailableError("its shard")])
 async def test_what_cannot_be_read_keeps_no_other_partition_waiting(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, trouble: Any
 ) -> None:
     monkeypatch.setattr(reloader, "REFUSED_WAIT_S", 0.01)
     bad, good = partition(1), partition(2)
 
     async def answer(calls: Sequence[Call]) -> list[Any]:
-        refused = Refused("WRONGTYPE")
         page = [[[message("good")], [None], 0]]
-        return [refused if b":bad" in str(call.args).encode() else page for call in calls]
+        return [trouble if b":bad" in str(call.args).encode() else page for call in calls]
 
     bench.server.answer = answer
     bench.park(bad, "bad")

@@ -170,3 +170,26 @@ async def test_a_suspect_is_one_whose_owner_ended_in_an_unknown_way(bench: Bench
     await wait_until(lambda: not (clean.is_restoring or unclean.is_restoring), "all to be known")
     assert [one.suspect for one in clean.parked.values()] == [False, False]
     assert [one.suspect for one in unclean.parked.values()] == [True, True]
+
+
+async def test_a_shard_that_is_away_keeps_no_other_partition_waiting(bench: Bench) -> None:
+    bench.server.parked = names(3)
+    away, other = partition(1), partition(2)
+    is_away = True
+
+    async def run_each(calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        replies = await Server.run_each(bench.server, calls, timeout_s=timeout_s)
+        error = RedisUnavailableError("its shard")
+        key = Keys(namespace="t").parked(1, "g")
+        gone = [is_away and call.args[1] == key for call in calls]
+        return [error if it else reply for it, reply in zip(gone, replies, strict=True)]
+
+    bench.server.run_each = run_each  # type: ignore[method-assign]
+    bench.acquire(away)
+    bench.acquire(other)
+    await wait_until(lambda: not other.is_restoring, "the other to be known")
+    assert away.is_restoring
+    assert len(other.parked) == 3
+    is_away = False
+    await wait_until(lambda: not away.is_restoring, "all to be known")
+    assert len(away.parked) == 3
