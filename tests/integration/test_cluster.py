@@ -11,9 +11,14 @@ from pathlib import Path
 import pytest
 
 import servers
+from bridge.contract import partition_of
+from bridge.embedded import EmbeddedServer
 from clusters import Cluster
+from clusters import client as client_of
+from entries import entry
 from failovers import PARTITIONS, RATE, Bridge, beside, figures, lost, on_disk
 from programs import Programs
+from waiting import wait_until, wait_until_sync
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
@@ -81,3 +86,44 @@ async def test_a_primary_that_freezes_is_replaced_and_goes_on(
     figures("a primary freezes and comes back", bridge, platform, missing)
     assert set(platform.answers) == {200}
     assert len(missing) < RATE / 2  # a batch that it confirms before it hears of its successor
+
+
+def allow_holes(server: EmbeddedServer) -> None:
+    with client_of(server.port) as client:
+        client.config_set("cluster-require-full-coverage", "no")
+
+
+def publish(server: EmbeddedServer, stream: str, partition: int, count: int) -> set[str]:
+    """One entry of each of `count` devices; their ids."""
+    names = (f"d{n}" for n in range(10_000))
+    devices = [name for name in names if partition_of(name, PARTITIONS) == partition][:count]
+    made = [entry(name) for name in devices]
+    with client_of(server.port) as client:
+        for each in made:
+            fields = each.encode()
+            client.xadd(stream, dict(zip(fields[::2], fields[1::2], strict=True)))
+    return {each.id for each in made}
+
+
+async def test_a_shard_without_any_server_stops_no_partition_of_the_others(
+    redis: Cluster, programs: Programs
+) -> None:
+    for server in (*redis.primaries, *redis.replicas):
+        await beside(allow_holes, server)
+    bridge = Bridge(redis.url, programs)
+    bridge.start()
+    keys = bridge.keys
+    wait_until_sync(lambda: "leases_acquired" in bridge.worker.errors, "the worker to begin")
+    # Not the one with the namespace's own keys: without those nobody takes a partition anew.
+    shared = [redis.owner_of(it) for it in (keys.groups, keys.workers("default"), keys.paused)]
+    away = next(it for it in redis.primaries if it not in shared)
+    owners = {p: redis.owner_of(keys.stream(p)) for p in range(PARTITIONS)}
+    living = {p: owner for p, owner in owners.items() if owner is not away}
+    assert 0 < len(living) < PARTITIONS
+    redis.replicas[redis.primaries.index(away)].kill()
+    away.kill()
+    wait_until_sync(lambda: "redis_lost" in bridge.worker.errors, "the worker to see it")
+    ids = {each for p, owner in living.items() for each in publish(owner, keys.stream(p), p, 5)}
+    await wait_until(lambda: ids <= bridge.history.handled(), "the living to be handled")
+    assert bridge.worker.errors.count("redis_back") <= 2
+    bridge.stop()
