@@ -9,11 +9,13 @@ import pytest
 
 import chaos
 import schedule
+from volume import can_mount
 
 # What a machine with one slow core gets through in a few seconds; poison has its own tests.
 SECONDS, RATE = 5.0, 60.0
-LEFT_OUT = ("freeze_redis", "strand", *schedule.LOG_FAULTS)
-MIXED = tuple(kind for kind in schedule.MIXED if kind not in LEFT_OUT)
+MIXED = tuple(kind for kind in schedule.MIXED if kind not in ("freeze_redis", "strand"))
+REFUSED = ("refuse_all", "refuse_writes", "forget_scripts", "no_replicas", "foreign_lock")
+DISK_AND_LOGS = (*schedule.VOLUME_FAULTS, *schedule.LOG_FAULTS, "kill_redis", "kill_ingress")
 CLOCKS = (*schedule.CLOCK_FAULTS, "kill_worker")
 
 
@@ -23,6 +25,13 @@ CLOCKS = (*schedule.CLOCK_FAULTS, "kill_worker")
     ("seed", "kinds"),
     [
         pytest.param(8, MIXED, id="mixed"),
+        pytest.param(1, REFUSED, id="refused"),
+        pytest.param(
+            3,
+            DISK_AND_LOGS,
+            id="disk and logs",
+            marks=pytest.mark.skipif(not can_mount(), reason="needs root, to mount a tmpfs"),
+        ),
         pytest.param(
             11,
             CLOCKS,
