@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def visible_line(text: str) -> str:
+    """As `visible`, on one line: an id with a line end in it must not look like a line of ours."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def visible(text: str) -> str:
     """`text` with everything that is not printable written out, but for line ends and tabs."""
     return "".join(

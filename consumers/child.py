@@ -21,7 +21,7 @@ from typing import Any, Final
 from bridge import logs, settings, standard_streams
 from bridge.errors import BridgeError
 from bridge.settings import Settings
-from bridge.terminal import visible
+from bridge.terminal import visible_line
 from consumers import forks, loading
 from consumers.context import Delivery
 from consumers.outcome import text_of
@@ -124,7 +124,7 @@ def _show(delivery: Delivery, outcome: str, took_s: float, error: BaseException 
             f"command {entry.command}{late}{attempt} ({took_s * 1000:.1f} ms)"
             f"{_raised(error)}"
         )
-        print(visible(told), flush=True)  # noqa: T201 - what --show-deliveries is for
+        print(visible_line(told), flush=True)  # noqa: T201 - what --show-deliveries is for
 
 
 def _raised(error: BaseException | None) -> str:

@@ -11,7 +11,7 @@ from bridge.cli import namespace, options, report, selection, when
 from bridge.cli.namespace import Namespace
 from bridge.cli.selection import Filter, Tally
 from bridge.errors import BridgeError, UsageError
-from bridge.terminal import visible
+from bridge.terminal import visible, visible_line
 
 if TYPE_CHECKING:
     from consumers.dead_letters import Buried
@@ -85,7 +85,7 @@ def show(name: str, with_body: bool, as_json: bool) -> None:
     traceback = document.pop("traceback")
     for key, found in document.items():
         shown = when.shown(found) if key.endswith("_ms") else found
-        click.echo(visible(f"{key:16} {'–' if shown is None else shown}"))
+        click.echo(visible_line(f"{key:16} {'–' if shown is None else shown}"))
     if traceback:
         click.echo(f"\n{visible(str(traceback))}")
     if with_body:

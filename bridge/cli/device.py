@@ -12,7 +12,7 @@ from bridge.cli import namespace, report, selection, when
 from bridge.cli.namespace import Namespace
 from bridge.cli.trace import print_notifications
 from bridge.contract import partition_of
-from bridge.terminal import visible
+from bridge.terminal import visible_line
 
 if TYPE_CHECKING:
     from bridge.cli.search import Found
@@ -65,7 +65,7 @@ def command(device_id: str, limit: int, as_json: bool) -> None:
             notifications=[each.document() for each in shown],
         )
         return
-    click.echo(visible(f"device {device_id}: partition {partition}"))
+    click.echo(visible_line(f"device {device_id}: partition {partition}"))
     report.print_table(
         ("group", "waiting", "pending", "parked", "parked until", "dead", "owner"),
         [_row(each) for each in queues],

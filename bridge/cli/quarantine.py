@@ -13,7 +13,7 @@ from bridge.cli import namespace, options, report, selection, when
 from bridge.cli.namespace import Namespace
 from bridge.cli.selection import Filter, Tally
 from bridge.errors import BridgeError, UsageError
-from bridge.terminal import visible
+from bridge.terminal import visible_line
 
 if TYPE_CHECKING:
     from bridge.cli.quarantined import Kept
@@ -88,7 +88,7 @@ def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> Non
         return
     for key, found in document.items():
         shown = when.shown(found) if key.endswith("_ms") else found
-        click.echo(visible(f"{key:16} {'–' if shown is None else shown}"))
+        click.echo(visible_line(f"{key:16} {'–' if shown is None else shown}"))
     if with_body:
         click.echo(f"\n{selection.body_shown(body)}")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from bridge.terminal import visible
+from bridge.terminal import visible, visible_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,7 +49,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = ""
     from rich.text import Text
 
     made = Table(
-        title=title or None,
+        title=Text(visible_line(title)) if title else None,
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -61,7 +61,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = ""
         widest = max(map(len, column.split()), default=None)
         made.add_column(column, overflow="fold", no_wrap=column in ("id", "file"), min_width=widest)
     for row in rows:
-        made.add_row(*(Text(visible(cell)) for cell in row))  # Text: brackets are no markup
+        made.add_row(*(Text(visible_line(cell)) for cell in row))  # Text: brackets are no markup
     return made
 
 

@@ -13,7 +13,7 @@ from bridge.cli import namespace, options, report, selection, spool_reading, whe
 from bridge.cli.namespace import Namespace
 from bridge.contract import partition_of
 from bridge.errors import BridgeError
-from bridge.terminal import visible
+from bridge.terminal import visible_line
 
 if TYPE_CHECKING:
     from bridge.cli.ledger import Record
@@ -185,7 +185,7 @@ class Trace:
         print_notifications(self._found)
         for it in self._spooled:
             click.echo(
-                visible(
+                visible_line(
                     f"in the spool here: {it['status']} of {it['device']}, received "
                     f"{when.shown(it['received_at_ms'])}"
                 )

@@ -30,3 +30,14 @@ def test_an_id_is_whole_and_nothing_else_is_lost() -> None:
 def test_a_table_without_names_of_columns_has_no_line_for_them() -> None:
     lines = shown(("", ""), ("callbacks", "3"), width=60).splitlines()
     assert [line.split() for line in lines if line.strip()] == [["callbacks", "3"]]
+
+
+def test_a_line_end_in_an_id_forges_no_line_and_brackets_no_style() -> None:
+    forged = "d1\nin the spool here: [red]SENT[/red]\tof d2"
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(report.table(("device",), [(forged,)], f"device {forged}"))
+    lines = captured.get().splitlines()
+    escaped = r"d1\nin the spool here: [red]SENT[/red]\tof d2"
+    assert [line.strip() for line in lines if escaped in line] == [f"device {escaped}", escaped]
+    assert len([line for line in lines if line.strip(" ─")]) == 3
