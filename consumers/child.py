@@ -77,8 +77,10 @@ def _run(
         forks.keep_apart(lambda: worker.admin.sockets)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, worker.stop)
-        # A terminal's Ctrl-C reaches the whole process group; the parent passes on what it means.
-        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        # A terminal's Ctrl-C, and its end, reach the whole process group; the parent passes on what
+        # they mean.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, lambda: None)
         watch = threading.Thread(
             target=_end_with_parent,
             args=(arguments.life_fd, loop, worker, current.grace_s + ORPHAN_SLACK_S),

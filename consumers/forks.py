@@ -26,7 +26,7 @@ def keep_apart(listening: Listening) -> None:
 def _let_go(listening: Listening) -> None:
     """In the forked process, whose only thread this is."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     for one in listening():
         if (descriptor := one.detach()) >= 0:

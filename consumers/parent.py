@@ -37,12 +37,15 @@ RELEASE: Final = Script.load("consumers", "release")
 
 
 def main(settings: Settings, *, show_deliveries: bool) -> int:
-    """Runs a worker until SIGTERM or SIGINT; returns the exit code."""
+    """Runs a worker until SIGTERM, SIGINT or SIGHUP; returns the exit code."""
 
     async def run() -> int:
         parent = Parent(settings, show_deliveries=show_deliveries)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, parent.stop)
+        # The terminal is gone, unless the program was told to outlive it (nohup(1)).
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, parent.stop)
         loop.add_signal_handler(signal.SIGINT, parent.interrupt)
         return await parent.run()
 

@@ -18,7 +18,7 @@ Service = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
 
 
 def run(service: Service) -> int:
-    """Runs `service` on uvloop (where it exists). SIGTERM and SIGINT set its event once;
+    """Runs `service` on uvloop (where it exists). SIGTERM, SIGINT and SIGHUP set its event once;
     a second SIGINT ends the process at once, with everything unfinished.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -48,6 +48,9 @@ async def _until_signal(service: Service) -> int:
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    # The terminal is gone, unless the program was told to outlive it (nohup(1)).
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, stop.set)
     loop.add_signal_handler(signal.SIGINT, interrupted)
     return await service(stop)
 

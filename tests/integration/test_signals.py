@@ -53,12 +53,13 @@ def start(programs: Programs, command: str, **environ: str) -> tuple[Program, in
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_cleanly(programs: Programs, command: str, number: signal.Signals) -> None:
     program, _ = start(programs, command)
     program.signal(number)
     assert program.ends() == 0
     assert "Traceback" not in program.errors
+    assert "_stopped" in program.errors  # it took its leave, rather than being ended
 
 
 def test_the_ingress_is_unready_while_it_drains_and_a_second_sigterm_changes_nothing(
