@@ -129,7 +129,12 @@ class AccessControl:
     # --- source
 
     def _look_up_peer(self, remote: str) -> bool | None:
-        """Whether a caller from this address may pass; `None` for a proxy of ours."""
+        """Whether a caller from this address may pass; `None` for a proxy of ours.
+
+        Who connects to a unix socket, which has no address, is let in by the file system: a proxy.
+        """
+        if not remote:
+            return None
         peer = _address(remote)
         if peer is not None and _is_in(peer, self._proxies):
             return None
@@ -146,11 +151,13 @@ class AccessControl:
         trust was written by us; anything further left may be invented by the caller. Read from the
         right, and no further than any chain of proxies is long.
         """
-        source = _address(request.remote or "")
         lines = request.headers.getall("X-Forwarded-For", ())
         text = ",".join(line[-_MAX_FORWARDED_CHARS:] for line in lines[-_MAX_HOPS:])
         hops = text[-_MAX_FORWARDED_CHARS:].rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]
-        while source is not None and lines and hops and _is_in(source, self._proxies):
+        if not lines:
+            return _address(request.remote or "")
+        source = _address(request.remote) if request.remote else _address(hops.pop())
+        while source is not None and hops and _is_in(source, self._proxies):
             source = _address(hops.pop())
         return source
 

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Any, Final
 
 import orjson
@@ -28,7 +29,9 @@ class AdminListener:
     """Serves these pages on a port of their own.
 
     `ready` and `live` return the reasons why not, none if so; `status` what /status shows; `more`
-    has what other pages show, by path.
+    has what other pages show, by path. Answers where it is called by an address, by a name without
+    a dot, or by one of `names`: no page in somebody's browser can read these by giving a name of
+    its own our address (DNS rebinding).
     """
 
     def __init__(
@@ -40,9 +43,11 @@ class AdminListener:
         live: Callable[[], Sequence[str]],
         status: Callable[[], Mapping[str, Any]],
         more: Mapping[str, Callable[[], Mapping[str, Any]]] | None = None,
+        names: Sequence[str] = (),
     ) -> None:
         self._host = host
         self._port = port
+        self._names = {host.lower(), socket.gethostname().lower(), *map(str.lower, names)}
         self._pages: dict[str, Callable[[], web.Response]] = {
             "/livez": lambda: _health(live()),
             "/readyz": lambda: _health(ready()),
@@ -75,6 +80,12 @@ class AdminListener:
         await self._http.shutdown(timeout=1)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if not self._is_ours(request.headers.get("Host", "")):
+            return Problem(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                "admin",
+                "not by this name: use an address, or set NB_BRIDGE_ADMIN_NAMES",
+            ).response()
         page = self._pages.get(request.path)
         if page is None:
             return Problem(HTTPStatus.NOT_FOUND, "admin", "no such page").response()
@@ -83,6 +94,17 @@ class AdminListener:
                 HTTPStatus.METHOD_NOT_ALLOWED, "admin", "only GET", headers={"Allow": "GET, HEAD"}
             ).response()
         return page()
+
+    def _is_ours(self, host: str) -> bool:
+        name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.split(":")[0]
+        name = name.lower().rstrip(".")
+        if "." not in name or name in self._names:
+            return True
+        try:
+            ip_address(name)
+        except ValueError:
+            return False
+        return True
 
 
 def _page(body: bytes, content_type: str, status: HTTPStatus = HTTPStatus.OK) -> web.Response:

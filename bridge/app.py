@@ -144,6 +144,7 @@ class Ingress:
             live=self._not_live,
             status=self._status,
             more={"/openapi.json": cache(self._description)},
+            names=settings.admin_names,
         )
 
     # --- start and stop

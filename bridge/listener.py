@@ -22,6 +22,8 @@ TLS_HANDSHAKE_TIMEOUT_S: Final = 10.0
 _FIRST_INHERITED: Final = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 
+_NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
 Factory = Callable[[], asyncio.BaseProtocol]
 
 
@@ -36,7 +38,10 @@ class Listener:
     @property
     def address(self) -> str:
         """`host:port` a client on this machine can connect to."""
-        host, port = self._sockets[0].getsockname()[:2]
+        name = self._sockets[0].getsockname()
+        if isinstance(name, str):  # of a unix socket
+            return f"unix:{name}"
+        host, port = name[:2]
         if ":" in host and host not in _WILDCARDS:
             host = f"[{host}]"
         return f"{_WILDCARDS.get(host, host)}:{port}"
@@ -74,23 +79,46 @@ def bind(host: str, port: int, *, setting: str) -> list[socket.socket]:
     """
     sockets: list[socket.socket] = []
     try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            sock = socket.socket(family, kind, protocol)
-            sockets.append(sock)
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            taken = sockets[0].getsockname()[1] if len(sockets) > 1 else port
-            sock.bind((address[0], taken, *address[2:]))
-            sock.listen(BACKLOG)
+        # A name may have an address twice (two lines in hosts), or one that this machine has not.
+        found = dict.fromkeys(
+            (family, address)
+            for family, _, _, _, address in socket.getaddrinfo(
+                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        )
+        missing: OSError | None = None
+        for family, address in found:
+            taken = sockets[0].getsockname()[1] if sockets else port
+            try:
+                sockets.append(_bound(family, (address[0], taken, *address[2:])))
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                missing = error
+        if missing is not None and not sockets:
+            raise missing
+    except UnicodeError as error:  # what IDNA makes of it, as of "..": not a name
+        raise UsageError(f"{host!r} is not an address: set {_host_setting(setting)}") from error
     except OSError as error:
         for sock in sockets:
             sock.close()
         raise UsageError(_advice(error, host, port, setting)) from error
     return sockets
+
+
+def _bound(family: int, address: tuple[str | int, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def inherited() -> list[socket.socket]:
@@ -121,5 +149,8 @@ def _advice(error: OSError, host: str, port: int, setting: str) -> str:
         return f"port {port} on {host} is taken: stop the other program, or set {setting}"
     if error.errno == errno.EACCES:
         return f"port {port} needs privileges this user does not have: set {setting} above 1023"
-    host_setting = setting.replace("PORT", "HOST")
-    return f"cannot listen on {host} port {port} ({error.strerror}): set {host_setting}"
+    return f"cannot listen on {host} port {port} ({error.strerror}): set {_host_setting(setting)}"
+
+
+def _host_setting(setting: str) -> str:
+    return setting.replace("PORT", "HOST")

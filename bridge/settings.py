@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from environs import EnvValidationError, FileAwareEnv
 from marshmallow import ValidationError, validate
 
-from bridge.errors import SettingsError
+from bridge.errors import SettingsError, UsageError
 
 PREFIX: Final = "NB_BRIDGE_"
 COMMAND_STATUS_PATH: Final = "/v1.0.0/messageReceiver/cmd"
@@ -182,8 +182,14 @@ def default_state_dir() -> Path:
     # STATE_DIRECTORY: systemd.exec(5); it may list several, separated by colons.
     if state := os.environ.get("STATE_DIRECTORY"):
         return Path(state.split(":")[0])
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "nb-bridge"
+    if base := os.environ.get("XDG_STATE_HOME"):
+        return Path(base) / "nb-bridge"
+    try:
+        return Path.home() / ".local" / "state" / "nb-bridge"
+    except RuntimeError as error:  # no HOME, and nobody knows this user
+        raise UsageError(
+            f"this user has no home folder: set {PREFIX}SPOOL_DIR to a folder on a local disk"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +225,13 @@ class Settings:
     )
     admin_host: str = _setting(
         "127.0.0.1", "address of the admin listener (/livez /readyz /metrics /status)"
+    )
+    admin_names: tuple[str, ...] = _setting(
+        (),
+        "names with a dot by which the admin listener may be called, besides addresses",
+        read="list",
+        validate=_nonempty,
+        convert=_strings,
     )
     admin_port: int | None = _setting(
         None,

@@ -70,6 +70,7 @@ class Worker:
             live=lambda: (),
             ready=self._unready,
             status=self._status,
+            names=settings.admin_names,
         )
         """Its listener for probes and metrics."""
 

@@ -29,7 +29,7 @@ def request(remote: str = "192.0.2.7", **headers: str) -> web.BaseRequest:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     transport = mock.Mock()
     transport.get_extra_info = lambda key, default=None: (
-        (remote, 5000) if key == "peername" else default
+        ((remote, 5000) if remote else "") if key == "peername" else default
     )
     return make_mocked_request("POST", "/", headers=names, transport=transport)
 
@@ -191,3 +191,10 @@ def test_of_a_proxy_only_the_last_hops_are_read() -> None:
     proxies = ",".join(["198.51.100.1", *["10.0.0.2"] * 1000])
     assert answer(access, request("10.0.0.1", X_Forwarded_For=proxies)) == 403
     assert answer(access, request("10.0.0.1")) == 403
+
+
+def test_who_comes_over_a_unix_socket_is_a_proxy() -> None:
+    access = control(allowed_networks=["198.51.100.0/24"])
+    assert answer(access, request("", X_Forwarded_For="198.51.100.1")) == 200
+    assert answer(access, request("", X_Forwarded_For="203.0.113.9")) == 403
+    assert answer(access, request("")) == 403

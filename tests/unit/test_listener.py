@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +94,40 @@ def test_an_ipv6_address_is_written_as_urls_want_it() -> None:
             return ("2001:db8::1", 8080, 0, 0)
 
     assert Listener(lambda: None, [Bound()]).address == "[2001:db8::1]:8080"  # type: ignore[arg-type,list-item]
+
+
+def resolves_to(monkeypatch: pytest.MonkeyPatch, *found: tuple[int, tuple[str, int]]) -> None:
+    infos = [(family, socket.SOCK_STREAM, 6, "", address) for family, address in found]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: infos)
+
+
+def test_an_address_that_a_name_has_twice_is_bound_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolves_to(monkeypatch, *[(socket.AF_INET, ("127.0.0.1", 0))] * 2)
+    (sock,) = bind("localhost", 0, setting="NB_BRIDGE_PORT")
+    sock.close()
+
+
+def test_an_address_that_this_machine_has_not_is_done_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolves_to(monkeypatch, (socket.AF_INET, ("192.0.2.1", 0)), (socket.AF_INET, ("127.0.0.1", 0)))
+    (sock,) = bind("localhost", 0, setting="NB_BRIDGE_PORT")
+    assert sock.getsockname()[0] == "127.0.0.1"
+    sock.close()
+    resolves_to(monkeypatch, (socket.AF_INET, ("192.0.2.1", 0)))
+    with pytest.raises(UsageError, match="cannot listen on elsewhere port 0"):
+        bind("elsewhere", 0, setting="NB_BRIDGE_PORT")
+
+
+@pytest.mark.parametrize("host", ["..", "a" * 70 + ".example", "\ud800"])
+def test_what_is_not_a_name_at_all_is_told(host: str) -> None:
+    with pytest.raises(UsageError, match="is not an address: set NB_BRIDGE_HOST"):
+        bind(host, 0, setting="NB_BRIDGE_PORT")
+
+
+async def test_a_unix_socket_is_called_what_it_is(tmp_path: Path) -> None:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(tmp_path / "callbacks"))
+    listening = Listener(asyncio.Protocol, [sock])
+    assert listening.address == f"unix:{tmp_path / 'callbacks'}"
+    listening.close()

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge import settings
-from bridge.errors import SettingsError
+from bridge.errors import SettingsError, UsageError
 from bridge.settings import Settings, load, shown, unknown_variables, without_password
 
 
@@ -338,3 +338,14 @@ def test_a_file_that_is_not_text_is_told_with_its_setting(
     monkeypatch.setenv("NB_BRIDGE_TOKENS_FILE", str(tmp_path / "tokens"))
     with pytest.raises(SettingsError, match=r"NB_BRIDGE_TOKENS_FILE .*tokens is not UTF-8"):
         load()
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody_knows() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody_knows)
+    for name in ("XDG_STATE_HOME", "STATE_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match="set NB_BRIDGE_SPOOL_DIR"):
+        _ = Settings().spool_path
