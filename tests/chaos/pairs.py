@@ -15,9 +15,10 @@ import asyncio
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from itertools import permutations
@@ -100,6 +101,8 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Exit code 0 when every promise was kept, 1 when not, or when nothing could be tried."""
+    # Whoever ends it early waits for what runs: so nothing stays mounted.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = _arguments()
     if not can_mount():
         arguments.kinds -= ON_VOLUMES
@@ -117,6 +120,16 @@ def main() -> int:
     return 1 if broken or not results else 0
 
 
+def _completed(
+    pool: ProcessPoolExecutor, waiting: Iterable[Future[Result]]
+) -> Iterator[Future[Result]]:
+    try:
+        yield from as_completed(waiting)
+    except KeyboardInterrupt:
+        pool.shutdown(cancel_futures=True)
+        raise
+
+
 def _run(chosen: Sequence[Combination], arguments: argparse.Namespace) -> list[Result]:
     """Tells of each as it ends."""
     results = []
@@ -125,7 +138,7 @@ def _run(chosen: Sequence[Combination], arguments: argparse.Namespace) -> list[R
         waiting: dict[Future[Result], Combination] = {
             pool.submit(run_one, one, program): one for one in chosen
         }
-        for number, future in enumerate(as_completed(waiting), 1):
+        for number, future in enumerate(_completed(pool, waiting), 1):
             result = future.result()
             results.append(result)
             if arguments.json:
