@@ -239,6 +239,8 @@ class Settler:
         self._on_room()
         if not self._in_flight:
             backoff.reset()
+            if self._batches:  # gathered while theirs was to be sent again
+                self._something.set()
             return
         try:
             async with asyncio.timeout(backoff.next_s()):

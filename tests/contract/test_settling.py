@@ -19,6 +19,7 @@ from consumers.lanes import Lanes
 from consumers.partition import Item, Lane, LaneState, Partition
 from consumers.settler import Settler
 from entries import entry
+from waiting import wait_until
 
 GROUP = "g"
 NUMBER = 3
@@ -132,6 +133,22 @@ def letter(entry_id: bytes) -> DeadLetter:
         dead_at_ms=1,
         entry_id=EntryId(entry_id),
     )
+
+
+async def test_what_is_handled_while_a_batch_is_sent_again_is_recorded_without_further_ado(
+    settling: Settling,
+) -> None:
+    first, second = await settling.pending(), await settling.pending()
+    settling.link.loses = 1
+    settling.settler.handled(settling.partition, first)
+    await wait_until(lambda: settling.link.loses == 0, "an answer to be lost")
+    settling.settler.handled(settling.partition, second)
+
+    async def is_recorded() -> bool:
+        stream = settling.keys.stream(NUMBER)
+        return bool((await settling.client.xpending(stream, GROUP))["pending"] == 0)
+
+    await wait_until(is_recorded, "both to be recorded")
 
 
 async def test_an_attempt_that_was_not_charged_leaves_no_record(settling: Settling) -> None:
