@@ -186,7 +186,7 @@ try it (a second time it is a duplicate: answered ok, not handled again):
   curl {trust}-H 'Content-Type: application/json' -d '{body}' {around.callback_url}
 or play the platform, and look at what became of it:
   {program} send --url {around.origin}{around.send_options}
-  {program} status --redis-url {server.url}
+  {program} status --redis-url {server.url} --spool-dir {shlex.quote(str(around.spool_dir))}
 """
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from bridge.cli import namespace, overview, report, when
 from bridge.cli.namespace import Namespace
 from bridge.cli.overview import Group
 from bridge.errors import BridgeError
+
+# Who writes --yes behind each command that acts is not told that this one has no such option.
+_no_question: Final = click.option(
+    "--yes", "-y", is_flag=True, expose_value=False, help="Nothing is asked here anyway."
+)
 
 
 @click.group(no_args_is_help=False)
@@ -115,6 +122,7 @@ async def _existing(connected: Namespace, name: str) -> Group:
 @command.command()
 @click.argument("group")
 @namespace.connection_options
+@_no_question
 @report.json_option
 def restore(group: str, as_json: bool) -> None:
     """Let workers of a retired GROUP start again; it begins with what is in the streams then."""
@@ -130,6 +138,7 @@ def restore(group: str, as_json: bool) -> None:
 @command.command()
 @click.argument("group")
 @namespace.connection_options
+@_no_question
 @report.json_option
 def pause(group: str, as_json: bool) -> None:
     """Have the workers of GROUP finish what runs, and start nothing until `resume`.
@@ -149,6 +158,7 @@ def pause(group: str, as_json: bool) -> None:
 @command.command()
 @click.argument("group")
 @namespace.connection_options
+@_no_question
 @report.json_option
 def resume(group: str, as_json: bool) -> None:
     """End the pause of GROUP."""

@@ -93,6 +93,11 @@ class Surroundings:
         return f"http://{HOST}:{port}/status"
 
     @property
+    def spool_dir(self) -> Path:
+        """Where the ingress spools."""
+        return self.data / "spool"
+
+    @property
     def send_options(self) -> str:
         """What `nb-bridge send` needs besides `--url`."""
         return f" --ca {self.certificate.ca}" if self.certificate else ""
@@ -111,7 +116,7 @@ class Surroundings:
             "PORT": str(self.port),
             "ADMIN_HOST": HOST,
             "RECEIVER": self.receiver,
-            "SPOOL_DIR": str(self.data / "spool"),
+            "SPOOL_DIR": str(self.spool_dir),
             "TLS_CERT": str(self.certificate.chain) if self.certificate else "",
             "TLS_KEY": str(self.certificate.key) if self.certificate else "",
         }

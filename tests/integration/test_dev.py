@@ -278,3 +278,13 @@ def test_two_on_the_same_data_are_refused(programs: Programs) -> None:
     assert second.process.returncode == 2
     assert "another server uses" in second.errors
     assert second.errors.count("\n") == 1
+
+
+def test_the_status_line_that_is_proposed_looks_at_the_spool_in_use(
+    programs: Programs, tmp_path: Path
+) -> None:
+    dev = start(programs, "--data", str(tmp_path / "my data"))
+    (line,) = re.findall(r"^ +\S.* (status --redis-url .*)$", dev.output, re.MULTILINE)
+    status = programs.run(*shlex.split(line), "--json")
+    assert status.process.returncode == 0, status.errors
+    assert json.loads(status.output)["spool"]["folder"] == str(tmp_path / "my data/spool")

@@ -239,7 +239,7 @@ def test_a_paused_group_starts_nothing_until_it_is_resumed(system: System) -> No
     assert system.json("groups", "pause", "default") == {
         "schema": 1, "group": "default", "changed": True,
     }  # fmt: skip
-    assert not system.json("groups", "pause", "default")["changed"]
+    assert not system.json("groups", "pause", "default", "--yes")["changed"]
     wait_until_sync(
         lambda: len(system.group()["unowned"]) == PARTITIONS, "every lease to be given up"
     )
