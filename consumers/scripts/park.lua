@@ -7,26 +7,47 @@
 -- Returns the length of the list. Error FENCED when the lease is not ours.
 --
 -- Atomic because an entry must be in the pending list or in the parked list at any moment, never
--- in none and never in both. Only what this very call acknowledged is appended, so a second call
--- with the same arguments appends nothing.
+-- in none. A script that fails half-way is not undone: so everything is looked at first, then copied,
+-- and XACK comes last. What is not pending any more was parked by an earlier call; what is listed
+-- already is not listed twice.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED the lease of ' .. KEYS[1] .. ' is not ours')
 end
--- First write: PEXPIRE is allowed when Redis is out of memory, and opens the way for the rest.
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
 
+-- "" where the message does not begin with an id: written by no program of ours, it keeps its place.
 local function id_of(message)
   local length = string.match(message, '^(%d+):')
-  return string.sub(message, #length + 2, #length + 1 + tonumber(length))
+  return length and string.sub(message, #length + 2, #length + 1 + tonumber(length)) or ''
 end
 
 local function before(a, b)
   local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
   local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
+  if not a_ms then return true end
   if #a_ms ~= #b_ms then return #a_ms < #b_ms end
   if a_ms ~= b_ms then return a_ms < b_ms end
   if #a_seq ~= #b_seq then return #a_seq < #b_seq end
   return a_seq < b_seq
+end
+
+local taken, ids = {}, {}
+for i = 6, #ARGV, 3 do
+  if #redis.call('XPENDING', KEYS[2], ARGV[3], ARGV[i], ARGV[i], 1) == 1 then
+    taken[#taken + 1] = i
+    ids[#ids + 1] = ARGV[i]
+  end
+end
+local length = redis.call('LLEN', KEYS[4])
+
+-- First write: PEXPIRE is allowed when Redis is out of memory, and opens the way for the rest.
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+
+if length + #taken > 0 then
+  if ARGV[5] ~= '' then
+    redis.call('ZADD', KEYS[3], ARGV[5], ARGV[4])
+  else
+    redis.call('ZADD', KEYS[3], 'NX', 0, ARGV[4])
+  end
 end
 
 -- Nearly always at the end. Not so for a head that was running when those behind it were parked,
@@ -37,27 +58,23 @@ local function insert(id, message)
     redis.call('RPUSH', KEYS[4], message)
     return
   end
-  local at = 0
-  while before(id_of(redis.call('LINDEX', KEYS[4], at)), id) do
+  local at, found = 0, nil
+  repeat
+    found = redis.call('LINDEX', KEYS[4], at)
     at = at + 1
+  until not before(id_of(found), id)
+  if id_of(found) ~= id then
+    redis.call('LINSERT', KEYS[4], 'BEFORE', found, message)
   end
-  redis.call('LINSERT', KEYS[4], 'BEFORE', redis.call('LINDEX', KEYS[4], at), message)
 end
 
-for i = 6, #ARGV, 3 do
-  if redis.call('XACK', KEYS[2], ARGV[3], ARGV[i]) == 1 then
-    insert(ARGV[i], ARGV[i + 2])
-    if ARGV[i + 1] ~= '' then
-      redis.call('HSET', KEYS[5], ARGV[i], ARGV[i + 1])
-    end
+for _, i in ipairs(taken) do
+  if ARGV[i + 1] ~= '' then
+    redis.call('HSET', KEYS[5], ARGV[i], ARGV[i + 1])
   end
+  insert(ARGV[i], ARGV[i + 2])
 end
-local length = redis.call('LLEN', KEYS[4])
-if length > 0 then
-  if ARGV[5] ~= '' then
-    redis.call('ZADD', KEYS[3], ARGV[5], ARGV[4])
-  else
-    redis.call('ZADD', KEYS[3], 'NX', 0, ARGV[4])
-  end
+if #ids > 0 then
+  redis.call('XACK', KEYS[2], ARGV[3], unpack(ids))
 end
-return length
+return redis.call('LLEN', KEYS[4])

@@ -12,8 +12,10 @@
 -- pending with their record. Error FENCED when the lease is not ours: then nothing was written.
 --
 -- Atomic because a dead letter must exist exactly if its entry was acknowledged by this very call,
--- and because a worker that lost its lease must not acknowledge. Sent twice, the second call
--- changes nothing: XACK returns 0 then.
+-- and because a worker that lost its lease must not acknowledge. A script that fails half-way is not
+-- undone: so the copy comes first and XACK after it, and whatever may be refused leaves the entry
+-- pending. Sent twice, the second call changes nothing and answers the same: what is not pending any
+-- more is recorded.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED the lease of ' .. KEYS[1] .. ' is not ours')
 end
@@ -37,14 +39,21 @@ each_slice(tonumber(ARGV[5]), function(...) redis.call('XACK', KEYS[2], group, .
 each_slice(tonumber(ARGV[6]), function(...) redis.call('HDEL', KEYS[3], ...) end)
 each_slice(2 * tonumber(ARGV[7]), function(...) redis.call('HSET', KEYS[3], ...) end)
 
-local held = {}
-for _ = 1, tonumber(ARGV[8]) do
+local held, dead = {}, tonumber(ARGV[8])
+if dead > 0 then
+  -- Acknowledges nothing: without the right to, each try would leave one more copy.
+  redis.call('XACK', KEYS[2], group, '0-0')
+end
+for _ = 1, dead do
   local id, record, n = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  if redis.call('XLEN', KEYS[4]) >= dead_max then
+  if #redis.call('XPENDING', KEYS[2], group, id, id, 1) == 0 then
+    -- An earlier call recorded it.
+  elseif redis.call('XLEN', KEYS[4]) >= dead_max then
     redis.call('HSET', KEYS[3], id, record)
     held[#held + 1] = id
-  elseif redis.call('XACK', KEYS[2], group, id) == 1 then
+  else
     redis.call('XADD', KEYS[4], '*', unpack(ARGV, at + 3, at + 2 + n))
+    redis.call('XACK', KEYS[2], group, id)
     redis.call('HDEL', KEYS[3], id)
   end
   at = at + 3 + n
