@@ -221,6 +221,10 @@ class Keys:
         """String `worker:epoch` with a TTL."""
         return f"{self._of(partition)}:lease:{group}"
 
+    def ttl(self, partition: int, group: str) -> str:
+        """String `epoch:ttl_ms`: how long the lease of that epoch is taken for at a time."""
+        return f"{self._of(partition)}:ttl:{group}"
+
     def epoch(self, partition: int, group: str) -> str:
         """String: the highest epoch ever given; no TTL."""
         return f"{self._of(partition)}:epoch:{group}"

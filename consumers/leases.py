@@ -22,8 +22,10 @@ from consumers.shared_state import SharedState
 
 CALL_TIMEOUT_S: Final = 5.0
 MAX_TICK_S: Final = 1.0
-# A worker that was silent for this many TTLs has no share any more (it may still hold leases).
+# A worker that was silent for this many TTLs has no share any more (it may still hold leases). Nor
+# before it missed some ticks: a short TTL of ours must not drop those who tick by a longer one.
 GONE_AFTER_TTLS: Final = 1
+GONE_AFTER_TICKS: Final = 3
 # A partition that nobody leased for this many TTLs is anyone's: its share's owner cannot take it.
 ABANDONED_AFTER_TTLS: Final = 2
 
@@ -156,10 +158,11 @@ class LeaseKeeper:
             self._adopted.update(n for n in wanted if n in self.owned and n not in mine)
 
     async def _heartbeat(self) -> list[str]:
-        keys, gone_ms = self._keys, round(GONE_AFTER_TTLS * self._ttl_s * 1000)
+        keys = self._keys
+        gone_s = max(GONE_AFTER_TTLS * self._ttl_s, GONE_AFTER_TICKS * MAX_TICK_S)
         alive, registered, paused = await self._link.run(
             [
-                HEARTBEAT.call([keys.workers(self._group)], [self._worker, gone_ms]),
+                HEARTBEAT.call([keys.workers(self._group)], [self._worker, round(gone_s * 1000)]),
                 command("SISMEMBER", keys.groups, self._group),
                 command("SISMEMBER", keys.paused, self._group),
             ],
@@ -214,6 +217,7 @@ class LeaseKeeper:
                     self._keys.retry(number, self._group),
                     self._keys.stream(number),
                     self._keys.parked(number, self._group),
+                    self._keys.ttl(number, self._group),
                 ),
                 (
                     self._worker,

@@ -108,7 +108,8 @@ async def _remove_from(link: Link, keys: Keys, group: str, partition: int) -> No
             for device in devices
         ]
         await _all(link, [*calls, command("ZREM", parked, *devices)])
-    rest = (keys.retry(partition, group), keys.epoch(partition, group), keys.dead(partition, group))
+    of_group = (keys.retry, keys.epoch, keys.ttl, keys.dead)
+    rest = [key(partition, group) for key in of_group]
     await _all(link, [command("UNLINK", *rest)])
 
 

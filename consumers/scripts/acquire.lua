@@ -5,6 +5,7 @@
 --      3 retry   hash; its field "clean" is the last epoch that ended cleanly
 --      4 stream
 --      5 parked  sorted set of parked devices
+--      6 ttl     string "epoch:ttl_ms": how long the lease of this epoch is taken for at a time
 -- ARGV 1 worker  2 group  3 ttl_ms
 --      4 epoch that the worker itself had last and can vouch for, 0 if none
 --
@@ -13,13 +14,19 @@
 -- Atomic because the epoch must rise by exactly the one who gets the lease. A worker may take its
 -- own lease again (after a reply that was lost); the epoch rises all the same. The group is made
 -- here, so that a flushed server is whole again with the first acquisition.
+local LONGEST_TTL_MS = 600000 -- LEASE_TTL_S allows no more
 local holder = redis.call('GET', KEYS[1])
 local mine = ARGV[1] .. ':'
 if holder and string.sub(holder, 1, #mine) ~= mine then
   -- The server's clock was set back: the lease would last that much longer, and its holder may be
-  -- dead. One that lives renews it well within two of our TTLs.
-  if redis.call('PTTL', KEYS[1]) > 2 * tonumber(ARGV[3]) then
-    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', 2 * tonumber(ARGV[3])))
+  -- dead. One that lives renews it well within two of its own TTLs, which may be longer than ours.
+  local epoch, ttl_ms = string.match(redis.call('GET', KEYS[6]) or '', '^(%d+):(%d+)$')
+  if not epoch or epoch ~= string.match(holder, ':(%d+)$') then
+    ttl_ms = LONGEST_TTL_MS -- a worker of version 0.1 notes none
+  end
+  local longest = 2 * tonumber(ttl_ms)
+  if redis.call('PTTL', KEYS[1]) > longest then
+    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', longest))
   end
   return {0, holder}
 end
@@ -38,6 +45,7 @@ epoch = string.format('%.0f', epoch)
 local clean = (not last) or last == ARGV[4] or redis.call('HGET', KEYS[3], 'clean') == last
 
 redis.call('SET', KEYS[2], epoch)
+redis.call('SET', KEYS[6], epoch .. ':' .. ARGV[3])
 redis.call('SET', KEYS[1], mine .. epoch, 'PX', ARGV[3])
 
 local made = redis.pcall('XGROUP', 'CREATE', KEYS[4], ARGV[2], '0', 'MKSTREAM')

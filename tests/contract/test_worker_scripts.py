@@ -41,6 +41,7 @@ class Partition:
         self.link: Link = redis.link()
         keys = redis.keys
         self.lease, self.epoch = keys.lease(3, group), keys.epoch(3, group)
+        self.ttl = keys.ttl(3, group)
         self.retry, self.stream = keys.retry(3, group), keys.stream(3)
         self.parked, self.dead = keys.parked(3, group), keys.dead(3, group)
 
@@ -48,7 +49,7 @@ class Partition:
         return await self.link.one(script.call(keys, args), timeout_s=10)
 
     async def acquire(self, *, ttl_ms: int = TTL_MS, own_last: bytes = b"0") -> Any:
-        keys = (self.lease, self.epoch, self.retry, self.stream, self.parked)
+        keys = (self.lease, self.epoch, self.retry, self.stream, self.parked, self.ttl)
         reply = await self.call(ACQUIRE, keys, (self.worker, self.group, ttl_ms, own_last))
         if not isinstance(reply, Refused) and reply[0] == 1:
             self.token = f"{self.worker}:{reply[1].decode()}"
@@ -183,6 +184,35 @@ async def test_a_lease_of_a_somewhat_longer_ttl_is_left_alone(it: Partition) -> 
     await it.acquire(ttl_ms=2 * TTL_MS)
     assert (await other.acquire(ttl_ms=TTL_MS + 1000))[0] == 0
     assert await it.client.pttl(it.lease) > 1.5 * TTL_MS
+
+
+@pytest.mark.parametrize(("theirs_ms", "ours_ms"), [(8 * TTL_MS, TTL_MS), (TTL_MS, 8 * TTL_MS)])
+async def test_a_lease_is_judged_by_its_holder_s_ttl(
+    it: Partition, theirs_ms: int, ours_ms: int
+) -> None:
+    """LEASE_TTL_S may be changed by any factor while old and new workers run side by side."""
+    other = Partition(it.redis, "w2")
+    await it.acquire(ttl_ms=theirs_ms)
+    assert (await other.acquire(ttl_ms=ours_ms))[0] == 0
+    assert 0.9 * theirs_ms < await it.client.pttl(it.lease) <= theirs_ms
+    await it.client.pexpire(it.lease, 1000 * TTL_MS)  # the clock was set back
+    assert (await other.acquire(ttl_ms=ours_ms))[0] == 0
+    assert await it.client.pttl(it.lease) <= 2 * theirs_ms
+
+
+@pytest.mark.parametrize("noted", [None, b"1:500", b"junk"])
+async def test_a_lease_whose_ttl_nobody_noted_may_be_as_long_as_any(
+    it: Partition, noted: bytes | None
+) -> None:
+    """A worker of version 0.1 notes none, and what is noted is an earlier holder's."""
+    if noted:
+        await it.client.set(it.ttl, noted)
+    await it.client.set(it.lease, b"old:17", px=600_000)
+    assert (await it.acquire(ttl_ms=500))[0] == 0
+    assert await it.client.pttl(it.lease) > 500_000
+    await it.client.pexpire(it.lease, 10**9)
+    assert (await it.acquire(ttl_ms=500))[0] == 0
+    assert await it.client.pttl(it.lease) <= 1_200_000
 
 
 async def test_one_worker_s_name_may_begin_with_another_s(it: Partition) -> None:

@@ -145,6 +145,7 @@ async def test_a_dead_worker_s_lease_that_would_last_for_hours_is_taken(
     """As one is left when the server's clock is set back shortly after the worker's death."""
     for number in range(PARTITIONS):
         await real_redis.client.set(real_redis.keys.lease(number, "g"), "dead:1", px=3_600_000)
+        await real_redis.client.set(real_redis.keys.ttl(number, "g"), f"1:{TTL_S * 1000:.0f}")
     it = keeper("w1")
     await wait_until(lambda: it.owned == set(range(PARTITIONS)))
 

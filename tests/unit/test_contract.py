@@ -270,6 +270,7 @@ def test_every_key_of_a_partition_has_the_same_hash_tag() -> None:
         *keys.ledger(3),
         keys.lease(3, "g"),
         keys.epoch(3, "g"),
+        keys.ttl(3, "g"),
         keys.retry(3, "g"),
         keys.parked(3, "g"),
         keys.parked_device(3, "g", "d}{1"),

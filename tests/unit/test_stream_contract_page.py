@@ -23,7 +23,7 @@ def key_names() -> list[str]:
         KEYS.ledger(0)[0],
         KEYS.platform_ledger(0)[0],
     ]
-    for of_group in (KEYS.lease, KEYS.epoch, KEYS.retry, KEYS.parked, KEYS.dead):
+    for of_group in (KEYS.lease, KEYS.ttl, KEYS.epoch, KEYS.retry, KEYS.parked, KEYS.dead):
         names.append(of_group(0, "<group>"))
     names.append(KEYS.parked_device(0, "<group>", "<device>"))
     return [name.replace("{<ns>:00}", "{<ns>:pp}") for name in names]
