@@ -155,11 +155,17 @@ class Aftermath:
             return "dead"
         if outcome.after_s is not None or (is_charged and not self._brake.is_on):
             wait_s = self._policy.wait_s(known.count, outcome.after_s)
-        else:  # soon, whatever the back-off: when the outage is over, nobody has to wait for it
-            wait_s = random.uniform(0.5, 1) * RETRY_S
+        else:
+            wait_s = self._uncharged_wait_s(known)
         self._tell_failed(lane, known.count, wait_s, outcome.error)
         self._try_again(lane, known, wait_s)
         return "retry"
+
+    def _uncharged_wait_s(self, known: Attempts) -> float:
+        """Soon, whatever the back-off: when the outage is over, nobody has to wait for it."""
+        lasts_s = (known.failed_ms - known.first_failed_ms) / 1000
+        most_s = RETRY_S if self._brake.is_on else self._policy.backoff_base_s + lasts_s
+        return random.uniform(0.5, 1) * min(RETRY_S, most_s)
 
     def _note_failure(self, lane: Lane, error: BaseException) -> None:
         if self._brake.failed(lane.partition.number, lane.device, clock.boottime_s()):
