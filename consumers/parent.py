@@ -203,20 +203,16 @@ class Parent:
     # --- its death
 
     async def _write_down_crash(self) -> None:
-        """Writes what ran as suspects, and gives the leases back as known.
+        """Writes what ran as attempts of suspects, and gives the leases back as known.
 
-        The attempt is charged only to what ran alone. Of several any may be to blame: each runs
-        with nothing beside it next, and is charged if it kills its worker then, too.
         Tried until the leases run out: after that the next owner suspects everything pending.
         """
         held = list(self._shared.held())
         if not held:
             return
         records: dict[Held, list[Any]] = defaultdict(list)
-        at_once = list(self._shared.running())
-        is_charged = len(at_once) == 1
-        for running in at_once:
-            record = Attempts(count=running.attempt - 1 + is_charged, suspect=True)
+        for running in self._shared.running():
+            record = Attempts(count=running.attempt, suspect=True)
             key = Held(running.partition, running.epoch)
             records[key] += (running.entry_id, record.encode())
         calls = [self._release_call(each, records[each]) for each in held]

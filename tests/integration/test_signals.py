@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -52,6 +53,15 @@ def start(programs: Programs, command: str, **environ: str) -> tuple[Program, in
     return program, port
 
 
+@pytest.fixture
+def with_a_terminal() -> Iterator[None]:
+    """Programs inherit what is ignored, and the tests may run under nohup(1)."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("with_a_terminal")
 @pytest.mark.parametrize("command", ["serve", "worker"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_cleanly(programs: Programs, command: str, number: signal.Signals) -> None:

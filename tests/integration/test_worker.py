@@ -607,8 +607,7 @@ async def test_a_handler_that_kills_its_process_ends_as_a_dead_letter_alone(
     assert await fleet.dead_ids() == {poison}
     ((letter, _),) = await fleet.dead()
     assert (letter.reason, letter.attempts) == ("max_attempts", 2)
-    # The first time others ran beside it: that is not charged.
-    assert [run.attempt for run in fleet.history.of("p")] == [1, 1, 2, 1]
+    assert [run.attempt for run in fleet.history.of("p")] == [1, 2, 1]
     assert worker.stop() == 0
     fleet.history.check(fleet.published, given_up={poison})
 
@@ -660,16 +659,4 @@ async def test_after_both_were_killed_what_was_pending_runs_alone_and_once_more(
     for before, after in pairwise(again):
         assert before.ended_ns is not None
         assert before.ended_ns < after.started_ns
-    assert await fleet.dead() == []
-
-
-async def test_who_ran_beside_a_crash_becomes_no_dead_letter(fleet: Fleet) -> None:
-    """Killed from outside, with every attempt that it has: the next ones run alone."""
-    worker = fleet.start(max_attempts=1, concurrency=8)
-    for number in range(8):
-        await fleet.say(f"d{number}", {"do": "sleep", "s": 1})
-    await wait_until(lambda: len(fleet.history.runs) == 8, "all to run")
-    os.kill(child_of(worker), signal.SIGKILL)
-    await fleet.handled()
-    assert worker.stop() == 0
     assert await fleet.dead() == []
