@@ -21,7 +21,7 @@ from bridge.held_rows import HeldRows, Pair
 from bridge.intake import Intake
 from bridge.link import Refused
 from bridge.publisher import Publisher
-from bridge.refusals import QUARANTINE, Refusals
+from bridge.refusals import QUARANTINE, Lane, Refusals
 from bridge.spool import Spool
 from bridge.spool_files import Chunk
 from bridge.spool_row import Row
@@ -101,6 +101,8 @@ class Drainer:
             self._told.clear()
             opened_s = self._clock()
             await self._intake.serve()
+            for record in self._intake.taken_beside:
+                self._refusals.taken(Lane.of(record, self._publisher.partitions))
             if self._clock() - opened_s > _CALM_S:
                 self._reopening.reset()
             self._reopen_at_s = self._clock() + self._reopening.next_s()

@@ -72,6 +72,8 @@ class Intake:
         self._spill_timer: asyncio.TimerHandle | None = None
         self._log = logs.get("intake")
         self.path = Path.HOLDING
+        self.taken_beside: list[Record] = []
+        """What Redis took of the batch of which it refused the rest, and so closed the path."""
         metrics.direct_path.set(0)
 
     def submit(self, record: Record, arrived_s: float) -> Done:
@@ -131,6 +133,7 @@ class Intake:
         """
         self._stop_spill_timer()
         self._closing = None
+        self.taken_beside = []
         self.path = Path.DIRECT
         self._changed("opened")
         try:
@@ -188,6 +191,8 @@ class Intake:
             elif not waiting.done.done():  # else its request was cancelled
                 waiting.done.set_result(result)
         if refused:
+            of = zip(batch, results, strict=True)
+            self.taken_beside = [it.record for it, result in of if not isinstance(result, Refused)]
             self._divert(refused, f"Redis refused a batch: {why}")
 
     def _divert(self, batch: list[_Waiting], why: str) -> None:

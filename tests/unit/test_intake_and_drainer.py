@@ -393,6 +393,18 @@ async def test_a_passing_refusal_of_everything_condemns_nothing(
             assert of_device(it, device) == [f"c{n}" for n in range(200) if n % 7 == device]
 
 
+async def test_what_was_taken_beside_a_refusal_shows_that_not_everything_is_refused(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path) as it:
+        it.devices, it.shelf.partitions = 8, 4
+        await it.is_on(Way.DIRECT)
+        it.shelf.refused = {f"c{n}" for n in range(8) if contract.partition_of(f"d{n}", 4) == 1}
+        await asyncio.gather(*it.submit(8))
+        await wait_until(lambda: bool(it.drainer._refusals), "it to be noticed")
+        assert it.drainer.refusal is None
+
+
 async def test_a_partition_that_is_refused_holds_up_no_other(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
         it.devices, it.shelf.partitions = 8, 4
@@ -406,7 +418,7 @@ async def test_a_partition_that_is_refused_holds_up_no_other(tmp_path: Path) -> 
         await wait_until(lambda: len(it.shelf.kept) == good, "the other partitions")
         await asyncio.gather(*it.submit(200))
         await wait_until(lambda: len(it.shelf.kept) == 2 * good, "and what came since")
-        assert it.drainer.refusal is None
+        await wait_until(lambda: it.drainer.refusal is None, "it to be seen")
         it.shelf.refused = set()
         await it.is_on(Way.DIRECT)
         assert it.spool.status()["set_aside"] == 0
