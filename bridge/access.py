@@ -99,12 +99,15 @@ class AccessControl:
         if not self._enforce:
             return
         if reason == "network":
-            raise Problem(HTTPStatus.FORBIDDEN, "forbidden", "the source address is not allowed")
+            raise Problem(
+                HTTPStatus.FORBIDDEN, "forbidden", "the source address is not allowed", close=True
+            )
         raise Problem(
             HTTPStatus.UNAUTHORIZED,
             "unauthorized",
             "credentials are missing or wrong",
             headers={"WWW-Authenticate": self._challenge()},
+            close=True,
         )
 
     def _challenge(self) -> str:  # RFC 9110, 11.6.1: a 401 names at least one scheme

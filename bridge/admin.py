@@ -20,8 +20,8 @@ from bridge import listener, metrics
 from bridge.http_server import HttpServer
 from bridge.problem import SERVER, Problem
 
-HEAD_TIMEOUT_S: Final = 10.0
-MAX_CONNECTIONS: Final = 64
+TIMEOUT_S: Final = 10.0
+MAX_CONNECTIONS: Final = 16
 _JSON: Final = "application/json"
 
 
@@ -64,12 +64,10 @@ class AdminListener:
 
     async def start(self) -> None:
         """Listens; `UsageError` if the port is taken."""
-        self._http = HttpServer(
-            self._answer, head_timeout_s=HEAD_TIMEOUT_S, max_connections=MAX_CONNECTIONS
-        )
+        self._http = HttpServer(self._answer, timeout_s=TIMEOUT_S, max_connections=MAX_CONNECTIONS)
         self.sockets = listener.bind(self._host, self._port, setting="NB_BRIDGE_ADMIN_PORT")
-        self._listener = listener.Listener(self._http, self.sockets)
-        await self._listener.serve()
+        self._listener = listener.Listener(self._http.take, self.sockets)
+        self._listener.serve()
         self.url = f"http://{self._listener.address}"
 
     async def stop(self) -> None:

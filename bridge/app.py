@@ -14,9 +14,8 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any, Final
 
-from bridge import __version__, listener, logs, metrics, rights, tracing
+from bridge import __version__, admin, descriptors, listener, logs, metrics, rights, tracing
 from bridge.access import AccessControl
-from bridge.admin import AdminListener
 from bridge.callback import CallbackHandler
 from bridge.callback_spans import traced
 from bridge.clock import epoch_ms
@@ -132,12 +131,12 @@ class Ingress:
         )
         self._http = HttpServer(
             self._handler,
-            head_timeout_s=settings.body_timeout_s,
+            timeout_s=settings.body_timeout_s,
             max_connections=settings.max_connections,
             gauge=metrics.connections,
         )
         port = settings.admin_port
-        self._admin = AdminListener(
+        self._admin = admin.AdminListener(
             settings.admin_host,
             DEFAULT_ADMIN_PORT if port is None else port,
             ready=self._not_ready,
@@ -156,10 +155,11 @@ class Ingress:
         port = settings.port
         if port is None:
             port = DEFAULT_PORT if self._tls is None else DEFAULT_TLS_PORT
+        self._limit_connections()
         sockets = listener.inherited() or listener.bind(
             settings.host, port, setting="NB_BRIDGE_PORT"
         )
-        self._listener = listener.Listener(self._http, sockets)
+        self._listener = listener.Listener(self._http.take, sockets)
         try:
             await self._admin.start()
             await self._keeping.open()
@@ -174,7 +174,7 @@ class Ingress:
         if self._tls is not None:
             reloader = TlsReloader(self._tls, self._listener.serve)
             self._run("tls", reloader.run())
-        await self._listener.serve(context)
+        self._listener.serve(context)
         self._started_at_ms = epoch_ms()
         self._is_started = True
         self._tell_listening()
@@ -213,6 +213,20 @@ class Ingress:
         Another one can keep the promises that this one made.
         """
         await self._failed.wait()
+
+    def _limit_connections(self) -> None:
+        """No more than there are descriptors for, so that no caller takes Redis' or the spool's."""
+        asked = self._settings.max_connections
+        room = descriptors.room_for(asked, others=admin.MAX_CONNECTIONS)
+        if room < asked:
+            self._log.warning(
+                "connections_limited",
+                limit=room,
+                asked=asked,
+                advice="the limit of open files allows no more: raise it (ulimit -n, or "
+                "LimitNOFILE= of a systemd unit), or lower NB_BRIDGE_MAX_CONNECTIONS",
+            )
+        self._http.max_connections = room
 
     def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=name)

@@ -133,14 +133,18 @@ class CallbackHandler:
     async def _handle(self, request: web.BaseRequest, arrived_s: float) -> Outcome:
         accept = self._accept.get(request.raw_path) or self._accept.get(_path(request))
         if accept is None:
-            raise Problem(HTTPStatus.NOT_FOUND, "rejected", "no callbacks are taken here")
+            raise Problem(
+                HTTPStatus.NOT_FOUND, "rejected", "no callbacks are taken here", close=True
+            )
         if request.method != "POST":
             raise Problem(
                 HTTPStatus.METHOD_NOT_ALLOWED,
                 "rejected",
                 "callbacks are sent with POST",
                 headers={"Allow": "POST"},
+                close=True,
             )
+        # Who is refused up to here keeps no connection: strangers must not hold places.
         self._check_access(request)
         _refuse_compressed(request)
         # Few steps from here to `submit`: this is the way of nearly every request.

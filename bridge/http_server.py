@@ -1,17 +1,20 @@
 """aiohttp's low-level server with the limits ours needs.
 
-Owns connections: how long one may take for a request head, how many there are, and the answer to
-what is not HTTP. aiohttp closes a connection with an unfinished head only when its keep-alive time
-is over, which has to be long (a reverse proxy must be the first to let go); so heads get a time
-limit of their own here.
+Owns connections: how many there are, who goes for a new one, how long and how large a request head
+may be, how long an answer may wait to be read, and the answer to what is not HTTP. aiohttp closes a
+connection with an unfinished head only when its keep-alive time is over, which has to be long (a
+reverse proxy must be the first to let go); so heads get a time limit of their own here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections.abc import Awaitable, Callable
+from functools import cache
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 from prometheus_client import Gauge
@@ -20,53 +23,144 @@ from bridge import metrics
 from bridge.problem import Problem
 
 KEEPALIVE_S: Final = 3630.0  # an hour and a bit: longer than proxies and the platform keep one
+MAX_HEAD_BYTES: Final = 32 * 1024
+MAX_HEADS_BYTES: Final = 16 * 2**20  # of all that are not complete; parsed, they take twice that
 MAX_LINE_BYTES: Final = 8190
 MAX_HEADERS: Final = 64
-_FINISH_POLL_S: Final = 0.02
+_POLL_S: Final = 0.02
 LINGER_S: Final = 2.0  # for reading on after an early answer, so that the client can receive it
-
+_GOODBYE_S: Final = 2.0  # for a TLS peer to close its side
+_HEAD_END: Final = b"\r\n\r\n"
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Connection(web.RequestHandler):
     """One connection; its head timer runs from the first byte of a head to its last."""
 
-    __slots__ = ("_head_timeout_s", "_head_timer", "_server")
+    __slots__ = (
+        "_head_bytes",
+        "_head_tail",
+        "_head_timer",
+        "_opening",
+        "_server",
+        "_timeout_s",
+        "_wire",
+        "_write_timer",
+    )
 
     def __init__(
         self,
         server: HttpServer,
         *,
-        head_timeout_s: float,
+        timeout_s: float,
         loop: asyncio.AbstractEventLoop,
         **options: Any,
     ) -> None:
         super().__init__(server, loop=loop, **options)
         self._server = server
-        self._head_timeout_s = head_timeout_s
+        self._timeout_s = timeout_s
         self._head_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._head_tail = b""
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._wire: asyncio.Transport | None = None
+        self._opening: asyncio.Task[Any] | None = None
 
     @property
     def is_idle(self) -> bool:
         """Whether it waits for a request of which nothing has arrived."""
-        return self._waiter is not None and not self._waiter.done() and self._head_timer is None
+        return self._is_waiting and self._head_timer is None
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether no request is complete or being answered."""
+        if self._waiter is None:  # else aiohttp's task has not had its first step yet
+            return self._request_count == 0
+        return not self._waiter.done()
+
+    @property
+    def idle_until_s(self) -> float:
+        """When its keep-alive time ends: the sooner, the longer it has been idle."""
+        return self._next_keepalive_close_time
+
+    def open(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+        """Speaks TLS on a socket that was accepted, if it should, then HTTP."""
+        opened = self._loop.connect_accepted_socket(
+            lambda: self,
+            sock,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else self._timeout_s,
+            ssl_shutdown_timeout=None if tls is None else _GOODBYE_S,
+        )
+        self._opening = self._loop.create_task(opened)
+        self._opening.add_done_callback(lambda task: self._opened(task, sock))
+
+    def end(self) -> None:
+        """Aborts it and gives its place back, which aborting does only in the next step."""
+        self._server.lost(self, self._head_bytes)
+        self._head_bytes = 0
+        self.abort()
+
+    def abort(self) -> None:
+        """Ends it at once, whatever it is doing, and whether or not the peer is there."""
+        if self._wire is not None:
+            self._wire.abort()
+            self.force_close()
+        elif self._opening is not None:
+            self._opening.cancel()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The first head has its time from here, whether or not a byte of it comes."""
         super().connection_made(transport)
-        self._head_timer = self._loop.call_later(self._head_timeout_s, self._head_overdue)
-        self._server.made()
+        # aiohttp forgets the transport when it closes it, and something may have to be sent then.
+        self._wire = cast(asyncio.Transport, transport)
+        self._wire.set_write_buffer_limits(high=1, low=0)  # what is not sent at once has its time
+        self._head_timer = self._loop.call_later(self._timeout_s, self._head_overdue)
 
     def data_received(self, data: bytes) -> None:
         """Starts the timer where a head has begun, and ends it where one is complete."""
+        if self._head_bytes + len(data) > MAX_HEAD_BYTES and self._is_too_long(data):
+            self._refuse_head()
+            return
         super().data_received(data)
-        waiter = self._waiter
-        if waiter is None or waiter.done():  # a request is complete, or being handled
+        if not self._is_waiting:
             if self._head_timer is not None:
                 self._head_timer.cancel()
                 self._head_timer = None
-        elif self._head_timer is None and data:
-            self._head_timer = self._loop.call_later(self._head_timeout_s, self._head_overdue)
+                self._server.met(self, self._head_bytes)
+                self._head_bytes = 0
+        elif data:
+            if self._head_timer is None:
+                self._head_timer = self._loop.call_later(self._timeout_s, self._head_overdue)
+            self._head_tail = data[-3:]
+            self._head_bytes += len(data)
+            self._server.waits(self, len(data))
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """A caller that sends no more but reads on (RFC 9112, 9.6) gets its answers, without TLS:
+        asyncio's knows no half of a connection."""
+        if self._is_waiting or self._wire is None or self._wire.get_extra_info("sslcontext"):
+            return None
+        self._end_when_answered()
+        return True
+
+    def _end_when_answered(self) -> None:
+        request = self._current_request
+        lacks_body = request is not None and not request.content.is_eof()
+        if self._is_waiting or lacks_body:
+            self.force_close()
+        elif self.transport is not None:
+            self._loop.call_later(_POLL_S, self._end_when_answered)
+
+    def pause_writing(self) -> None:
+        """An answer is not sent at once: its reader has some time for it."""
+        super().pause_writing()
+        self._write_timer = self._loop.call_later(self._timeout_s, self._write_overdue)
+
+    def resume_writing(self) -> None:
+        """All is sent."""
+        super().resume_writing()
+        self._stop_write_timer()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Nothing to do where reading goes on: aiohttp would run its parser once per body read."""
@@ -74,12 +168,14 @@ class Connection(web.RequestHandler):
             super().resume_reading(resume_parser)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Ends the timer, and gives the connection's place back."""
+        """Ends the timers, and gives the connection's place back."""
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+        self._stop_write_timer()
+        self._wire = None
         super().connection_lost(exc)
-        self._server.lost()
+        self._server.lost(self, self._head_bytes)
 
     def handle_error(
         self,
@@ -94,23 +190,61 @@ class Connection(web.RequestHandler):
             HTTPStatus.BAD_REQUEST, "malformed", "the request is not valid HTTP", close=True
         ).response()
 
+    def _opened(self, task: asyncio.Task[Any], sock: socket.socket) -> None:
+        self._opening = None
+        if task.cancelled() or task.exception() is not None:
+            if not task.cancelled():
+                metrics.handshakes_failed.inc()
+            sock.close()  # a task that was cancelled before its first step has not touched it
+            self._server.lost(self, 0)
+
+    def _is_too_long(self, data: bytes) -> bool:
+        """Whether the head that these bytes belong to, if to one, is longer than it may be."""
+        if not self._is_waiting:
+            return False
+        data = self._head_tail + data if self._head_bytes else data
+        end = data.find(_HEAD_END)
+        before = self._head_bytes - len(self._head_tail) if self._head_bytes else 0
+        return before + (len(data) if end < 0 else end + len(_HEAD_END)) > MAX_HEAD_BYTES
+
+    def _refuse_head(self) -> None:
+        metrics.callbacks.labels("malformed", "431").inc()
+        if self.transport is not None:
+            self.transport.write(_head_too_long())
+        self.force_close()
+
     def _head_overdue(self) -> None:
         self._head_timer = None
         metrics.slow_heads.inc()
-        self.force_close()
+        self.abort()
+
+    def _write_overdue(self) -> None:
+        self._write_timer = None
+        metrics.slow_reads.inc()
+        self.abort()
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
 
 class HttpServer(web.Server):
-    """Makes connections, up to `max_connections`; beyond, an idle one goes for each new one."""
+    """Serves connections, up to `max_connections`; beyond, one goes for each new one.
+
+    Who has not sent a whole request head yet goes first (anybody can open connections, or begin
+    TLS handshakes, without end), and then who has been idle for longest.
+    """
 
     def __init__(
         self,
         handler: Handler,
         *,
-        head_timeout_s: float,
+        timeout_s: float,
         max_connections: int,
         gauge: Gauge | None = None,
     ) -> None:
+        """`timeout_s`: for a TLS handshake, for a request head, and for reading an answer."""
         super().__init__(
             handler,
             access_log=None,
@@ -121,47 +255,86 @@ class HttpServer(web.Server):
             max_field_size=MAX_LINE_BYTES,
             max_headers=MAX_HEADERS,
         )
-        self._head_timeout_s = head_timeout_s
-        self._max_connections = max_connections
+        self._timeout_s = timeout_s
+        self.max_connections = max_connections
         self._gauge = gauge
-        self._open = 0
+        self._open: dict[Connection, None] = {}
+        self._newcomers: dict[Connection, None] = {}
+        self._heads: dict[Connection, None] = {}
+        self._heads_bytes = 0
 
-    def __call__(self) -> web.RequestHandler:
-        """A protocol for a connection just accepted."""
-        return Connection(
-            self, loop=self._loop, head_timeout_s=self._head_timeout_s, **self._kwargs
-        )
-
-    def made(self) -> None:
-        """A connection is open: the one idle for longest goes, or, if none is, the newest."""
-        self._count(+1)
-        if self._open <= self._max_connections:
+    def take(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+        """Serves a socket that was accepted; counted from here, before any TLS handshake."""
+        if len(self._open) >= self.max_connections and not self._make_room():
+            sock.close()
             return
-        metrics.connections_refused.inc()
-        connections = self.connections  # in the order they were opened
-        idle = (it for it in connections if isinstance(it, Connection) and it.is_idle)
-        next(idle, connections[-1]).force_close()
+        connection = Connection(self, loop=self._loop, timeout_s=self._timeout_s, **self._kwargs)
+        self._open[connection] = self._newcomers[connection] = None
+        self._count()
+        connection.open(sock, tls)
 
-    def lost(self) -> None:
-        """A connection has ended."""
-        self._count(-1)
+    def waits(self, connection: Connection, more_bytes: int) -> None:
+        """A connection has sent more of a head that is not complete."""
+        self._heads[connection] = None
+        self._heads_bytes += more_bytes
+        while self._heads_bytes > MAX_HEADS_BYTES:  # heads come in one piece, or nearly so
+            metrics.slow_heads.inc()
+            next(iter(self._heads)).end()
+
+    def met(self, connection: Connection, head_bytes: int) -> None:
+        """A connection has sent a whole request head, of which so much had to wait."""
+        self._newcomers.pop(connection, None)
+        self._heads.pop(connection, None)
+        self._heads_bytes -= head_bytes
+
+    def lost(self, connection: Connection, head_bytes: int) -> None:
+        """A connection has ended, or never came to be."""
+        self.met(connection, head_bytes)
+        self._open.pop(connection, None)
+        self._count()
 
     @property
     def open_connections(self) -> int:
-        """How many there are now."""
-        return self._open
+        """How many there are now, those included that only begin."""
+        return len(self._open)
 
     async def finish(self, *, timeout_s: float) -> None:
         """Closes connections as they become idle, and whatever is left after `timeout_s`."""
         deadline_s = self._loop.time() + timeout_s
-        while self.connections and self._loop.time() < deadline_s:
-            for connection in self.connections:
-                if isinstance(connection, Connection) and connection.is_idle:
+        while self._open and self._loop.time() < deadline_s:
+            for connection in list(self._open):
+                if connection.is_idle:
                     connection.force_close()
-            await asyncio.sleep(_FINISH_POLL_S)
+            await asyncio.sleep(_POLL_S)
         await self.shutdown(timeout=1)
+        for connection in list(self._open):
+            connection.abort()
 
-    def _count(self, change: int) -> None:
-        self._open += change
+    def _make_room(self) -> bool:
+        metrics.connections_refused.inc()
+        going = next(iter(self._newcomers), None)
+        if going is None:
+            idle = (it for it in self._open if it.is_idle)
+            going = min(idle, key=lambda it: it.idle_until_s, default=None)
+        if going is None:  # all are being answered
+            return False
+        going.end()
+        return True
+
+    def _count(self) -> None:
         if self._gauge is not None:
-            self._gauge.set(self._open)
+            self._gauge.set(len(self._open))
+
+
+@cache
+def _head_too_long() -> bytes:
+    """Written as it is: aiohttp answers nothing before a head is complete."""
+    answer = Problem(
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "malformed",
+        f"the request head is longer than {MAX_HEAD_BYTES} bytes",
+    ).response()
+    body = cast(bytes, answer.body)
+    lines = [f"HTTP/1.1 {answer.status} {answer.reason}", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in answer.headers.items()]
+    return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body

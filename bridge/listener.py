@@ -1,8 +1,8 @@
-"""Listening sockets: bound or inherited, served, and closed without breaking what is on them.
+"""Listening sockets: bound or inherited, and what comes to them accepted.
 
-Owns the sockets. Servers come and go on duplicates of them, so that a listener can change its
-certificate without refusing anyone: closing a duplicate leaves the queue of connections that are
-not accepted yet to the others.
+Owns the sockets and the TLS context of the next connection; a new certificate is a new context,
+and the sockets stay. Accepts by itself rather than by `loop.create_server`: so the server knows of
+a connection before its TLS handshake, and running out of descriptors is told in one line.
 """
 
 from __future__ import annotations
@@ -15,25 +15,32 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from bridge import logs
 from bridge.errors import UsageError
 
 BACKLOG: Final = 1024
-TLS_HANDSHAKE_TIMEOUT_S: Final = 10.0
+_ACCEPTED_AT_ONCE: Final = 16  # then the connections that are open have their turn
+_PAUSE_S: Final = 0.2
 _FIRST_INHERITED: Final = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
-Factory = Callable[[], asyncio.BaseProtocol]
+Take = Callable[[socket.socket, ssl.SSLContext | None], None]
+"""Takes over a socket that was accepted; TLS is to be spoken on it with the context, if any."""
 
 
 class Listener:
-    """Serves the connections that come to some sockets."""
+    """Hands the connections that come to some sockets to who serves them."""
 
-    def __init__(self, factory: Factory, sockets: Sequence[socket.socket]) -> None:
-        self._factory = factory
+    def __init__(self, take: Take, sockets: Sequence[socket.socket]) -> None:
+        self._take = take
         self._sockets = list(sockets)
-        self._servers: list[asyncio.Server] = []
+        self._tls: ssl.SSLContext | None = None
+        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._is_accepting = False
+        self._is_told = False
+        self._log = logs.get("listener")
 
     @property
     def address(self) -> str:
@@ -46,30 +53,56 @@ class Listener:
             host = f"[{host}]"
         return f"{_WILDCARDS.get(host, host)}:{port}"
 
-    async def serve(self, tls: ssl.SSLContext | None = None) -> None:
+    def serve(self, tls: ssl.SSLContext | None = None) -> None:
         """Accepts connections; called again, new ones get the new `tls` and old ones go on."""
-        loop = asyncio.get_running_loop()
-        before = self._servers
-        self._servers = [
-            await loop.create_server(
-                self._factory,
-                sock=sock.dup(),
-                ssl=tls,
-                backlog=BACKLOG,
-                ssl_handshake_timeout=None if tls is None else TLS_HANDSHAKE_TIMEOUT_S,
-            )
-            for sock in self._sockets
-        ]
-        for server in before:
-            server.close()
+        self._tls = tls
+        if not self._is_accepting:
+            self._is_accepting = True
+            for sock in self._sockets:
+                self._watch(sock)
 
     def close(self) -> None:
         """Accepts no more; connections that are open go on. May be called twice."""
-        for server in self._servers:
-            server.close()
+        if self._is_accepting:
+            self._is_accepting = False
+            for sock in self._sockets:
+                self._unwatch(sock)
         for sock in self._sockets:
             sock.close()
-        self._servers = []
+
+    def _watch(self, sock: socket.socket) -> None:
+        self._pauses.pop(sock, None)
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._accept, sock)
+
+    def _unwatch(self, sock: socket.socket) -> None:
+        pause = self._pauses.pop(sock, None)
+        if pause is None:
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+        else:
+            pause.cancel()
+
+    def _accept(self, sock: socket.socket) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                accepted, _ = sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return  # another process of ours may have been faster
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:  # no descriptors, no memory: who waits stays in the queue
+                self._pause(sock, error)
+                return
+            accepted.setblocking(False)
+            self._take(accepted, self._tls)
+        self._is_told = False
+
+    def _pause(self, sock: socket.socket, error: OSError) -> None:
+        if not self._is_told:
+            self._log.error("accept_failed", error=str(error))
+        self._is_told = True
+        self._unwatch(sock)
+        loop = asyncio.get_running_loop()
+        self._pauses[sock] = loop.call_later(_PAUSE_S, self._watch, sock)
 
 
 def bind(host: str, port: int, *, setting: str) -> list[socket.socket]:

@@ -113,9 +113,11 @@ redis_persists = _gauge(
 )
 redis_persists.set(math.nan)
 log_lines_lost = _counter("log_lines_lost", "Log lines that stderr did not take.")
-connections = _gauge("connections", "Open connections of the public listener.")
+connections = _gauge("connections", "Open connections of the public listener, handshakes included.")
 connections_refused = _counter("connections_refused", "Connections closed at MAX_CONNECTIONS.")
+handshakes_failed = _counter("handshakes_failed", "Connections whose TLS handshake failed.")
 slow_heads = _counter("slow_heads", "Connections closed because a request head took too long.")
+slow_reads = _counter("slow_reads", "Connections closed because an answer was not read in time.")
 ledger_rotations = _counter("ledger_rotations", "Ledger pages turned, by cause.", "cause")
 
 # --- worker

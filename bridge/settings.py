@@ -289,7 +289,10 @@ class Settings:
         halves="ingress",
     )
     max_connections: int = _setting(
-        4096, "open connections at once", **_number("int", low=1, high=1_000_000), halves="ingress"
+        4096,
+        "open connections at once; fewer where the limit of open files has no room for them",
+        **_number("int", low=1, high=1_000_000),
+        halves="ingress",
     )
     tls_cert: Path | None = _setting(
         None, "PEM file of the certificate chain", **_PATH, halves="ingress"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 from bridge import logs, metrics
@@ -25,7 +25,7 @@ class TlsReloader:
     def __init__(
         self,
         files: TlsFiles,
-        serve: Callable[[ssl.SSLContext], Awaitable[None]],
+        serve: Callable[[ssl.SSLContext], None],
         *,
         interval_s: float = INTERVAL_S,
     ) -> None:
@@ -45,7 +45,7 @@ class TlsReloader:
             if state == self._loaded:
                 continue
             try:
-                await self._serve(self._files.context())
+                self._serve(self._files.context())
             except (UsageError, OSError) as error:
                 self._tell_failed(state, str(error))
             else:

@@ -52,7 +52,8 @@ def test_a_certificate_cut_anywhere_is_a_value_error(tmp_path: Path) -> None:
 
 async def test_the_metric_follows_the_certificate_in_use(tmp_path: Path) -> None:
     files = TlsFiles(cert=tmp_path / "chain.pem", key=tmp_path / "key.pem")
-    authority, served = trustme.CA(), []
+    authority = trustme.CA()
+    served: list[ssl.SSLContext] = []
 
     def issue(year: int) -> float:
         ends = datetime(year, 1, 1, tzinfo=UTC)
@@ -61,11 +62,8 @@ async def test_the_metric_follows_the_certificate_in_use(tmp_path: Path) -> None
         files.key.write_bytes(issued.private_key_pem.bytes())
         return ends.timestamp()
 
-    async def serve(context: ssl.SSLContext) -> None:
-        served.append(context)
-
     first = issue(2031)
-    reloader = TlsReloader(files, serve, interval_s=0.01)
+    reloader = TlsReloader(files, served.append, interval_s=0.01)
     assert metrics.tls_expiry._value.get() == first
     watching = asyncio.create_task(reloader.run())
     second = issue(2032)

@@ -46,11 +46,8 @@ async def test_what_could_not_be_loaded_is_tried_until_it_can_and_told_once(
             raise UsageError("NB_BRIDGE_TLS_KEY cannot be read: Permission denied")
         return context(self)
 
-    async def serve(made: ssl.SSLContext) -> None:
-        served.append(made)
-
     monkeypatch.setattr(TlsFiles, "context", unreadable_at_first)
-    reloader = TlsReloader(it, serve, interval_s=0.001)
+    reloader = TlsReloader(it, served.append, interval_s=0.001)
     with structlog.testing.capture_logs() as logged:
         watching = asyncio.create_task(reloader.run())
         it.cert.write_bytes(it.cert.read_bytes() + b"\n")
