@@ -114,11 +114,12 @@ class LeaseKeeper:
         self._start_release(partition)
 
     async def release_all(self) -> None:
-        """Gives every lease back and leaves the list of workers; for a worker that stops."""
+        """Leaves the list of workers and gives every lease back; for a worker that stops.
+
+        In that order: the others take what comes free only where they need not leave it to us.
+        """
         for partition in list(self.owned.values()):
             self._start_release(partition)
-        if self._releases:
-            await asyncio.wait(self._releases)
         try:
             await self._link.one(
                 command("ZREM", self._keys.workers(self._group), self._worker),
@@ -126,6 +127,8 @@ class LeaseKeeper:
             )
         except RedisUnavailableError:
             pass  # it is forgotten by time
+        if self._releases:
+            await asyncio.wait(self._releases)
 
     # --- one tick
 

@@ -250,6 +250,9 @@ class Worker:
         for task in others:
             task.cancel()
         await asyncio.wait(others)
+        owned = list(self._leases.owned)
+        # Each as it falls idle: what a slow handler keeps is one partition, not all of them.
+        leaving = asyncio.create_task(self._leases.release_all())
         ended = await self._runner.stop(within_s=self._settings.grace_s)
         if not ended:
             self._log.error("handlers_still_running")
@@ -257,8 +260,8 @@ class Worker:
             async with asyncio.timeout(LAST_FLUSH_S):
                 if not settling.done():
                     await self._settler.flushed()
-                await self._trimmer.trim(list(self._leases.owned))
-                await self._leases.release_all()
+                await self._trimmer.trim(owned)
+                await leaving
         except TimeoutError:
             self._log.error("flush_timed_out")
         for task in (beat, settling):
@@ -317,9 +320,12 @@ class Worker:
         self._fetcher.stir()
 
     async def _quiesce(self, partition: Partition) -> None:
-        """Waits (at most the grace time) until nothing of a partition runs or is unrecorded."""
+        """Waits (at most the grace time) until nothing of a partition runs or is unrecorded.
+
+        At the end it is the runner that keeps to the grace time, and ends what runs then.
+        """
         give_up_s = clock.boottime_s() + self._settings.grace_s
-        while not partition.lost and clock.boottime_s() < give_up_s:
+        while not partition.lost and (self._stopping.is_set() or clock.boottime_s() < give_up_s):
             if not self._runner.is_running(partition) and not self._settler.is_unsettled(partition):
                 return
             await asyncio.sleep(QUIESCE_POLL_S)

@@ -462,6 +462,24 @@ async def test_sigterm_finishes_what_runs_and_leaves_the_rest(fleet: Fleet) -> N
     assert [run.attempt for run in fleet.history.runs] == [1, 1]
 
 
+async def test_at_sigterm_a_slow_handler_keeps_no_partition_but_its_own(fleet: Fleet) -> None:
+    first = fleet.start(history.ASYNC, grace_s=60)
+    await fleet.owned_by_all(first)
+    second = fleet.start(history.ASYNC, grace_s=60)
+    await fleet.owned_by_all(first, second)
+    owners = await fleet.owners()
+    by_partition = {partition_of(str(n), PARTITIONS): str(n) for n in range(99)}
+    slow, *others = (by_partition[p] for p, owner in enumerate(owners) if owner == owners[0])
+    assert others
+    id_ = await fleet.say(slow, {"do": "sleep", "s": 60})
+    await wait_until(lambda: fleet.history.runs, "the slow one to run")
+    (pid,) = fleet.history.pids()
+    (stopping,) = (each for each in (first, second) if pid in descendants(each.process.pid))
+    stopping.signal(signal.SIGTERM)
+    await fleet.handled(*[await fleet.say(device) for device in others])
+    assert id_ not in fleet.history.handled()
+
+
 async def test_sigterm_does_not_wait_for_ever(fleet: Fleet) -> None:
     worker = fleet.start(history.SYNC, grace_s=1)
     await fleet.say("a", {"do": "sleep", "s": 60})
