@@ -28,6 +28,10 @@ GONE_AFTER_TTLS: Final = 1
 GONE_AFTER_TICKS: Final = 3
 # A partition that nobody leased for this many TTLs is anyone's: its share's owner cannot take it.
 ABANDONED_AFTER_TTLS: Final = 2
+# What was refused is looked at again. Not before a newer worker had the time to find it abandoned:
+# with each look it is ours for a moment.
+LOOK_AGAIN_S: Final = 60.0
+LOOK_AGAIN_AFTER_TTLS: Final = 4 * ABANDONED_AFTER_TTLS
 
 # After Redis was away, the other workers' heartbeats are old although they live: for some ticks we
 # take back only what we had and can vouch for, not theirs as if they had died.
@@ -66,8 +70,8 @@ class LeaseKeeper:
         self._on_lost = on_lost
         self._quiesce = quiesce
         self.owned: dict[int, Partition] = {}
-        self.refused: set[int] = set()
-        """Partitions with entries of a newer contract: left to newer workers."""
+        self.refused: dict[int, float] = {}
+        """Partitions with entries of a newer contract, left to newer workers: until when."""
         self.is_paused = False
         """Whether an operator paused the group: then we own nothing."""
         self._unleased_since_s: dict[int, float] = {}
@@ -108,9 +112,11 @@ class LeaseKeeper:
             )
 
     def refuse(self, partition: Partition) -> None:
-        """Entries of a newer contract: gives the partition back and does not take it again."""
-        self._log.error("newer_contract", partition=partition.number)
-        self.refused.add(partition.number)
+        """Entries of a newer contract: gives the partition back, and leaves it for a while."""
+        if partition.number not in self.refused:
+            self._log.error("newer_contract", partition=partition.number)
+        wait_s = max(LOOK_AGAIN_S, LOOK_AGAIN_AFTER_TTLS * self._ttl_s)
+        self.refused[partition.number] = clock.boottime_s() + wait_s
         self._start_release(partition)
 
     async def release_all(self) -> None:
@@ -152,13 +158,27 @@ class LeaseKeeper:
         # What another one holds of our share is asked for, too: it may be dead, and its lease
         # last for long (acquire.lua).
         wanted += mine.difference(self.owned, free)
-        wanted = [number for number in wanted if number not in self.refused]
+        self._forget_refused(mine.union(free))
+        now_s = clock.boottime_s()
+        wanted = [number for number in wanted if self.refused.get(number, now_s) <= now_s]
         if self._careful_ticks:
             self._careful_ticks -= 1
             wanted = [number for number in wanted if number in self._trusted]
         if wanted:
             await self._acquire(wanted)
             self._adopted.update(n for n in wanted if n in self.owned and n not in mine)
+
+    def _forget_refused(self, ours_to_look_at: set[int]) -> None:
+        """Those that we read to the end since, or that others see to, are refused no more."""
+        for number in list(self.refused):
+            partition = self.owned.get(number)
+            if partition is None:
+                is_over = number not in ours_to_look_at
+            else:
+                is_over = partition.is_open and partition.is_read
+            if is_over:
+                del self.refused[number]
+                self._log.info("newer_contract_over", partition=number)
 
     async def _heartbeat(self) -> list[str]:
         keys = self._keys

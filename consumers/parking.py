@@ -58,6 +58,7 @@ class Parking:
         max_loaded_bytes: int,
         window: Window,
         on_loaded: Callable[[], None],
+        on_newer: Callable[[Partition], None],
     ) -> None:
         self._keys = keys
         self._lanes = lanes
@@ -75,6 +76,7 @@ class Parking:
             max_bytes=max_loaded_bytes,
             on_empty=self._found_empty,
             on_loaded=on_loaded,
+            on_newer=on_newer,
         )
         self._restorer = Restorer(
             link, keys, group=group, schedule=self._reloader.schedule, on_restored=on_loaded

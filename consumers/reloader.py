@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from bridge import clock, logs
 from bridge.backoff import Backoff
-from bridge.contract import ContractError, Keys
+from bridge.contract import ContractError, Keys, NewerContractError
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Link, Refused, Script
 from consumers import netstrings
@@ -54,6 +54,7 @@ class Reloader:
         max_bytes: int,
         on_empty: Callable[[Lane], None],
         on_loaded: Callable[[], None],
+        on_newer: Callable[[Partition], None],
     ) -> None:
         self._link = link
         self._keys = keys
@@ -63,6 +64,7 @@ class Reloader:
         self._max_bytes = max_bytes
         self._on_empty = on_empty
         self._on_loaded = on_loaded
+        self._on_newer = on_newer
         self._due: dict[Partition, list[tuple[float, str]]] = {}
         self._loaded = 0
         self._loaded_bytes = 0
@@ -218,22 +220,24 @@ class Reloader:
         for each, (messages, records, cut) in zip(asked, reply, strict=True):
             if cut and not messages:
                 self.schedule(*each)
-            else:
-                self._adopt(each, messages, records)
+                continue
+            try:
+                items = _items(messages, records)
+            except NewerContractError:
+                self._on_newer(partition)
+                return
+            self._adopt(each, items, sum(map(len, messages)))
 
-    def _adopt(self, due: Due, messages: list[bytes], records: list[bytes | None]) -> None:
+    def _adopt(self, due: Due, items: list[Item], size_bytes: int) -> None:
         partition, device, one = due
         lane = one.lane = Lane(partition, device, is_parked=True)
         self._loaded += 1
-        if not messages:  # nothing listed: unpark.lua removes the device from the set
+        if not items:  # nothing listed: unpark.lua removes the device from the set
             self._on_empty(lane)
             return
-        one.loaded_bytes = sum(map(len, messages))
-        self._loaded_bytes += one.loaded_bytes
-        for raw, record in zip(messages, records, strict=True):
-            item = _item(raw)
-            item.attempts = Attempts.decode(record)
-            lane.items.append(item)
+        one.loaded_bytes = size_bytes
+        self._loaded_bytes += size_bytes
+        lane.items.extend(items)
         if one.suspect:
             lane.head.attempts = Attempts(count=lane.head.attempts.count, suspect=True)
             one.suspect = False
@@ -253,11 +257,23 @@ def _is_cut(reply: list[Any]) -> bool:
     return any(cut for _, _, cut in reply)
 
 
+def _items(messages: list[bytes], records: list[bytes | None]) -> list[Item]:
+    """The messages of one list; `NewerContractError` if one of them is for a newer program."""
+    items = []
+    for raw, record in zip(messages, records, strict=True):
+        item = _item(raw)
+        item.attempts = Attempts.decode(record)
+        items.append(item)
+    return items
+
+
 def _item(raw: bytes) -> Item:
     """A message of a parked list; what cannot be read goes to the dead letters as it is."""
     strings: list[bytes] = []
     try:
         strings = netstrings.decode(raw)
         return Item.read(strings[0], strings[1:])
+    except NewerContractError:
+        raise
     except (ContractError, IndexError) as error:
         return Item.broken(strings[0] if strings else b"0-0", (b"parked", raw), str(error))

@@ -118,6 +118,7 @@ class Worker:
             max_loaded_bytes=settings.window_max_bytes // 4,
             window=self._window,
             on_loaded=self._on_room,
+            on_newer=self._leases.refuse,
         )
         self._runner = Runner(
             self._lanes,

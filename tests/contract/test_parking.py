@@ -55,6 +55,7 @@ class Lot:
             max_loaded_bytes=2**20,
             window=Window({NUMBER: self.partition}, max_entries=40, max_bytes=2**20),
             on_loaded=lambda: None,
+            on_newer=lambda _: pytest.fail("a newer contract"),
         )
         self.tasks = [asyncio.create_task(each.run()) for each in (settler, self.parking)]
 

@@ -12,6 +12,7 @@ import pytest
 import servers
 from bridge.errors import UsageError
 from bridge.link import command
+from consumers import leases
 from consumers.leases import LeaseKeeper
 from consumers.partition import Partition
 from consumers.shared_state import SharedState
@@ -181,6 +182,34 @@ async def test_what_was_refused_is_given_back_and_not_taken_again(keeper: Make) 
     it.keeper.lost(it.keeper.owned[2])
     await wait_until(lambda: 2 in it.owned)  # a tick later
     assert 3 not in it.owned
+
+
+async def test_what_was_refused_is_looked_at_again_and_kept_if_that_is_over(
+    keeper: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "LOOK_AGAIN_S", 0.1)
+    monkeypatch.setattr(leases, "LOOK_AGAIN_AFTER_TTLS", 0)
+    it = keeper("w1")
+    await wait_until(lambda: len(it.owned) == PARTITIONS)
+    first = it.keeper.owned[3]
+    it.keeper.refuse(first)
+    await wait_until(lambda: it.keeper.owned.get(3) not in (None, first), "another look")
+    assert list(it.keeper.refused) == [3]  # nothing of it was read yet
+    second = it.keeper.owned[3]
+    it.keeper.refuse(second)
+    await wait_until(lambda: it.keeper.owned.get(3) not in (None, second), "another look")
+    it.keeper.owned[3].is_read = True
+    await wait_until(lambda: not it.keeper.refused, "it to be found whole")
+
+
+async def test_what_another_worker_sees_to_is_refused_no_more(keeper: Make) -> None:
+    it = keeper("w1")
+    await wait_until(lambda: len(it.owned) == PARTITIONS)
+    for partition in list(it.keeper.owned.values()):
+        it.keeper.refuse(partition)
+    await wait_until(lambda: not it.owned)
+    keeper("w2")
+    await wait_until(lambda: len(it.keeper.refused) == PARTITIONS // 2, "its share to be left")
 
 
 async def test_a_flushed_server_gets_meta_and_groups_again(

@@ -57,6 +57,7 @@ class Lot:
             max_loaded_bytes=2**20,
             window=self.window,
             on_loaded=lambda: None,
+            on_newer=lambda _: None,
         )
 
     def add(self, device: str, count: int, **more: Any) -> Lane:

@@ -50,6 +50,7 @@ class Bench:
         self.server = Server()
         self.lanes = Lanes()
         self.empty: list[Lane] = []
+        self.newer: list[Partition] = []
         self.reloader = Reloader(
             self.server,  # type: ignore[arg-type]
             Keys(namespace="t"),
@@ -59,6 +60,7 @@ class Bench:
             max_bytes=MAX_BYTES,
             on_empty=self.empty.append,
             on_loaded=lambda: None,
+            on_newer=self.newer.append,
         )
         self.task = asyncio.create_task(self.reloader.run())
 
@@ -207,6 +209,20 @@ async def test_where_not_all_had_room_one_partition_has_all_of_it(bench: Bench) 
     both, first, second = bench.server.asked
     assert [len(calls) for calls in (both, first, second)] == [2, 1, 1]
     assert sizes(first[0])[:2] == (MAX_BYTES, 1)
+
+
+async def test_a_message_for_newer_programs_is_neither_loaded_nor_given_up(bench: Bench) -> None:
+    newer = netstrings.encode((b"1-0", b"v", b"2", b"hello", b"future"))
+
+    async def answer(_: Sequence[Call]) -> list[Any]:
+        return [[[[message("a"), newer], [None, None], 0]]]
+
+    bench.server.answer = answer
+    where = partition(1)
+    bench.park(where, "a")
+    await wait_until(lambda: bench.newer, "it to be told")
+    assert bench.newer == [where]
+    assert where.lanes == {}
 
 
 async def test_an_empty_list_is_told(bench: Bench) -> None:
