@@ -16,6 +16,7 @@ from bridge import clock, logs, metrics
 from bridge.contract import DeadLetter, EntryId
 from consumers.attempts import Attempts, RetryPolicy
 from consumers.brake import RETRY_S, Brake
+from consumers.burials import FULL_WAIT_S
 from consumers.charging import Charging
 from consumers.lanes import Lanes
 from consumers.outcome import Failed, Handled, Outcome, Rejected, Retry, text_of
@@ -26,7 +27,8 @@ from consumers.settler import Settler
 ERROR_CHARS: Final = 2000
 TRACEBACK_CHARS: Final = 8000
 MAX_TYPES_TOLD: Final = 100
-OUTCOMES: Final = ("handled", "retry", "dead", "abandoned", "ignored", "skipped")
+OUTCOMES: Final = ("handled", "retry", "abandoned", "ignored", "skipped")
+"""That are counted here; the dead are when Redis has them (`consumers.burials`)."""
 
 
 class Aftermath:
@@ -63,18 +65,17 @@ class Aftermath:
         if isinstance(outcome, Handled):
             self._succeeded()
             self.handled(lane)
-            told = "handled"
-        elif isinstance(outcome, Failed):
-            told = self._failed(lane, outcome)
-        elif isinstance(outcome, Rejected):
+            self._counts["handled"] += 1
+            return "handled"
+        if isinstance(outcome, Failed):
+            return self._failed(lane, outcome)
+        if isinstance(outcome, Rejected):
             self._succeeded()  # the handler knew what it did
             self.bury(lane, attempt, "rejected", error=outcome.error)
-            told = "dead"
-        else:
-            self._lanes.finished(lane) if lane.partition.lost else self._lanes.put_back(lane)
-            told = "abandoned"
-        self.count(told)
-        return told
+            return "dead"
+        self._lanes.finished(lane) if lane.partition.lost else self._lanes.put_back(lane)
+        self.count("abandoned")
+        return "abandoned"
 
     def count(self, outcome: str) -> None:
         """Counts an outcome; the metric gets it with the next `publish_counts`."""
@@ -115,7 +116,22 @@ class Aftermath:
             dead_at_ms=clock.epoch_ms(),
             entry_id=EntryId(lane.head.id),
         )
-        self._tell(lane, letter)
+        self._bury(lane, letter)
+
+    def bury_again(self, lane: Lane) -> None:
+        """The head of `lane` was given up, and the dead stream was full: perhaps it has room now.
+
+        Nothing is called for it. Where much waits, it waits in Redis: it may do so for long.
+        """
+        if not lane.is_parked and self._parking.wants(lane, FULL_WAIT_S):
+            self._parking.park(lane, clock.boottime_s() + FULL_WAIT_S)
+        else:
+            self._bury(lane, self._settler.burials.letter_of(lane))
+
+    # --- inside
+
+    def _bury(self, lane: Lane, letter: DeadLetter) -> None:
+        """What becomes of it is told when it is known (`consumers.burials`)."""
         self._lanes.close(lane)
         if lane.partition.lost:
             return
@@ -123,20 +139,6 @@ class Aftermath:
             self._parking.dead(lane, letter)
         else:
             self._settler.dead(lane, letter)
-
-    # --- inside
-
-    def _tell(self, lane: Lane, letter: DeadLetter) -> None:
-        entry = lane.head.entry
-        self._log.warning(
-            "dead_letter",
-            **entry.log_fields,
-            partition=lane.partition.number,
-            attempt=letter.attempts,
-            reason=letter.reason,
-            error_type=letter.error_type,
-        )
-        metrics.dead_lettered.labels(self._group, letter.reason).inc()
 
     def _succeeded(self) -> None:
         self._charging.successes += 1
@@ -159,6 +161,7 @@ class Aftermath:
             wait_s = self._uncharged_wait_s(known)
         self._tell_failed(lane, known.count, wait_s, outcome.error)
         self._try_again(lane, known, wait_s)
+        self.count("retry")
         return "retry"
 
     def _uncharged_wait_s(self, known: Attempts) -> float:

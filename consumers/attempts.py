@@ -7,8 +7,12 @@ Redis' own delivery counts prove nothing: they rise on every re-read and can fal
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from bridge.backoff import full_jitter_s
+
+# For which something is given up (`DeadLetter.reason`).
+_REASONS: Final = (b"max_attempts", b"rejected", b"undecodable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +21,8 @@ class Attempts:
 
     `count` are those that are charged. `due_ms` is the epoch millisecond before which it should not
     be tried again. `suspect` says that a worker died while it ran: it may be what kills workers.
-    The first and the last failure are epoch milliseconds, 0 without one.
+    The first and the last failure are epoch milliseconds, 0 without one. `given_up` is the reason
+    of one that shall be a dead letter, and is none yet because there is no room.
     """
 
     count: int = 0
@@ -25,19 +30,23 @@ class Attempts:
     suspect: bool = False
     first_failed_ms: int = 0
     failed_ms: int = 0
+    given_up: str = ""
 
     @property
     def is_known(self) -> bool:
         """Whether there is anything to be kept."""
-        return bool(self.count or self.suspect or self.failed_ms)
+        return bool(self.count or self.suspect or self.failed_ms or self.given_up)
 
     def encode(self) -> bytes:
-        """`count:due_ms`; then `:s` for a suspect, or `::first:last` for one that failed.
+        """`count:due_ms`; then `:reason` if given up; then `:s`, or `::first:last` of failures.
 
-        Not both: version 0.1 knows a suspect by the two characters at the end.
+        Of a suspect no failures: version 0.1 knows one by the two characters at the end.
         """
+        reason = f":{self.given_up}".encode() if self.given_up else b""
         if self.suspect:
-            return b"%d:%d:s" % (self.count, self.due_ms)
+            return b"%d:%d%b:s" % (self.count, self.due_ms, reason)
+        if reason:
+            return b"%d:%d%b" % (self.count, self.due_ms, reason)
         if self.failed_ms:
             times = (self.count, self.due_ms, self.first_failed_ms, self.failed_ms)
             return b"%d:%d::%d:%d" % times
@@ -49,6 +58,9 @@ class Attempts:
         if raw is None:
             return NO_ATTEMPT
         count, due, flag, first, last, *_ = (*raw.split(b":"), b"", b"", b"", b"")
+        given_up = ""
+        if flag in _REASONS:
+            given_up, flag, first, last = flag.decode(), first, b"", b""
         try:
             return cls(
                 count=max(0, int(count)),
@@ -56,6 +68,7 @@ class Attempts:
                 suspect=flag == b"s",
                 first_failed_ms=max(0, int(first or 0)),
                 failed_ms=max(0, int(last or 0)),
+                given_up=given_up,
             )
         except ValueError:
             return NO_ATTEMPT

@@ -212,7 +212,8 @@ class Lanes:
     def _queue_of(self, head: Item) -> deque[Lane]:
         if head.attempts is NO_ATTEMPT:
             return self._ready
-        return self._suspects if head.attempts.suspect else self._again
+        runs_alone = head.attempts.suspect and not head.attempts.given_up
+        return self._suspects if runs_alone else self._again
 
     def _next_queue(self) -> deque[Lane]:
         if _has_next(self._suspects):

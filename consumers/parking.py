@@ -18,12 +18,12 @@ from bridge import clock, logs
 from bridge.contract import DeadLetter, Keys
 from bridge.link import Argument, Link, Script
 from consumers import netstrings
-from consumers.attempts import Attempts
+from consumers.burials import FULL_WAIT_S
 from consumers.lanes import Lanes
-from consumers.partition import Item, Lane, LaneState, Parked, Partition
+from consumers.partition import NO_ID, Item, Lane, LaneState, Parked, Partition
 from consumers.reloader import Reloader
 from consumers.restorer import Restorer
-from consumers.settler import Settler, dead_fields
+from consumers.settler import Settler, dead_fields, record_of_held
 from consumers.window import Window
 
 # A wait worth a round trip to Redis and back; shorter ones stay in the window.
@@ -35,7 +35,6 @@ SLOW_S: Final = 1.0
 # Messages that one call moves: Redis does nothing else meanwhile. What a crash leaves unmoved is
 # pending, and follows when the next owner reads it.
 MOVED_AT_ONCE: Final = 256
-DEAD_STREAM_FULL_WAIT_S: Final = 10.0
 
 PARK: Final = Script.load("consumers", "park")
 UNPARK: Final = Script.load("consumers", "unpark")
@@ -160,16 +159,15 @@ class Parking:
 
     def dead(self, lane: Lane, letter: DeadLetter) -> None:
         """The head of a parked lane is given up; the lane is closed until that is recorded."""
-        held_until_ms = clock.epoch_ms() + round(DEAD_STREAM_FULL_WAIT_S * 1000)
-        record = Attempts(count=letter.attempts, suspect=lane.head.attempts.suspect).encode()
+        held_until_ms = clock.epoch_ms() + round(FULL_WAIT_S * 1000)
         outcome: list[Argument] = [
             "dead",
-            record,
+            record_of_held(lane, letter).encode(),
             held_until_ms,
             self._dead_max,
             *dead_fields(lane, letter),
         ]
-        self._unpark(lane, outcome, self._buried)
+        self._unpark(lane, outcome, partial(self._buried, letter))
 
     # --- loading
 
@@ -238,15 +236,15 @@ class Parking:
         if lane.partition.lost:
             return
         lane.partition.parked[lane.device].unconfirmed += 1
-        call = self._unpark_call(lane, lane.head.id, outcome)
+        call = self._unpark_call(lane, _beginning(lane.head), outcome)
         self._settler.call(lane.partition, call, partial(on_reply, lane))
 
     def _found_empty(self, lane: Lane) -> None:
         lane.partition.parked[lane.device].unconfirmed += 1
-        call = self._unpark_call(lane, b"-", ("handled",))
+        call = self._unpark_call(lane, b"-", ("handled",))  # which no message is
         self._settler.call(lane.partition, call, partial(self._confirmed, lane))
 
-    def _unpark_call(self, lane: Lane, entry_id: bytes, outcome: Sequence[Argument]) -> Any:
+    def _unpark_call(self, lane: Lane, beginning: bytes, outcome: Sequence[Argument]) -> Any:
         number = lane.partition.number
         keys = (
             self._keys.lease(number, self._group),
@@ -255,7 +253,7 @@ class Parking:
             self._keys.retry(number, self._group),
             self._keys.dead(number, self._group),
         )
-        fixed = (lane.partition.token, self._ttl_ms, lane.device, entry_id)
+        fixed = (lane.partition.token, self._ttl_ms, lane.device, beginning)
         return UNPARK.call(keys, (*fixed, *outcome))
 
     def _confirmed(self, lane: Lane, reply: list[int]) -> None:
@@ -264,15 +262,16 @@ class Parking:
         lane.partition.measured(one, reply[0])
         self._look_after(lane.partition, lane.device, one)
 
-    def _buried(self, lane: Lane, reply: list[int]) -> None:
+    def _buried(self, letter: DeadLetter, lane: Lane, reply: list[int]) -> None:
         one = lane.partition.parked[lane.device]
         if reply[1]:
-            self._log.error("dead_stream_full", partition=lane.partition.number)
+            self._settler.burials.held(lane, letter)
             self._lanes.take_out(lane)
             self._reloader.free(one, is_through=False)
-            one.due_s = clock.boottime_s() + DEAD_STREAM_FULL_WAIT_S
+            one.due_s = clock.boottime_s() + FULL_WAIT_S
             self._reloader.schedule(lane.partition, lane.device, one)
         else:
+            self._settler.burials.buried(lane, letter)
             self._lanes.reopen(lane)
         self._confirmed(lane, reply)
 
@@ -291,3 +290,8 @@ class Parking:
         """The partition was lost: what is parked is the next owner's."""
         self._restorer.drop(partition)
         self._reloader.drop(partition)
+
+
+def _beginning(item: Item) -> bytes:
+    """By what unpark.lua knows a head: its id, or all of what is none of our messages."""
+    return item.fields[1] if item.id == NO_ID else netstrings.encode((item.id,))

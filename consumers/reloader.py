@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from bridge import clock, logs
@@ -19,7 +21,7 @@ from bridge.link import Call, Link, Refused, Script
 from consumers import netstrings
 from consumers.attempts import Attempts
 from consumers.lanes import Lanes
-from consumers.partition import FIRST_PAGE, Item, Lane, Parked, Partition
+from consumers.partition import FIRST_PAGE, NO_ID, Item, Lane, Parked, Partition
 from consumers.reply_size import ReplySize
 
 CALL_TIMEOUT_S: Final = 5.0
@@ -28,6 +30,8 @@ MESSAGES: Final = 1024
 PAGE_GROWTH: Final = 4
 NOT_YET_S: Final = 0.05
 REFUSED_WAIT_S: Final = 1.0
+
+_IS_ID: Final = re.compile(rb"\d+-\d+").fullmatch
 
 LOAD: Final = Script.load("consumers", "load")
 
@@ -239,7 +243,7 @@ class Reloader:
         self._loaded_bytes += size_bytes
         lane.items.extend(items)
         if one.suspect:
-            lane.head.attempts = Attempts(count=lane.head.attempts.count, suspect=True)
+            lane.head.attempts = replace(lane.head.attempts, suspect=True)
             one.suspect = False
         self._lanes.adopt(lane)
 
@@ -269,11 +273,10 @@ def _items(messages: list[bytes], records: list[bytes | None]) -> list[Item]:
 
 def _item(raw: bytes) -> Item:
     """A message of a parked list; what cannot be read goes to the dead letters as it is."""
-    strings: list[bytes] = []
     try:
-        strings = netstrings.decode(raw)
-        return Item.read(strings[0], strings[1:])
-    except NewerContractError:
-        raise
-    except (ContractError, IndexError) as error:
-        return Item.broken(strings[0] if strings else b"0-0", (b"parked", raw), str(error))
+        entry_id, *fields = netstrings.decode(raw) or (NO_ID,)
+    except ContractError as error:
+        return Item.broken(NO_ID, (b"parked", raw), str(error))
+    if entry_id == NO_ID or not _IS_ID(entry_id):
+        return Item.broken(NO_ID, (b"parked", raw), "a parked message without an entry id")
+    return Item.read(entry_id, fields)

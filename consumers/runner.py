@@ -235,8 +235,12 @@ class Runner:
         if handler is None:
             self._aftermath.handled(lane)
             return
-        attempt = item.attempts.count + 1
-        if item.attempts.suspect:
+        known = item.attempts
+        attempt = known.count + 1
+        if known.given_up:
+            self._aftermath.bury_again(lane)
+            return
+        if known.suspect:
             if not await self._write_suspect(lane, attempt):
                 return
             now_s = clock.boottime_s()

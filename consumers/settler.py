@@ -18,6 +18,7 @@ from bridge.contract import DeadLetter, Keys
 from bridge.errors import RedisUnavailableError
 from bridge.link import Argument, Call, Link, Refused, Script
 from consumers.attempts import NO_ATTEMPT, Attempts
+from consumers.burials import FULL_WAIT_S, Burials
 from consumers.lanes import Lanes
 from consumers.partition import Item, Lane, Partition
 
@@ -25,7 +26,6 @@ from consumers.partition import Item, Lane, Partition
 GATHER_S: Final = 0.002
 ENOUGH: Final = 512
 CALL_TIMEOUT_S: Final = 5.0
-DEAD_STREAM_FULL_WAIT_S: Final = 10.0
 # Lua cannot pass on more than some 8000 values. No entry of ours comes near, but an entry that
 # cannot be recorded as dead would keep its partition from being settled at all.
 MAX_DEAD_VALUES: Final = 4000
@@ -42,7 +42,7 @@ class Batch:
     handled: list[bytes] = field(default_factory=list)
     forgotten: list[bytes] = field(default_factory=list)
     retries: dict[bytes, Attempts] = field(default_factory=dict)
-    dead: dict[bytes, tuple[Lane, Attempts, list[bytes]]] = field(default_factory=dict)
+    dead: dict[bytes, tuple[Lane, Attempts, DeadLetter]] = field(default_factory=dict)
     written: list[asyncio.Future[bool]] = field(default_factory=list)
     calls: list[tuple[Call, OnReply]] = field(default_factory=list)
     """Further fenced calls (parking), made after the outcomes, in their order."""
@@ -53,7 +53,8 @@ class Batch:
         arguments: list[Argument] = [*counts, *self.handled, *self.forgotten]
         for entry_id, record in self.retries.items():
             arguments += (entry_id, record.encode())
-        for entry_id, (_, record, fields) in self.dead.items():
+        for entry_id, (lane, record, letter) in self.dead.items():
+            fields = dead_fields(lane, letter)
             arguments += (entry_id, record.encode(), len(fields), *fields)
         return arguments
 
@@ -89,6 +90,8 @@ class Settler:
         self._clock = clock
         self._on_room = on_room
         self._on_lost = on_lost
+        self.burials = Burials(group=group)
+        """What became of those given up; parking's, too."""
         self._batches: dict[Partition, Batch] = {}
         self._in_flight: dict[Partition, Batch] = {}
         self._unrecorded: dict[int, set[bytes]] = {}
@@ -120,11 +123,10 @@ class Settler:
 
     def dead(self, lane: Lane, letter: DeadLetter) -> None:
         """The head of `lane` is given up; the lane stays closed until that is recorded."""
-        # A suspect stays one: if the dead stream is full it must not come back as innocent.
-        record = Attempts(count=letter.attempts, suspect=lane.head.attempts.suspect)
+        record = record_of_held(lane, letter)
         batch = self._batch(lane.partition)
         batch.retries.pop(lane.head.id, None)  # of a batch sent twice, only that would take effect
-        batch.dead[lane.head.id] = (lane, record, dead_fields(lane, letter))
+        batch.dead[lane.head.id] = (lane, record, letter)
 
     async def write_attempt(self, partition: Partition, entry_id: bytes, record: Attempts) -> bool:
         """Waits until `record` is in Redis; False if the partition was lost instead."""
@@ -279,12 +281,13 @@ class Settler:
     def _recorded(self, partition: Partition, batch: Batch, held: list[bytes]) -> None:
         for entry_id in batch.handled:
             partition.settled(entry_id)
-        for entry_id, (lane, record, _) in batch.dead.items():
+        for entry_id, (lane, record, letter) in batch.dead.items():
             if entry_id in held:
                 lane.head.attempts = record
-                self._log.error("dead_stream_full", partition=partition.number)
-                self._lanes.reopen_waiting(lane, self._clock() + DEAD_STREAM_FULL_WAIT_S)
+                self.burials.held(lane, letter)
+                self._lanes.reopen_waiting(lane, self._clock() + FULL_WAIT_S)
             else:
+                self.burials.buried(lane, letter)
                 self._lanes.reopen(lane)
                 partition.settled(entry_id)
 
@@ -292,3 +295,12 @@ class Settler:
 def dead_fields(lane: Lane, letter: DeadLetter) -> list[bytes]:
     """What the dead stream gets for the head of `lane`: its own fields, then the reasons."""
     return [*lane.head.fields[:MAX_DEAD_VALUES], *letter.encode()]
+
+
+def record_of_held(lane: Lane, letter: DeadLetter) -> Attempts:
+    """What is known of the head of `lane` if the dead stream is full: it is not called again.
+
+    A suspect stays one, for older programs, which do call it again: not as if it were innocent.
+    """
+    is_suspect = lane.head.attempts.suspect
+    return Attempts(count=letter.attempts, suspect=is_suspect, given_up=letter.reason)

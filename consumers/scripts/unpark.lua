@@ -1,7 +1,9 @@
 -- Records the outcome of the head of a parked device's list.
 --
 -- KEYS 1 lease  2 parked  3 parked list of the device  4 retry  5 dead
--- ARGV 1 token "worker:epoch"  2 ttl_ms  3 device  4 entry id of the head  5 what happened:
+-- ARGV 1 token "worker:epoch"  2 ttl_ms  3 device
+--      4 what the head begins with: its entry id as a netstring; of what is none of our messages, all
+--      5 what happened:
 --      "handled"
 --      "retry"  6 attempt record  7 due_ms
 --      "dead"   6 attempt record  7 due_ms if it must be held  8 most dead letters  9… fields
@@ -10,31 +12,36 @@
 -- Error FENCED when the lease is not ours.
 --
 -- Atomic because the head leaves the list exactly when its outcome is recorded. It is removed by
--- id: sent twice, the second call finds another head and removes nothing.
+-- id: sent twice, the second call finds another head and removes nothing. What has no id is not noted
+-- anywhere: it is given up again when it is loaded again.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED the lease of ' .. KEYS[1] .. ' is not ours')
 end
 -- First write: PEXPIRE is allowed when Redis is out of memory, and opens the way for the rest.
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 
-local device, id, outcome = ARGV[3], ARGV[4], ARGV[5]
+local device, beginning, outcome = ARGV[3], ARGV[4], ARGV[5]
+local id = string.match(beginning, '^%d+:(%d+%-%d+),$')
 local head = redis.call('LINDEX', KEYS[3], 0)
-local prefix = #id .. ':' .. id .. ','
-local is_head = head and string.sub(head, 1, #prefix) == prefix
+local is_head = head == beginning or (id and head and string.sub(head, 1, #beginning) == beginning)
 local held = 0
 if is_head then
   if outcome == 'dead' and redis.call('XLEN', KEYS[5]) >= tonumber(ARGV[8]) then
     held = 1
   end
   if outcome == 'retry' or held == 1 then
-    redis.call('HSET', KEYS[4], id, ARGV[6])
+    if id then
+      redis.call('HSET', KEYS[4], id, ARGV[6])
+    end
     redis.call('ZADD', KEYS[2], ARGV[7], device)
   else
     if outcome == 'dead' then
       redis.call('XADD', KEYS[5], '*', unpack(ARGV, 9))
     end
     redis.call('LPOP', KEYS[3])
-    redis.call('HDEL', KEYS[4], id)
+    if id then
+      redis.call('HDEL', KEYS[4], id)
+    end
   end
 end
 local length = redis.call('LLEN', KEYS[3])

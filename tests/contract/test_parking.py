@@ -10,10 +10,11 @@ import pytest
 
 import servers
 from bridge import clock
-from consumers import netstrings
+from bridge.contract import DeadLetter, EntryId
+from consumers import netstrings, parking
 from consumers.lanes import Lanes
 from consumers.parking import Parking
-from consumers.partition import Partition
+from consumers.partition import Lane, Partition
 from consumers.reloader import LOAD
 from consumers.restorer import DEVICES
 from consumers.settler import Settler
@@ -23,6 +24,7 @@ from waiting import wait_until
 
 GROUP = "g"
 NUMBER = 3
+DEAD_MAX = 10
 
 
 class Lot:
@@ -31,6 +33,7 @@ class Lot:
     def __init__(self, redis: servers.Redis) -> None:
         self.client, self.keys, self.link = redis.client, redis.keys, redis.link()
         self.lanes = Lanes()
+        self.gave_up = 0
         self.partition = Partition(NUMBER, worker="w", epoch=1, clean=True, delivered=b"0-0")
         settler = Settler(
             redis.link(),
@@ -38,7 +41,7 @@ class Lot:
             self.lanes,
             group=GROUP,
             lease_ttl_s=60,
-            dead_max_entries=10,
+            dead_max_entries=DEAD_MAX,
             clock=clock.boottime_s,
             on_room=lambda: None,
             on_lost=lambda partition: pytest.fail("the lease was lost"),
@@ -50,7 +53,7 @@ class Lot:
             settler,
             group=GROUP,
             lease_ttl_s=60,
-            dead_max_entries=10,
+            dead_max_entries=DEAD_MAX,
             max_loaded=10,
             max_loaded_bytes=2**20,
             window=Window({NUMBER: self.partition}, max_entries=40, max_bytes=2**20),
@@ -170,21 +173,77 @@ async def test_what_is_no_netstring_is_loaded_like_any_other(real_lot: Lot) -> N
     assert await load(real_lot, "d") == [[[b"rubbish"], [None], 0]]
 
 
-async def test_a_long_list_comes_back_in_its_order_and_ends_empty(lot: Lot) -> None:
-    ids = await lot.parked("d", 2000)
-    lot.acquire("d")
-    lot.partition.cursor = None
+@pytest.mark.parametrize("junk", [b"", b"rubbish", b"-", b"5:hello,", b"3:0-0,", b"3:1-0,", b"9:x"])
+async def test_what_is_no_message_of_ours_is_given_up_and_keeps_no_other(
+    lot: Lot, junk: bytes
+) -> None:
+    (before,) = await lot.parked("d", 1)
+    key = lot.keys.parked_device(NUMBER, GROUP, "d")
+    await lot.client.rpush(key, junk)  # type: ignore[misc]
+    (after,) = await lot.parked("d", 1)
+    ran = await run_all(lot, "d")
+    assert ran == [before, after]
+    ((_, fields),) = await lot.client.xrange(lot.keys.dead(NUMBER, GROUP))
+    assert fields.get(b"parked", junk) == junk
+    assert fields[b"dead_reason"] == b"undecodable"
+    assert await lot.client.exists(key) == 0
+
+
+@pytest.mark.parametrize("junk", [b"", b"rubbish"])
+async def test_what_is_no_message_of_ours_is_held_by_a_full_dead_stream(
+    lot: Lot, monkeypatch: pytest.MonkeyPatch, junk: bytes
+) -> None:
+    monkeypatch.setattr(parking, "FULL_WAIT_S", 0.01)
+    for _ in range(DEAD_MAX):
+        await lot.client.xadd(lot.keys.dead(NUMBER, GROUP), {"a": "b"})
+    key = lot.keys.parked_device(NUMBER, GROUP, "d")
+    await lot.client.rpush(key, junk)  # type: ignore[misc]
+    (after,) = await lot.parked("d", 1)
+    running = asyncio.create_task(run_all(lot, "d"))
+    await wait_until(lambda: lot.gave_up >= 3, "it to be held")
+    assert await lot.client.llen(key) == 2  # type: ignore[misc]
+    await lot.client.delete(lot.keys.dead(NUMBER, GROUP))
+    assert await running == [after]
+
+
+async def run_all(lot: Lot, device: str) -> list[bytes]:
+    """Until a parked device is through: what can be read is handled, the rest given up."""
     ran: list[bytes] = []
 
     def run() -> bool:
         while (lane := lot.lanes.next(clock.boottime_s())) is not None:
-            ran.append(lane.head.id)
-            lot.parking.handled(lane)
-            lot.lanes.finished(lane)
-        return "d" not in lot.partition.parked
+            if lane.head.unreadable is None:
+                ran.append(lane.head.id)
+                lot.parking.handled(lane)
+                lot.lanes.finished(lane)
+            else:
+                lot.gave_up += 1
+                lot.lanes.close(lane)
+                lot.parking.dead(lane, undecodable(lane))
+        return device not in lot.partition.parked
 
+    lot.acquire(device)
+    lot.partition.cursor = None
     await lot.client.set(lot.keys.lease(NUMBER, GROUP), lot.partition.token)
     await wait_until(run, "the device to be unparked")
+    return ran
+
+
+def undecodable(lane: Lane) -> DeadLetter:
+    return DeadLetter(
+        reason="undecodable",
+        attempts=0,
+        error_type="",
+        error=lane.head.unreadable or "",
+        traceback="",
+        dead_at_ms=1,
+        entry_id=EntryId(lane.head.id),
+    )
+
+
+async def test_a_long_list_comes_back_in_its_order_and_ends_empty(lot: Lot) -> None:
+    ids = await lot.parked("d", 2000)
+    ran = await run_all(lot, "d")
     assert ran == ids
     assert await lot.client.exists(lot.keys.parked_device(NUMBER, GROUP, "d")) == 0
     assert lot.partition.parked_messages == 0

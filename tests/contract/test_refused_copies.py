@@ -74,7 +74,9 @@ class Half:
     async def unpark_dead(self, entry_id: bytes) -> Any:
         keys = [self.lease, self.parked, self.list, self.retry, self.dead]
         outcome = (b"dead", b"3:0", 8, 10, b"device", b"d")
-        return await self.ask(UNPARK.text, keys, TOKEN, TTL_MS, DEVICE, entry_id, *outcome)
+        return await self.ask(
+            UNPARK.text, keys, TOKEN, TTL_MS, DEVICE, netstrings.encode((entry_id,)), *outcome
+        )
 
     async def left(self) -> int:
         return (await self.client.xpending(self.stream, GROUP))["pending"]  # type: ignore[no-any-return]

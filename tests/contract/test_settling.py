@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
+import structlog
 
 import servers
-from bridge import clock
+from bridge import clock, metrics
 from bridge.contract import DeadLetter, EntryId
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Link
@@ -188,9 +189,54 @@ async def test_a_suspect_that_a_full_dead_stream_holds_stays_a_suspect(
         entry_id=EntryId(item.id),
     )
     settling.settler.dead(lane, letter)
-    assert await settling.records() == {item.id: b"3:0:s"}
+    assert await settling.records() == {item.id: b"3:0:max_attempts:s"}
     assert lane.state is LaneState.WAITING
-    assert lane.head.attempts == Attempts(count=3, suspect=True)
+    assert lane.head.attempts == Attempts(count=3, suspect=True, given_up="max_attempts")
+
+
+def told(name: str, **labels: str) -> float:
+    value = metrics.registry.get_sample_value(f"nb_bridge_{name}", {"group": GROUP, **labels})
+    return value or 0.0
+
+
+async def test_what_a_full_dead_stream_holds_is_told_once_and_counts_when_it_is_buried(
+    settling: Settling,
+) -> None:
+    dead = settling.keys.dead(NUMBER, GROUP)
+    for _ in range(DEAD_MAX):
+        await settling.client.xadd(dead, {"a": "b"})
+    item = await settling.pending()
+    lane = Lane(settling.partition, item.entry.device)
+    lane.items.append(item)
+    before = (
+        told("dead_lettered_total", reason="max_attempts"),
+        told("deliveries_total", outcome="dead"),
+    )
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            lane.state = LaneState.CLOSED
+            settling.settler.dead(lane, letter(item.id))
+            await settling.records()
+            assert lane.head.attempts.given_up == "max_attempts"
+            assert settling.settler.burials.letter_of(lane) == letter(item.id)
+        await settling.client.xtrim(dead, maxlen=0, approximate=False)
+        lane.state = LaneState.CLOSED
+        settling.settler.dead(lane, settling.settler.burials.letter_of(lane))
+        assert await settling.records() == {}
+    assert [each["event"] for each in logs] == ["dead_stream_full", "dead_letter"]
+    after = (
+        told("dead_lettered_total", reason="max_attempts"),
+        told("deliveries_total", outcome="dead"),
+    )
+    assert after == (before[0] + 1, before[1] + 1)
+
+
+async def test_of_what_another_worker_gave_up_the_reason_is_known(settling: Settling) -> None:
+    item = await settling.pending(Attempts(count=2, given_up="rejected"))
+    lane = Lane(settling.partition, item.entry.device)
+    lane.items.append(item)
+    found = settling.settler.burials.letter_of(lane)
+    assert (found.reason, found.attempts, found.entry_id) == ("rejected", 2, item.id)
 
 
 @pytest.mark.real

@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from consumers.attempts import NO_ATTEMPT, Attempts, RetryPolicy
 
 records = st.builds(
-    Attempts, count=st.integers(0, 2**31), due_ms=st.integers(0, 2**53), suspect=st.booleans()
+    Attempts,
+    count=st.integers(0, 2**31),
+    due_ms=st.integers(0, 2**53),
+    suspect=st.booleans(),
+    given_up=st.sampled_from(["", "rejected", "max_attempts", "undecodable"]),
 )
 
 
@@ -31,6 +35,10 @@ def test_reading_never_fails_and_never_counts_below_zero(raw: bytes) -> None:
 def test_a_short_record_is_enough() -> None:
     assert Attempts.decode(b"3") == Attempts(count=3)
     assert Attempts.decode(b"3::s") == Attempts(count=3, suspect=True)
+
+
+def test_an_older_program_knows_a_suspect_that_was_given_up() -> None:
+    assert Attempts(count=3, suspect=True, given_up="rejected").encode() == b"3:0:rejected:s"
 
 
 POLICY = RetryPolicy(max_attempts=3, backoff_base_s=1, backoff_max_s=5)

@@ -16,6 +16,7 @@ from bridge import clock, metrics
 from bridge.contract import DeadLetter
 from consumers import Reject, Retry, delivery, request
 from consumers.attempts import Attempts, RetryPolicy
+from consumers.burials import Burials
 from consumers.handler import Handlers
 from consumers.lanes import Lanes
 from consumers.partition import Item, Lane, Partition
@@ -36,6 +37,7 @@ class Recorder:
 
     def __init__(self, lanes: Lanes) -> None:
         self.lanes = lanes
+        self.burials = Burials(group="g")
         self.handled_ids: list[bytes] = []
         self.retries: list[tuple[bytes, int]] = []
         self.letters: list[DeadLetter] = []
@@ -359,6 +361,21 @@ async def test_what_cannot_be_read_is_given_up_without_a_call(
     await wait_until(lambda: it.recorder.letters)
     letter = it.recorder.letters[0]
     assert (letter.reason, letter.error) == ("undecodable", "entry without the field v")
+
+
+@pytest.mark.parametrize("suspect", [False, True])
+async def test_what_was_given_up_before_is_buried_without_a_call(
+    bench: Make, wait_until: WaitUntil, suspect: bool
+) -> None:
+    async def handle() -> None:
+        raise AssertionError
+
+    it = bench(handle)
+    it.add("a", attempts=Attempts(count=1, suspect=suspect, given_up="rejected"))
+    await wait_until(lambda: it.recorder.letters)
+    letter = it.recorder.letters[0]
+    assert (letter.reason, letter.attempts) == ("rejected", 1)
+    assert it.recorder.written == []
 
 
 # --- time
