@@ -8,20 +8,32 @@ from __future__ import annotations
 from bridge import contract
 from bridge.errors import MetaMismatchError
 from bridge.link import Link, Refused, command
+from bridge.reply_errors import refused_state
 
 
-async def guard(link: Link, keys: contract.Keys, partitions: int, *, timeout_s: float) -> None:
+async def guard(
+    link: Link,
+    keys: contract.Keys,
+    partitions: int,
+    *,
+    timeout_s: float,
+    also_full: bool = False,
+) -> None:
     """Claims the namespace for this contract, or makes sure that it was claimed for the same.
 
     Call it after every reconnect: a server restarted empty has to be claimed again. As a write it
-    also shows whether the server takes writes. Raises `MetaMismatchError` with advice, and what
-    `Link.run` raises.
+    also shows whether the server takes writes; but to workers, who free a full one, it is enough
+    that the namespace was claimed before (`also_full`). Raises `MetaMismatchError` with advice, and
+    what `Link.run` raises.
     """
     ours = contract.Meta(partitions=partitions)
-    claim = command("SET", keys.meta, ours.encode(), "NX")
-    _, raw = await link.run((claim, command("GET", keys.meta)), timeout_s=timeout_s)
+    tolerated = ("OOM",) if also_full else ()
+    claim = command("SET", keys.meta, ours.encode(), "NX", tolerated=tolerated)
+    claimed, raw = await link.run((claim, command("GET", keys.meta)), timeout_s=timeout_s)
     if isinstance(raw, Refused):
         raise MetaMismatchError(f"Redis refused to read {keys.meta}: {raw.text}")
+    if raw is None and isinstance(claimed, Refused):
+        raise refused_state(claimed.text, claim.name)
     try:
         theirs = contract.Meta.decode(raw or b"")
     except contract.ContractError as error:

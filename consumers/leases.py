@@ -195,7 +195,9 @@ class LeaseKeeper:
             raise BridgeError(f"the heartbeat was refused: {alive.text}")
         if registered != 1:
             self._log.warning("group_missing")  # a flushed server: it has no meta value either
-            await meta.guard(self._link, keys, self._count, timeout_s=CALL_TIMEOUT_S)
+            await meta.guard(
+                self._link, keys, self._count, timeout_s=CALL_TIMEOUT_S, also_full=True
+            )
             await registry.register(self._link, keys, group=self._group, partitions=self._count)
         self._pause(paused == 1)
         return [worker.decode() for worker in alive]

@@ -11,10 +11,14 @@ from typing import Any, Final
 
 from bridge.contract import Keys
 from bridge.errors import BridgeError, UsageError
-from bridge.link import Call, Link, Refused, command
+from bridge.link import Call, Link, Refused, Script, command
 
 CALL_TIMEOUT_S: Final = 5.0
 _CHUNK: Final = 500
+_FULL: Final = ("OOM",)
+
+REGISTER: Final = Script.load("consumers", "register")
+MAKE_GROUP: Final = Script.load("consumers", "make_group")
 
 
 class GroupRetiredError(UsageError):
@@ -31,16 +35,25 @@ async def register(link: Link, keys: Keys, *, group: str, partitions: int) -> No
     """Registers `group` and makes it on every stream at id 0, so that it sees everything kept.
 
     The set comes first and the streams in the same round trip: from then on nothing is trimmed
-    that the group has not handled. Raises `GroupRetiredError`, `RedisUnavailableError`, or
-    `BridgeError` where a key of ours holds something else.
+    that the group has not handled. Works while Redis is full, too, for workers free it. Raises
+    `GroupRetiredError`, `RedisUnavailableError`, or `BridgeError` where a key of ours holds
+    something else.
     """
     if await is_retired(link, keys, group):
         raise GroupRetiredError(group)
-    made = [
-        command("XGROUP", "CREATE", keys.stream(partition), group, "0", "MKSTREAM")
-        for partition in range(partitions)
+    streams = [keys.stream(partition) for partition in range(partitions)]
+    calls = [
+        command("SADD", keys.groups, group, tolerated=_FULL),
+        *(
+            command("XGROUP", "CREATE", stream, group, "0", "MKSTREAM", tolerated=_FULL)
+            for stream in streams
+        ),
     ]
-    replies = await link.run([command("SADD", keys.groups, group), *made], timeout_s=CALL_TIMEOUT_S)
+    replies = await link.run(calls, timeout_s=CALL_TIMEOUT_S)
+    if any(isinstance(reply, Refused) and reply.code in _FULL for reply in replies):
+        calls = [REGISTER.call([keys.groups], [group])]
+        calls += [MAKE_GROUP.call([stream], [group]) for stream in streams]
+        replies = await link.run(calls, timeout_s=CALL_TIMEOUT_S)
     for reply in replies:
         if isinstance(reply, Refused) and reply.code != "BUSYGROUP":
             raise BridgeError(

@@ -223,7 +223,9 @@ class Worker:
         # A link without health: trouble at the start is an error message, not a change of state.
         first = open_link(settings.redis_url, name="nb-bridge-worker-start")
         try:
-            await meta.guard(first, keys, settings.partitions, timeout_s=START_TIMEOUT_S)
+            await meta.guard(
+                first, keys, settings.partitions, timeout_s=START_TIMEOUT_S, also_full=True
+            )
             await registry.register(
                 first, keys, group=settings.group, partitions=settings.partitions
             )

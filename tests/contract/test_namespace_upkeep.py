@@ -7,7 +7,8 @@ import structlog.testing
 
 import servers
 from bridge import meta
-from bridge.errors import BridgeError, MetaMismatchError
+from bridge.embedded import EmbeddedServer
+from bridge.errors import BridgeError, MetaMismatchError, RedisRefusesError
 from consumers import dead_letters, registry
 from consumers.trimmer import Trimmer
 from entries import entry
@@ -34,6 +35,28 @@ async def test_a_meta_key_that_is_no_string_is_told(server: servers.Redis) -> No
     await server.client.sadd(server.keys.meta, "x")  # type: ignore[misc]
     with pytest.raises(MetaMismatchError, match="WRONGTYPE"):
         await meta.guard(server.link(), server.keys, 4, timeout_s=5)
+
+
+@pytest.mark.real
+async def test_a_full_server_is_refused_unless_the_namespace_was_claimed_before(
+    own_server: EmbeddedServer,
+) -> None:
+    redis = servers.real_redis(own_server)
+    link, keys = redis.link(), redis.keys
+    try:
+        await redis.client.config_set("maxmemory", "1")
+        with pytest.raises(RedisRefusesError, match="OOM"):
+            await meta.guard(link, keys, 4, timeout_s=5, also_full=True)
+        await redis.client.config_set("maxmemory", "0")
+        await meta.guard(link, keys, 4, timeout_s=5)
+        await redis.client.config_set("maxmemory", "1")
+        await meta.guard(link, keys, 4, timeout_s=5, also_full=True)
+        with pytest.raises(MetaMismatchError, match="has 4 partitions"):
+            await meta.guard(link, keys, 8, timeout_s=5, also_full=True)
+        with pytest.raises(RedisRefusesError, match="OOM"):
+            await meta.guard(link, keys, 4, timeout_s=5)
+    finally:
+        await redis.aclose()
 
 
 async def test_a_group_on_a_key_that_is_no_stream_is_told(server: servers.Redis) -> None:

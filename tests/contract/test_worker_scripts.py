@@ -21,6 +21,7 @@ from consumers.attempts import Attempts
 from consumers.fetcher import CONSUMER, FETCH
 from consumers.leases import ACQUIRE, HEARTBEAT, RELEASE
 from consumers.parent import RENEW
+from consumers.registry import register, registered_groups
 from consumers.settler import SETTLE
 from consumers.trimmer import TRIM
 from entries import entry
@@ -577,6 +578,11 @@ async def test_everything_a_worker_does_is_possible_when_memory_is_full(own_serv
         assert await redis.client.xlen(it.dead) == 1
         assert await it.trim(GROUP) == 1
         assert await it.release(b"9-0", b"1:0:s") == 1
+        await register(it.link, redis.keys, group=GROUP, partitions=4)
+        await register(it.link, redis.keys, group="new", partitions=4)
+        assert await registered_groups(it.link, redis.keys) == sorted([GROUP.encode(), b"new"])
+        _, info = await redis.client.xinfo_groups(redis.keys.stream(0))
+        assert (info["name"], info["last-delivered-id"]) == (b"new", b"0-0")
     finally:
         await redis.aclose()
 

@@ -518,6 +518,23 @@ async def test_a_flushed_server_is_made_whole_again(fleet_of_own: Fleet) -> None
     assert await fleet.unsettled() == 0
 
 
+async def test_a_worker_starts_while_redis_is_full_and_its_child_is_replaced(
+    fleet_of_own: Fleet,
+) -> None:
+    fleet = fleet_of_own
+    first = fleet.start()
+    await fleet.owned_by_all(first)
+    assert first.stop() == 0
+    ids = [await fleet.say("a") for _ in range(20)]
+    await fleet.redis.client.config_set("maxmemory", "1")
+    second = fleet.start()
+    await fleet.handled(*ids)
+    child = child_of(second)
+    os.kill(child, signal.SIGKILL)
+    await wait_until(lambda: second.errors.count("leases_acquired") == 2, "another child")
+    assert second.stop() == 0
+
+
 async def test_forgotten_scripts_and_cut_connections_change_nothing(fleet_of_own: Fleet) -> None:
     fleet = fleet_of_own
     worker = fleet.start()
