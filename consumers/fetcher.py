@@ -158,6 +158,7 @@ class Fetcher:
         self._rereading = {each for each in self._rereading if not each.lost} | {partition}
         partition.cursor = FROM_THE_START
         partition.next_bytes = 0
+        self._parking.look_again(partition)
 
     def _call(self, partition: Partition, room: Room) -> Call:
         number = partition.number

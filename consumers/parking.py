@@ -58,6 +58,7 @@ class Parking:
         window: Window,
         on_loaded: Callable[[], None],
         on_newer: Callable[[Partition], None],
+        on_lost: Callable[[Partition], None],
     ) -> None:
         self._keys = keys
         self._lanes = lanes
@@ -78,7 +79,12 @@ class Parking:
             on_newer=on_newer,
         )
         self._restorer = Restorer(
-            link, keys, group=group, schedule=self._reloader.schedule, on_restored=on_loaded
+            link,
+            keys,
+            group=group,
+            schedule=self._reloader.schedule,
+            on_restored=on_loaded,
+            on_went_back=on_lost,
         )
         self._log = logs.get("parking")
 
@@ -87,6 +93,10 @@ class Parking:
     def restore(self, partition: Partition, parked: list[bytes]) -> None:
         """The devices found parked at acquisition, the first of them: `[device, due_ms, …]`."""
         self._restorer.restore(partition, parked)
+
+    def look_again(self, partition: Partition) -> None:
+        """Finds out again which devices are parked: another server may answer now."""
+        self._restorer.look_again(partition)
 
     def wants(self, lane: Lane, wait_s: float) -> bool:
         """Whether a lane whose head waits `wait_s` should leave the window."""
@@ -285,6 +295,8 @@ class Parking:
             self._reloader.schedule(partition, device, one)
         else:
             del partition.parked[device]
+            if partition.is_restoring:
+                partition.unparked_since.add(device)
 
     def drop(self, partition: Partition) -> None:
         """The partition was lost: what is parked is the next owner's."""

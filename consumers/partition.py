@@ -134,9 +134,29 @@ class Partition:
     """One partition under one epoch. A new epoch is a new object; an old one stays `lost`."""
 
     __slots__ = (
-        "cursor", "delivered", "epoch", "is_read", "is_restoring", "items", "lanes", "lost",
-        "may_have_more", "next_bytes", "number", "parked", "parked_messages", "read_s", "releasing",
-        "settled_since", "slow_bytes", "slow_entries", "token", "trusted", "waiting_items",
+        "cursor",
+        "delivered",
+        "epoch",
+        "is_read",
+        "is_restored",
+        "is_restoring",
+        "items",
+        "lanes",
+        "lost",
+        "may_have_more",
+        "next_bytes",
+        "number",
+        "parked",
+        "parked_messages",
+        "read_s",
+        "releasing",
+        "settled_since",
+        "slow_bytes",
+        "slow_entries",
+        "token",
+        "trusted",
+        "unparked_since",
+        "waiting_items",
         "window_bytes",
     )  # fmt: skip
 
@@ -175,6 +195,10 @@ class Partition:
         """In the lists of all parked devices, as far as they are measured."""
         self.is_restoring = False
         """Whether more devices may be parked than are known: nothing is fetched until they are."""
+        self.is_restored = False
+        """Whether all that were parked when it was acquired are known."""
+        self.unparked_since: set[str] = set()
+        """Devices unparked since it is found out again which are parked."""
         self.releasing = False
         self.lost = False
 

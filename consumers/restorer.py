@@ -37,12 +37,14 @@ class Restorer:
         group: str,
         schedule: Callable[[Partition, str, Parked], None],
         on_restored: Callable[[], None],
+        on_went_back: Callable[[Partition], None],
     ) -> None:
         self._link = link
         self._keys = keys
         self._group = group
         self._schedule = schedule
         self._on_restored = on_restored
+        self._on_went_back = on_went_back
         self._restoring: dict[Partition, int] = {}
         """How many devices were read of each partition that may have more of them."""
         self._unmeasured: deque[tuple[Partition, list[str]]] = deque()
@@ -52,11 +54,19 @@ class Restorer:
 
     def restore(self, partition: Partition, parked: list[bytes]) -> None:
         """The first devices found parked: `[device, due_ms, …]`. If any, there may be more."""
+        partition.is_restored = not parked
         if parked:
             partition.is_restoring = True
             self._restoring[partition] = len(parked) // 2
             self._add(partition, parked)
             self._stirred.set()
+
+    def look_again(self, partition: Partition) -> None:
+        """Another server may answer now, one that does not know yet what was unparked last."""
+        partition.is_restoring = True
+        partition.unparked_since.clear()
+        self._restoring[partition] = 0
+        self._stirred.set()
 
     def drop(self, partition: Partition) -> None:
         """The partition was lost."""
@@ -117,11 +127,14 @@ class Restorer:
 
     def _restored(self, partition: Partition, at: int, page: list[bytes]) -> None:
         self._add(partition, page)
+        if self._restoring.get(partition) != at:
+            return  # lost, or to be looked at again from the start
         if page:
             self._restoring[partition] = at + len(page) // 2
         else:
             del self._restoring[partition]
             partition.is_restoring = False
+            partition.is_restored = True
 
     async def _measure(self) -> None:
         """Learns the lengths of lists that another worker filled; for the metrics only."""
@@ -159,8 +172,11 @@ class Restorer:
             except UnicodeDecodeError:  # not parked by any program of ours: left alone
                 self._log.error("parked_unreadable", partition=partition.number)
                 continue
-            if device in partition.parked:
+            if device in partition.parked or device in partition.unparked_since:
                 continue
+            if partition.is_restored:
+                self._went_back(partition)
+                return
             wait_s = max(0.0, (float(due_ms) - now_ms) / 1000)
             one = Parked(now_s + wait_s, suspect=not partition.trusted)
             partition.parked[device] = one
@@ -168,3 +184,12 @@ class Restorer:
             self._schedule(partition, device, one)
         if devices:
             self._unmeasured.append((partition, devices))
+
+    def _went_back(self, partition: Partition) -> None:
+        """Redis knows less than it told before (a failover): a device is parked that was not.
+
+        What is left of it comes before anything newer of that device if it comes now, under the
+        next epoch; later, at some acquisition, it would come behind.
+        """
+        self._log.warning("redis_went_back", partition=partition.number)
+        self._on_went_back(partition)

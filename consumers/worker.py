@@ -119,6 +119,7 @@ class Worker:
             window=self._window,
             on_loaded=self._on_room,
             on_newer=self._leases.refuse,
+            on_lost=lambda partition: self._leases.lost(partition),
         )
         self._runner = Runner(
             self._lanes,

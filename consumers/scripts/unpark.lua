@@ -9,7 +9,7 @@
 --      "dead"   6 attempt record  7 due_ms if it must be held  8 most dead letters  9… fields
 --
 -- Returns {length of the list, 1 if a dead letter was refused because the dead stream is full}.
--- Error FENCED when the lease is not ours.
+-- Error FENCED when the lease is not ours, WENTBACK when an older message is before that head.
 --
 -- Atomic because the head leaves the list exactly when its outcome is recorded. It is removed by
 -- id: sent twice, the second call finds another head and removes nothing. What has no id is not noted
@@ -24,6 +24,21 @@ local device, beginning, outcome = ARGV[3], ARGV[4], ARGV[5]
 local id = string.match(beginning, '^%d+:(%d+%-%d+),$')
 local head = redis.call('LINDEX', KEYS[3], 0)
 local is_head = head == beginning or (id and head and string.sub(head, 1, #beginning) == beginning)
+
+local function before(a, b)
+  local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
+  local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
+  if #a_ms ~= #b_ms then return #a_ms < #b_ms end
+  if a_ms ~= b_ms then return a_ms < b_ms end
+  if #a_seq ~= #b_seq then return #a_seq < #b_seq end
+  return a_seq < b_seq
+end
+
+-- Its outcome was recorded, and a failover lost that: it has to come again first, under a new epoch.
+local found = head and string.match(head, '^%d+:(%d+%-%d+),')
+if found and id and before(found, id) then
+  return redis.error_reply('WENTBACK an older message of a parked device is there again')
+end
 local held = 0
 if is_head then
   if outcome == 'dead' and redis.call('XLEN', KEYS[5]) >= tonumber(ARGV[8]) then

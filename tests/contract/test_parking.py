@@ -11,6 +11,7 @@ import pytest
 import servers
 from bridge import clock
 from bridge.contract import DeadLetter, EntryId
+from bridge.link import Refused
 from consumers import netstrings, parking
 from consumers.lanes import Lanes
 from consumers.parking import Parking
@@ -59,6 +60,7 @@ class Lot:
             window=Window({NUMBER: self.partition}, max_entries=40, max_bytes=2**20),
             on_loaded=lambda: None,
             on_newer=lambda _: pytest.fail("a newer contract"),
+            on_lost=lambda _: pytest.fail("the lease was lost"),
         )
         self.tasks = [asyncio.create_task(each.run()) for each in (settler, self.parking)]
 
@@ -204,6 +206,29 @@ async def test_what_is_no_message_of_ours_is_held_by_a_full_dead_stream(
     assert await lot.client.llen(key) == 2  # type: ignore[misc]
     await lot.client.delete(lot.keys.dead(NUMBER, GROUP))
     assert await running == [after]
+
+
+async def test_an_older_message_that_is_there_again_stops_all_behind_it(real_lot: Lot) -> None:
+    """As after a failover that lost the last outcome: its turn comes again, under a new epoch."""
+    older, newer = await real_lot.parked("d", 2)
+    keys = real_lot.keys
+    names = (
+        keys.lease(NUMBER, GROUP), keys.parked(NUMBER, GROUP),
+        keys.parked_device(NUMBER, GROUP, "d"), keys.retry(NUMBER, GROUP), keys.dead(NUMBER, GROUP),
+    )  # fmt: skip
+    await real_lot.client.set(names[0], real_lot.partition.token)
+
+    async def handled(id_: bytes) -> Any:
+        head = netstrings.encode((id_,))
+        call = parking.UNPARK.call(names, (real_lot.partition.token, 60_000, "d", head, "handled"))
+        return await real_lot.link.one(call, timeout_s=10)
+
+    reply = await handled(newer)
+    assert isinstance(reply, Refused)
+    assert reply.code == "WENTBACK"
+    assert await handled(older) == [1, 0]
+    assert await handled(older) == [1, 0]  # sent twice
+    assert await handled(newer) == [0, 0]
 
 
 async def run_all(lot: Lot, device: str) -> list[bytes]:

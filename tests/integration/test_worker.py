@@ -16,6 +16,7 @@ import history
 import servers
 from bridge.contract import Entry, Meta, partition_of
 from bridge.embedded import EmbeddedServer, free_port
+from consumers import netstrings
 from programs import Programs, descendants, is_alive
 from waiting import wait_until
 from workers import LEASE_TTL_S, PARTITIONS, Fleet, admin_url, child_of, kill_group, told, told_body
@@ -533,6 +534,28 @@ async def test_a_worker_starts_while_redis_is_full_and_its_child_is_replaced(
     os.kill(child, signal.SIGKILL)
     await wait_until(lambda: second.errors.count("leases_acquired") == 2, "another child")
     assert second.stop() == 0
+
+
+async def test_what_a_failover_parked_again_comes_before_anything_newer(
+    fleet_of_own: Fleet,
+) -> None:
+    fleet = fleet_of_own
+    worker = fleet.start()
+    first = await fleet.say("a")
+    await fleet.handled(first)
+    left = told("a")  # handled under this lease, and the server that took over does not know
+    number, client = partition_of("a", PARTITIONS), fleet.redis.client
+    parked = fleet.keys.parked_device(number, "default", "a")
+    await client.rpush(parked, netstrings.encode((b"1-1", *left.encode())))  # type: ignore[misc]
+    await client.zadd(fleet.keys.parked(number, "default"), {"a": 1})
+    await fleet.cut_connections()
+    await fleet.handled(str(left.id))
+    last = await fleet.say("a")
+    await fleet.handled(last)
+    runs = fleet.history.of("a")
+    assert [run.id for run in runs] == [first, left.id, last]
+    assert runs[0].epoch < runs[1].epoch == runs[2].epoch
+    assert worker.stop() == 0
 
 
 async def test_forgotten_scripts_and_cut_connections_change_nothing(fleet_of_own: Fleet) -> None:

@@ -67,6 +67,9 @@ class Server:
 class NoParking:
     """Nothing is parked."""
 
+    def look_again(self, _: Partition) -> None:
+        pass
+
     def wants(self, *_: Any) -> bool:
         return False
 

@@ -58,6 +58,7 @@ class Lot:
             window=self.window,
             on_loaded=lambda: None,
             on_newer=lambda _: None,
+            on_lost=lambda _: pytest.fail("the lease was lost"),
         )
 
     def add(self, device: str, count: int, **more: Any) -> Lane:

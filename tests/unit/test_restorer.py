@@ -57,8 +57,13 @@ class Bench:
             group="g",
             schedule=lambda *each: self.scheduled.append(each),
             on_restored=lambda: None,
+            on_went_back=self._lose,
         )
         self.task = asyncio.create_task(self.restorer.run())
+
+    def _lose(self, where: Partition) -> None:
+        where.lost = True
+        self.restorer.drop(where)
 
     def acquire(self, where: Partition, first: int = 1) -> None:
         found = [each for name in self.server.parked[:first] for each in (name, b"9e12")]
@@ -193,3 +198,36 @@ async def test_a_shard_that_is_away_keeps_no_other_partition_waiting(bench: Benc
     is_away = False
     await wait_until(lambda: not away.is_restoring, "all to be known")
     assert len(away.parked) == 3
+
+
+async def test_a_device_that_is_parked_again_on_another_server_ends_the_lease(bench: Bench) -> None:
+    bench.server.parked = names(3)
+    where = partition(1)
+    bench.acquire(where)
+    await wait_until(lambda: where.is_restored, "all to be known")
+    bench.restorer.look_again(where)
+    await wait_until(lambda: not where.is_restoring, "another look")
+    assert not where.lost  # all of them are known
+    del where.parked["d1"]
+    bench.restorer.look_again(where)
+    await wait_until(lambda: where.lost, "it to be found")
+
+
+async def test_a_device_that_is_unparked_while_it_is_looked_for_ends_no_lease(bench: Bench) -> None:
+    bench.server.parked = names(3)
+    where = partition(1)
+    bench.acquire(where)
+    await wait_until(lambda: where.is_restored, "all to be known")
+    bench.restorer.look_again(where)
+    del where.parked["d1"]
+    where.unparked_since.add("d1")
+    await wait_until(lambda: not where.is_restoring, "another look")
+    assert not where.lost
+
+
+async def test_where_nothing_was_parked_another_look_finds_what_is(bench: Bench) -> None:
+    where = partition(1)
+    bench.acquire(where)
+    bench.server.parked = names(1)
+    bench.restorer.look_again(where)
+    await wait_until(lambda: where.lost, "it to be found")
