@@ -115,6 +115,19 @@ async def test_a_second_worker_gets_its_share_when_it_is_given_back(keeper: Make
     assert all(each.trusted for each in second.acquired)
 
 
+async def test_a_short_lease_drops_no_worker_that_ticks_by_a_longer_one(
+    keeper: Make, real_redis: servers.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "MAX_TICK_S", 60.0)  # as if by far longer ones
+    seconds, _ = await real_redis.client.time()
+    workers = real_redis.keys.workers("g")
+    await real_redis.client.zadd(workers, {"slow": (seconds - 100) * 1000})
+    it = keeper("w1", ttl_s=0.5)
+    await wait_until(lambda: it.owned, "its share")
+    assert len(it.owned) == PARTITIONS // 2
+    assert await real_redis.client.zscore(workers, "slow") is not None
+
+
 async def test_what_its_owner_does_not_take_is_adopted_and_kept(
     keeper: Make, real_redis: servers.Redis
 ) -> None:
