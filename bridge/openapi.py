@@ -16,6 +16,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema
 
 from bridge import __version__, problem
+from bridge.http_server import MAX_HEAD_BYTES
 from bridge.notification import NotifyNBCommandStatusChangedSchema, PlatformNotificationSchema
 
 OPENAPI: Final = "3.1.0"
@@ -168,6 +169,10 @@ def _problems(max_body_bytes: int) -> dict[HTTPStatus, tuple[str, dict[str, str]
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (
             "The body is compressed.",
             {"Accept-Encoding": "The only encoding taken: identity."},
+        ),
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
+            f"The request head is longer than {MAX_HEAD_BYTES} bytes.",
+            {},
         ),
         HTTPStatus.SERVICE_UNAVAILABLE: (
             "Neither Redis nor the disk can keep it now.",

@@ -7,7 +7,6 @@ here every outcome comes by.
 from __future__ import annotations
 
 import random
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -19,7 +18,17 @@ from consumers.brake import RETRY_S, Brake
 from consumers.burials import FULL_WAIT_S
 from consumers.charging import Charging
 from consumers.lanes import Lanes
-from consumers.outcome import Failed, Handled, Outcome, Rejected, Retry, text_of
+from consumers.outcome import (
+    Failed,
+    Handled,
+    Outcome,
+    Rejected,
+    Retry,
+    is_a,
+    text_of,
+    traceback_of,
+    type_of,
+)
 from consumers.parking import Parking
 from consumers.partition import Lane
 from consumers.settler import Settler
@@ -110,9 +119,9 @@ class Aftermath:
         letter = DeadLetter(
             reason=reason,
             attempts=attempts,
-            error_type=type(error).__name__ if error else "",
-            error=(text_of(error) if error else text)[:ERROR_CHARS],
-            traceback=_traceback(error) if error else "",
+            error_type=type_of(error) if error is not None else "",
+            error=(text if error is None else text_of(error))[:ERROR_CHARS],
+            traceback="" if error is None else traceback_of(error)[-TRACEBACK_CHARS:],
             dead_at_ms=clock.epoch_ms(),
             entry_id=EntryId(lane.head.id),
         )
@@ -149,7 +158,7 @@ class Aftermath:
 
     def _failed(self, lane: Lane, outcome: Failed) -> str:
         # What a handler asks for says nothing about its surroundings.
-        if not isinstance(outcome.error, Retry):
+        if not is_a(outcome.error, Retry):
             self._note_failure(lane, outcome.error)
         known, is_charged = self._charging.after_failure(lane.head.attempts)
         if is_charged and self._policy.is_exhausted(known.count):
@@ -172,12 +181,12 @@ class Aftermath:
 
     def _note_failure(self, lane: Lane, error: BaseException) -> None:
         if self._brake.failed(lane.partition.number, lane.device, clock.boottime_s()):
-            self._log.error("brake_on", error_type=type(error).__name__)
+            self._log.error("brake_on", error_type=type_of(error))
             self._brake_metric.set(1)
             self._on_brake(True)
 
     def _tell_failed(self, lane: Lane, attempt: int, wait_s: float, error: BaseException) -> None:
-        error_type = type(error).__name__
+        error_type = type_of(error)
         self._log.debug(
             "delivery_failed",
             **lane.head.entry.log_fields,
@@ -188,7 +197,7 @@ class Aftermath:
         )
         # Whoever put a fault into a handler is told; a `Retry` is what its handler wants.
         known = error_type in self._told_failing or len(self._told_failing) >= MAX_TYPES_TOLD
-        if not known and not isinstance(error, Retry):
+        if not known and not is_a(error, Retry):
             self._told_failing.add(error_type)
             self._log.warning(
                 "handler_failing",
@@ -207,8 +216,3 @@ class Aftermath:
         else:
             self._settler.retry(lane.partition, lane.head)
             self._lanes.wait(lane, due_s)
-
-
-def _traceback(error: BaseException) -> str:
-    lines = "".join(traceback.format_exception(error))
-    return lines[-TRACEBACK_CHARS:]

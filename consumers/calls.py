@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 from bridge import logs, metrics
 from consumers.context import Delivery
 from consumers.handler import Handler
-from consumers.outcome import ABANDONED, HANDLED, Failed, Outcome, of_exception
+from consumers.outcome import ABANDONED, HANDLED, Failed, Outcome, is_a, of_exception
 from consumers.partition import Partition
 from consumers.shared_state import SharedState
 
@@ -74,8 +75,9 @@ class Calls:
     ) -> Outcome:
         """Calls the handler in the current task, or in a thread if it is sync.
 
-        Raises `CancelledError` only when this task itself is to end. That it is given the task:
-        asking for it (a system call, before Python 3.12) took a tenth of a worker's time.
+        Raises nothing. Where the task was cancelled, by whomever, it may not be used for another
+        call: `task.cancelling()` tells. That it is given the task: asking for it (a system call,
+        before Python 3.12) took a tenth of a worker's time.
         """
         call = _Call(delivery, partition, started_s, task if handler.is_async else None)
         self._shared.begin(slot, partition.number, partition.epoch, entry_id, delivery.attempt)
@@ -86,22 +88,18 @@ class Calls:
                 await handler.call(delivery)
             else:
                 loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._threads, handler.call_sync, delivery)
+                own = copy_context()  # a thread's own would be that of all its calls
+                await loop.run_in_executor(self._threads, own.run, handler.call_sync, delivery)
         except BaseException as error:  # KeyboardInterrupt too, and what a handler invents
-            ours = delivery.lost or call.is_overdue
-            if isinstance(error, asyncio.CancelledError) and task.cancelling() and not ours:
-                raise  # any other cancellation is of something that the handler awaited
             outcome = self._outcome_of(error, call)
         finally:
-            del self._running[slot]
+            self._running.pop(slot, None)
             self._shared.end(slot)
             self.stuck -= call.is_overdue
-        while task.cancelling():  # whatever the handler made of its cancellation
-            task.uncancel()
         return ABANDONED if delivery.lost else outcome
 
     def _outcome_of(self, error: BaseException, call: _Call) -> Outcome:
-        if isinstance(error, asyncio.CancelledError) and call.is_overdue:
+        if is_a(error, asyncio.CancelledError) and call.is_overdue:
             late = HandlerTimeoutError(self._timeout_s)
             late.__cause__ = error
             return Failed(error=late)
@@ -143,6 +141,10 @@ class Calls:
         left = any(call.task is None for call in self._running.values())
         self._threads.shutdown(wait=False, cancel_futures=True)
         return left
+
+    def forget_all(self) -> None:
+        """What runs yet, though it was cancelled, ends with the process, and keeps no lease."""
+        self._running.clear()
 
     def is_running(self, partition: Partition) -> bool:
         """Whether deliveries of this partition run."""

@@ -22,9 +22,9 @@ from bridge import logs, settings, standard_streams
 from bridge.errors import BridgeError
 from bridge.settings import Settings
 from bridge.terminal import visible_line
-from consumers import forks, loading
+from consumers import event_loop, forks, loading
 from consumers.context import Delivery
-from consumers.outcome import text_of
+from consumers.outcome import text_of, type_of
 from consumers.shared_state import SharedState
 from consumers.worker import Worker
 
@@ -90,16 +90,7 @@ def _run(
         watch.start()
         return await worker.run()
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(serve())
-
-
-def _loop_factory() -> Any:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+    return event_loop.run(serve)
 
 
 def _end_with_parent(
@@ -120,7 +111,7 @@ def _show(delivery: Delivery, outcome: str, took_s: float, error: BaseException 
     entry = delivery.entry
     attempt = f" attempt {delivery.attempt}" if delivery.attempt > 1 else ""
     late = " late" if entry.late else ""
-    with contextlib.suppress(OSError):  # whoever read it has gone: no reason to stop working
+    with contextlib.suppress(Exception):  # whoever read it has gone: no reason to stop working
         told = (
             f"{outcome:9} {entry.status or entry.type:12} device {entry.device} "
             f"command {entry.command}{late}{attempt} ({took_s * 1000:.1f} ms)"
@@ -133,10 +124,13 @@ def _raised(error: BaseException | None) -> str:
     """What the handler raised and where, on the same line; nothing if it returned."""
     if error is None:
         return ""
-    frames = traceback.extract_tb(error.__traceback__, limit=-1)
-    where = f" ({Path(frames[0].filename).name}:{frames[0].lineno})" if frames else ""
+    try:
+        frames = traceback.extract_tb(error.__traceback__, limit=-1)
+        where = f" ({Path(frames[0].filename).name}:{frames[0].lineno})" if frames else ""
+    except BaseException:  # whatever its class makes of that
+        where = ""
     text = " ".join(text_of(error).split())[:SHOWN_CHARS]
-    return f" {type(error).__name__}{text and f': {text}'}{where}"
+    return f" {type_of(error)}{text and f': {text}'}{where}"
 
 
 if __name__ == "__main__":

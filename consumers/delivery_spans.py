@@ -6,7 +6,7 @@ Only used where `bridge.tracing` is on.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -14,7 +14,13 @@ from opentelemetry.trace import SpanKind
 
 from bridge.tracing import Tracing, context_of, fail
 from consumers.context import Current, Delivery
-from consumers.outcome import Reject, Retry
+from consumers.outcome import Reject, Retry, is_a
+
+_OUTCOMES: Final[dict[type[BaseException], str]] = {
+    Retry: "retry",
+    Reject: "rejected",
+    asyncio.CancelledError: "cancelled",
+}
 
 
 class DeliverySpans:
@@ -70,13 +76,9 @@ class _Traced:
 
 def _outcome(error: BaseException | None) -> str:
     """What the handler did; what follows from it is the worker's decision."""
-    match error:
-        case None:
-            return "handled"
-        case Retry():
-            return "retry"
-        case Reject():
-            return "rejected"
-        case asyncio.CancelledError():
-            return "cancelled"
+    if error is None:
+        return "handled"
+    for kind, outcome in _OUTCOMES.items():
+        if is_a(error, kind):
+            return outcome
     return "failed"

@@ -16,7 +16,7 @@ from typing import Any, Final
 from bridge import logs
 from bridge.backoff import Backoff
 from consumers.handler import ReceiverError
-from consumers.outcome import text_of
+from consumers.outcome import text_of, type_of
 
 LONG_S: Final = 10.0
 _BACKOFF_BASE_S: Final = 1.0
@@ -47,13 +47,15 @@ class Hooks:
             try:
                 with self._told_when_long():
                     await _call(self._setup)
-            except (Exception, SystemExit) as error:
+            except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
+                if _is_cancelled():
+                    raise
                 wait_s = backoff.next_s()
                 said = text_of(error)
-                self._trouble = f"{self._name}.setup failed: {type(error).__name__}: {said}"
+                self._trouble = f"{self._name}.setup failed: {type_of(error)}: {said}"
                 self._log.error(
                     "setup_failed",
-                    error_type=type(error).__name__,
+                    error_type=type_of(error),
                     wait_s=round(wait_s, 1),
                     exc_info=error,
                 )
@@ -62,12 +64,21 @@ class Hooks:
                 self._is_set_up = True
                 return
 
-    async def tear_down(self) -> None:
-        """Calls `teardown`; what that raises is told."""
+    async def tear_down(self, *, within_s: float) -> None:
+        """Calls `teardown`; what that raises is told, and so is that it is cut off."""
+        task = asyncio.create_task(self._torn_down())
+        done, _ = await asyncio.wait([task], timeout=within_s)
+        if not done:
+            self._log.error("teardown_cut_off", for_s=round(within_s, 1))
+            task.cancel()
+
+    async def _torn_down(self) -> None:
         try:
             await _call(self._teardown)
-        except (Exception, SystemExit):
-            self._log.exception("teardown_failed")
+        # Cancelled, too: who awaits a task of his that he has cancelled gets it.
+        except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
+            if not _is_cancelled():
+                self._log.error("teardown_failed", error_type=type_of(error), exc_info=error)
 
     @contextmanager
     def _told_when_long(self) -> Iterator[None]:
@@ -83,6 +94,12 @@ class Hooks:
     def _tell_long(self) -> None:
         self._trouble = f"{self._name}.setup has run for more than {LONG_S:g} s"
         self._log.warning("setup_slow", for_s=LONG_S)
+
+
+def _is_cancelled() -> bool:
+    """Whether it is the task itself that was cancelled, not something that a hook awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _hook(receiver: object, name: str) -> Any:

@@ -6,7 +6,12 @@ or `Reject` to give the notification up at once; any other exception means a ret
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
+from typing import Final, TypeGuard, TypeVar
+
+_E = TypeVar("_E", bound=BaseException)
+MAX_AFTER_S: Final = 86400.0 * 30
 
 
 class Retry(Exception):
@@ -15,10 +20,12 @@ class Retry(Exception):
     Without `after_s` the wait follows the back-off settings. Counts as an attempt.
     """
 
+    after_s: float | None = None  # also of a subclass that forgot `super().__init__`
+
     def __init__(self, reason: str = "", *, after_s: float | None = None) -> None:
-        if after_s is not None and not 0 <= after_s <= 86400 * 30:
+        if after_s is not None and not 0 <= after_s <= MAX_AFTER_S:
             raise ValueError("after_s must be between 0 and 30 days, in seconds")
-        self.after_s = after_s
+        self.after_s = None if after_s is None else float(after_s)
         super().__init__(reason)
 
 
@@ -65,21 +72,57 @@ def of_exception(error: BaseException) -> Failed | Rejected:
 
     Of a group (a `TaskGroup` raises one) what a handler says of itself counts before what failed.
     """
-    if isinstance(error, BaseExceptionGroup):
-        error = _telling(error)
-    if isinstance(error, Reject):
+    if is_a(error, BaseExceptionGroup):
+        try:
+            error = _telling(error)
+        except Exception:  # nested too deeply to be looked through
+            return Failed(error=error)
+    if is_a(error, Reject):
         return Rejected(error=error)
-    if isinstance(error, Retry):
-        return Failed(error=error, after_s=error.after_s)
-    return Failed(error=error)
+    return Failed(error=error, after_s=_asked_s(error) if is_a(error, Retry) else None)
+
+
+# A handler's own exception class may raise at anything that is asked of it, its `__class__`,
+# which `isinstance` looks at, and its name included.
+
+
+def is_a(error: BaseException, kind: type[_E]) -> TypeGuard[_E]:
+    """As `isinstance`, for what a handler raised."""
+    return issubclass(type(error), kind)
 
 
 def text_of(error: BaseException) -> str:
-    """What an error says; a handler's own class may fail at this, too."""
+    """What an error says; nothing, if it cannot say it."""
     try:
-        return str(error)
-    except BaseException:  # whatever its `__str__` raises
+        return "".join((str(error),))  # not a subclass of `str`, which `__str__` may return
+    except BaseException:
         return ""
+
+
+def type_of(error: BaseException) -> str:
+    """The name of an error's class."""
+    try:
+        return "".join((type(error).__name__,))
+    except BaseException:
+        return "an exception"
+
+
+def traceback_of(error: BaseException) -> str:
+    """Where an error came from, as Python shows it."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException as other:
+        return f"cannot be shown: {type_of(other)}"
+
+
+def _asked_s(error: Retry) -> float | None:
+    try:
+        after_s = error.after_s
+        if after_s is not None and 0 <= float(after_s) <= MAX_AFTER_S:
+            return float(after_s)
+    except BaseException:  # set to anything by a subclass
+        return None
+    return None
 
 
 def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,15 +1,17 @@
 """Runs the deliveries: a fixed number of runners take lanes and deliver their heads.
 
-A runner is one task that delivers many entries, because a task per delivery would cost more than
-the rest of the delivery. Each is told of work by a future of its own, so nobody polls.
+A runner delivers many entries in one task, because a task per delivery would cost more than the
+rest of the delivery. It goes on in a new one after a handler that left something behind: context
+variables, or a cancellation. Each is told of work by a future of its own, so nobody polls.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from bridge import clock, logs, metrics
 from consumers.aftermath import Aftermath
@@ -28,6 +30,8 @@ from consumers.shared_state import SharedState
 
 # How long all runners together may keep the loop from its sockets, if no handler waits.
 SLICE_S: Final = 0.002
+# What was cancelled at the end has so long to end.
+LAST_S: Final = 0.5
 # Runners that go on while nothing succeeds.
 PROBERS: Final = 4
 # How often time limits are looked at, and counts given to the metrics.
@@ -120,7 +124,10 @@ class Runner:
         threads_left = self._calls.abandon_all()
         for task in self._tasks:
             task.cancel()
-        _, stuck = await asyncio.wait(self._tasks, timeout=1) if self._tasks else (set(), set())
+        _, stuck = (
+            await asyncio.wait(self._tasks, timeout=LAST_S) if self._tasks else (set(), set())
+        )
+        self._calls.forget_all()
         if self._watch is not None:
             self._watch.cancel()
         self._aftermath.publish_counts()
@@ -148,6 +155,20 @@ class Runner:
 
     async def _run(self, slot: int) -> None:
         while not self._closing:
+            task = asyncio.create_task(self._serve(slot))
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                task.cancel()
+                await asyncio.wait([task])
+                raise
+            if not task.cancelled():  # else by a handler of before, which kept it
+                task.result()
+
+    async def _serve(self, slot: int) -> None:
+        """Delivers until a handler has left something behind in this task."""
+        task, untouched = cast("asyncio.Task[None]", asyncio.current_task()), copy_context()
+        while not self._closing:
             if self._brake.is_on and not await self._may_probe(slot):
                 continue
             now_s = clock.boottime_s()
@@ -155,7 +176,9 @@ class Runner:
             if lane is None:
                 await self._wait_for_work()
                 continue
-            await self._deliver(slot, lane, now_s)
+            await self._deliver(slot, task, lane, now_s)
+            if task.cancelling() or copy_context() != untouched:
+                return
             if now_s >= self._slice_ends_s:
                 await self._yield()
 
@@ -224,7 +247,7 @@ class Runner:
 
     # --- one delivery
 
-    async def _deliver(self, slot: int, lane: Lane, now_s: float) -> None:
+    async def _deliver(self, slot: int, task: asyncio.Task[None], lane: Lane, now_s: float) -> None:
         partition, item = lane.partition, lane.head
         if not self._may_start(lane, now_s):
             return
@@ -252,7 +275,6 @@ class Runner:
             partition=partition.number,
             epoch=partition.epoch,
         )
-        task = self._tasks[slot]
         outcome = await self._calls.make(slot, task, handler, delivery, partition, item.id, now_s)
         took_s = clock.boottime_s() - now_s
         self._duration.observe(took_s)
@@ -295,5 +317,9 @@ class Runner:
             self._aftermath.bury(lane, attempt - 1, "max_attempts", "the worker died while it ran")
             return False
         record = Attempts(count=attempt, suspect=True)
-        await self._settler.write_attempt(lane.partition, item.id, record)
+        try:
+            await self._settler.write_attempt(lane.partition, item.id, record)
+        except asyncio.CancelledError:
+            self._lanes.put_back(lane)
+            raise
         return self._may_start(lane, clock.boottime_s())  # it may have been lost meanwhile

@@ -36,6 +36,7 @@ from consumers.window import Window
 START_TIMEOUT_S: Final = 5.0
 BEAT_S: Final = 0.25
 LAST_FLUSH_S: Final = 5.0
+LEAST_TEARDOWN_S: Final = 0.5  # where handlers have used up the grace time
 DEFAULT_ADMIN_PORT: Final = 8082
 QUIESCE_POLL_S: Final = 0.005
 
@@ -250,6 +251,7 @@ class Worker:
     ) -> None:
         self._log.info("worker_stopping")
         self._stopping.set()
+        grace_ends_s = clock.boottime_s() + self._settings.grace_s
         beat, *others = actors
         for task in others:
             task.cancel()
@@ -271,7 +273,8 @@ class Worker:
         for task in (beat, settling):
             task.cancel()
         await asyncio.wait([beat, settling])
-        await self._hooks.tear_down()
+        left_s = grace_ends_s - clock.boottime_s()
+        await self._hooks.tear_down(within_s=max(left_s, LEAST_TEARDOWN_S))
         await self._close()
 
     async def _close(self) -> None:

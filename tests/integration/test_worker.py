@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -488,6 +489,119 @@ async def test_sigterm_does_not_wait_for_ever(fleet: Fleet) -> None:
     assert worker.stop() == 0
     assert "handlers_still_running" in worker.errors
     assert await fleet.unsettled() == 1
+
+
+RECEIVER = """
+import asyncio, sys, time
+from consumers import PushMessageReceiver
+
+class Receiver(PushMessageReceiver):
+"""
+# What a stop meets, and what is told of it.
+STOPS = {
+    "a teardown that awaits the task it cancelled": (
+        """
+    async def setup(self): self.task = asyncio.create_task(asyncio.sleep(3600))
+    async def handleNBCommandStateChanged(self): print("runs", flush=True)
+    async def teardown(self):
+        self.task.cancel()
+        await self.task
+""",
+        "teardown_failed",
+    ),
+    "a teardown that exits": (
+        """
+    async def handleNBCommandStateChanged(self): print("runs", flush=True)
+    def teardown(self): sys.exit(1)
+""",
+        "teardown_failed",
+    ),
+    "a teardown that never returns": (
+        """
+    async def handleNBCommandStateChanged(self): print("runs", flush=True)
+    async def teardown(self): await asyncio.sleep(3600)
+""",
+        "teardown_cut_off",
+    ),
+    "a handler that waits for a thread": (
+        """
+    async def handleNBCommandStateChanged(self):
+        print("runs", flush=True)
+        await asyncio.to_thread(time.sleep, 3600)
+""",
+        "worker_stopped",
+    ),
+    "a handler that swallows its cancellation": (
+        """
+    async def handleNBCommandStateChanged(self):
+        print("runs", flush=True)
+        while True:
+            try: await asyncio.sleep(3600)
+            except asyncio.CancelledError: pass
+""",
+        "handlers_still_running",
+    ),
+    "a task that swallows its cancellation": (
+        """
+    async def handleNBCommandStateChanged(self):
+        self.task = asyncio.create_task(self.forever())
+        print("runs", flush=True)
+    async def forever(self):
+        while True:
+            try: await asyncio.sleep(3600)
+            except asyncio.CancelledError: pass
+""",
+        "worker_stopped",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STOPS)
+async def test_a_stop_is_clean_whatever_it_meets(fleet: Fleet, tmp_path: Path, case: str) -> None:
+    source, event = STOPS[case]
+    (tmp_path / "receiver.py").write_text(RECEIVER + source)
+    worker = fleet.start(f"{tmp_path / 'receiver.py'}:Receiver", grace_s=1)
+    await fleet.owned_by_all(worker)
+    await fleet.say("a")
+    await wait_until(lambda: "runs" in worker.output, "it to run")
+    assert worker.stop() == 0
+    assert event in worker.errors
+    assert "child_does_not_stop" not in worker.errors
+    assert await fleet.owners() == [None] * PARTITIONS
+
+
+HARM = {
+    "a task that exits": "self.kept = asyncio.create_task(self.leave()); await asyncio.sleep(0.1)",
+    "a task that exits, awaited": "await asyncio.gather(self.leave())",
+    "the loop stopped": "asyncio.get_running_loop().stop(); await asyncio.sleep(0.1)",
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+async def test_a_handler_cannot_end_the_loop_of_the_others(
+    fleet: Fleet, tmp_path: Path, harm: str
+) -> None:
+    (tmp_path / "receiver.py").write_text(
+        RECEIVER
+        + f"""
+    async def handleNBCommandStateChanged(self, notification):
+        if notification.deviceId == "bad":
+            {HARM[harm]}
+        print("done", notification.deviceId, flush=True)
+    async def leave(self):
+        sys.exit(0)
+"""
+    )
+    worker = fleet.start(f"{tmp_path / 'receiver.py'}:Receiver", max_attempts=2)
+    await fleet.owned_by_all(worker)
+    child = child_of(worker)
+    await fleet.say("bad")
+    for number in range(5):
+        await fleet.say(f"good{number}")
+    await wait_until(lambda: worker.output.count("done good") == 5, "the others")
+    await fleet.settled()
+    assert child_of(worker) == child
+    assert "loop_interrupted" in worker.errors
 
 
 @pytest.mark.parametrize("after", ["at once", "while the child starts"])

@@ -75,7 +75,7 @@ async def test_a_receiver_without_hooks_is_ready() -> None:
     it = Hooks(object())
     await it.set_up()
     assert it.trouble is None
-    await it.tear_down()
+    await it.tear_down(within_s=5)
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3)])
@@ -85,7 +85,7 @@ async def test_a_teardown_that_fails_is_told(error: BaseException) -> None:
             raise error
 
     with structlog.testing.capture_logs() as logged:
-        await Hooks(Failing()).tear_down()
+        await Hooks(Failing()).tear_down(within_s=5)
     assert [line["event"] for line in logged] == ["teardown_failed"]
 
 

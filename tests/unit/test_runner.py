@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import decimal
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -803,3 +806,139 @@ async def test_a_wait_that_handlers_ask_for_is_no_outage(
     now_ms = clock.epoch_ms()
     waits_ms = [each.attempts.due_ms - now_ms for each in it.partition.items.values()]
     assert all(15_000 < wait_ms < 25_000 for wait_ms in waits_ms)
+
+
+# --- what handlers do to what they share
+
+
+def nested(depth: int) -> ExceptionGroup[Exception]:
+    group = ExceptionGroup("g", [ValueError("x")])
+    for _ in range(depth):
+        group = ExceptionGroup("g", [group])
+    return group
+
+
+class Later(Retry):
+    """A subclass whose author forgot the base."""
+
+    def __init__(self, seconds: object) -> None:
+        self.seconds = seconds
+
+
+class Liar(Exception):
+    """Nothing can be asked of it."""
+
+    @property
+    def __class__(self) -> Any:
+        raise SystemExit(1)
+
+    @property
+    def __traceback__(self) -> Any:  # type: ignore[override]
+        raise SystemExit(1)
+
+    def __str__(self) -> str:
+        raise SystemExit(1)
+
+    def __bool__(self) -> bool:
+        raise SystemExit(1)
+
+
+def odd_syntax_error() -> SyntaxError:
+    error = SyntaxError("boom")
+    error.filename, error.lineno, error.text, error.offset = "f", 1, "abc", "x"  # type: ignore[assignment]
+    return error
+
+
+def asking(after_s: object) -> Retry:
+    retry = Retry("later")
+    retry.after_s = after_s  # type: ignore[assignment]
+    return retry
+
+
+ODD: dict[str, Callable[[], BaseException]] = {
+    "a subclass of Retry that forgot": lambda: Later(5),
+    "Retry that asks for text": lambda: asking("soon"),
+    "Retry that asks for NaN": lambda: asking(float("nan")),
+    "Retry that asks for less than nothing": lambda: asking(-1),
+    "Retry that asks for a Decimal": lambda: Retry(after_s=Decimal("0.001")),  # type: ignore[arg-type]
+    "an odd SyntaxError": odd_syntax_error,
+    "groups in groups": lambda: nested(2000),
+    "an error that lies": Liar,
+}
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("error", ODD)
+async def test_whatever_an_error_is_made_of_it_is_charged_and_others_go_on(
+    bench: Make, wait_until: WaitUntil, error: str, kind: str
+) -> None:
+    def handle() -> None:
+        if request.json["deviceId"] == "bad":
+            raise ODD[error]()
+
+    async def handle_async() -> None:
+        handle()
+
+    it = bench(handle if kind == "sync" else handle_async)
+    it.add("bad", "good")
+    await wait_until(lambda: it.recorder.dead and it.recorder.handled_ids)
+    assert not any(task.done() for task in it.tasks)
+
+
+async def cancel_and_return() -> None:
+    current = asyncio.current_task()
+    assert current is not None
+    current.cancel()
+
+
+async def cancel_soon_and_wait() -> None:
+    current = asyncio.current_task()
+    assert current is not None
+    asyncio.get_running_loop().call_soon(current.cancel)
+    await asyncio.sleep(5)
+
+
+async def cancel_later() -> None:
+    current = asyncio.current_task()
+    assert current is not None
+    for ms in range(20):
+        asyncio.get_running_loop().call_later(ms / 1000, current.cancel)
+
+
+@pytest.mark.parametrize("harm", [cancel_and_return, cancel_soon_and_wait, cancel_later])
+async def test_a_handler_that_cancels_its_own_task_harms_only_itself(
+    bench: Make, wait_until: WaitUntil, harm: Callable[[], Awaitable[None]]
+) -> None:
+    async def handle() -> None:
+        if request.json["deviceId"] == "bad":
+            await harm()
+
+    it = bench(handle, concurrency=1, max_attempts=10)
+    it.add("bad")
+    seen = it.recorder
+    await wait_until(lambda: seen.handled_ids or seen.retries or seen.dead)
+    for number in range(30):
+        good = it.add(f"d{number}")
+        await wait_until(lambda good=good: set(good) <= set(it.recorder.handled_ids))
+    assert not any(task.done() for task in it.tasks)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_context_variables_are_those_of_one_delivery(
+    bench: Make, wait_until: WaitUntil, kind: str
+) -> None:
+    tenant: ContextVar[str] = ContextVar("tenant", default="none")
+    seen = []
+
+    def handle() -> None:
+        seen.append((tenant.get(), decimal.getcontext().prec))
+        tenant.set(request.json["deviceId"])
+        decimal.setcontext(decimal.Context(prec=3))
+
+    async def handle_async() -> None:
+        handle()
+
+    it = bench(handle if kind == "sync" else handle_async, concurrency=1)
+    it.add("a", "b", "c")
+    await wait_until(lambda: len(it.recorder.handled_ids) == 3)
+    assert seen == [("none", 28)] * 3
