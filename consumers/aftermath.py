@@ -82,7 +82,12 @@ class Aftermath:
             self._succeeded()  # the handler knew what it did
             self.bury(lane, attempt, "rejected", error=outcome.error)
             return "dead"
-        self._lanes.finished(lane) if lane.partition.lost else self._lanes.put_back(lane)
+        if lane.partition.lost:
+            self._lanes.finished(lane)
+        else:  # we stop
+            if lane.head.attempts.suspect:  # its attempt was written before it ran
+                self._settler.retry(lane.partition, lane.head)
+            self._lanes.put_back(lane)
         self.count("abandoned")
         return "abandoned"
 

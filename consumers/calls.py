@@ -72,6 +72,8 @@ class Calls:
         partition: Partition,
         entry_id: bytes,
         started_s: float,
+        *,
+        suspect: bool = False,
     ) -> Outcome:
         """Calls the handler in the current task, or in a thread if it is sync.
 
@@ -80,7 +82,9 @@ class Calls:
         before Python 3.12) took a tenth of a worker's time.
         """
         call = _Call(delivery, partition, started_s, task if handler.is_async else None)
-        self._shared.begin(slot, partition.number, partition.epoch, entry_id, delivery.attempt)
+        self._shared.begin(
+            slot, partition.number, partition.epoch, entry_id, delivery.attempt, suspect
+        )
         self._running[slot] = call
         outcome: Outcome = HANDLED
         try:
@@ -111,7 +115,7 @@ class Calls:
         Not a timer per call: that would cost a fast handler more than all the rest.
         """
         overdue_threads = 0
-        for call in self._running.values():
+        for slot, call in self._running.items():
             if now_s - call.started_s < self._timeout_s:
                 continue
             if call.task is None:
@@ -119,6 +123,7 @@ class Calls:
             if not call.is_overdue:
                 call.is_overdue = True
                 self.stuck += 1
+                self._shared.overdue(slot)
                 if call.task is None:
                     self._tell_overdue(call.delivery)
                 else:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import uuid
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, Final
 
 from bridge import clock, logs
@@ -25,7 +26,7 @@ from bridge.health import Health
 from bridge.link import Call, Refused, Script, command
 from bridge.settings import Settings
 from consumers.attempts import Attempts
-from consumers.shared_state import LOST, Held, SharedState
+from consumers.shared_state import LOST, Held, Running, SharedState
 
 WATCH_S: Final = 0.1
 SILENT_S: Final = 120.0
@@ -92,16 +93,13 @@ class Parent:
             code = await self._run_child()
             if self._stopping.is_set() and code == -signal.SIGTERM:
                 code = 0  # it was still starting, and could not have left anything undone
-            was_ready = was_ready or self._shared.last_beat_s() > 0
-            if code != 0:
-                await self._write_down_crash()
-            verdict = self._shared.verdict()
-            # Redis away is a reason not to start; once it ran, it is waited for.
-            if self._stopping.is_set() or (verdict and not (was_ready and verdict == REDIS_AWAY)):
+            await self._write_down_crash()
+            if self._stopping.is_set() or self._is_final(was_ready):
                 await self._link.close()
                 return code if code >= 0 else 1
             if clock.boottime_s() - started_s > SILENT_S:
                 backoff.reset()
+            was_ready = was_ready or self._is_ready
             wait_s = backoff.next_s()
             self._log.error("child_died", code=code, restart_in_s=round(wait_s, 2))
             try:
@@ -109,6 +107,21 @@ class Parent:
             except TimeoutError:
                 continue
             return 0
+
+    @property
+    def _is_ready(self) -> bool:
+        """Whether this child came to work, or had."""
+        return self._shared.last_beat_s() > 0
+
+    def _is_final(self, was_ready: bool) -> bool:
+        """Whether the child said that it cannot work as set up, and that is to be believed.
+
+        Not where another worked before: a file that is being deployed, a Redis that is away, pass.
+        """
+        verdict = self._shared.verdict()
+        if not verdict or (verdict == REDIS_AWAY and (was_ready or self._is_ready)):
+            return False
+        return self._is_ready or not was_ready
 
     # --- one child
 
@@ -203,18 +216,20 @@ class Parent:
     # --- its death
 
     async def _write_down_crash(self) -> None:
-        """Writes what ran as attempts of suspects, and gives the leases back as known.
+        """Writes what ran as suspects, and gives the leases back as known.
 
         Tried until the leases run out: after that the next owner suspects everything pending.
         """
         held = list(self._shared.held())
         if not held:
-            return
+            return  # it ended cleanly
         records: dict[Held, list[Any]] = defaultdict(list)
-        for running in self._shared.running():
-            record = Attempts(count=running.attempt, suspect=True)
-            key = Held(running.partition, running.epoch)
-            records[key] += (running.entry_id, record.encode())
+        running = list(self._shared.running())
+        # What we ended ourselves, at a stop, has killed nothing.
+        charged = [] if self._stopping.is_set() else to_blame(running)
+        for each in running:
+            record = Attempts(count=each.attempt - (each not in charged), suspect=True)
+            records[Held(each.partition, each.epoch)] += (each.entry_id, record.encode())
         calls = [self._release_call(each, records[each]) for each in held]
         # The dead child's share is free at once, not when its heartbeat is old.
         calls.append(command("ZREM", self._keys.workers(self._settings.group), self._worker))
@@ -233,6 +248,18 @@ class Parent:
         retry = self._keys.retry(held.partition, self._settings.group)
         arguments = (self._token(held.epoch), held.epoch, *records)
         return RELEASE.call((self._lease(held.partition), retry), arguments)
+
+
+def to_blame(running: Sequence[Running]) -> Sequence[Running]:
+    """Which of the deliveries that ran when the child died are charged an attempt for it.
+
+    What ran alone. Else none, for any of them may have done it: they are suspects then, and run one
+    at a time; but one that is overdue may run beside a suspect, and is not to blame before it.
+    """
+    if len(running) <= 1:
+        return running
+    suspects = [each for each in running if each.suspect]
+    return [each for each in suspects if not each.overdue] or suspects
 
 
 def _is_stopped(pid: int) -> bool:

@@ -275,7 +275,9 @@ class Runner:
             partition=partition.number,
             epoch=partition.epoch,
         )
-        outcome = await self._calls.make(slot, task, handler, delivery, partition, item.id, now_s)
+        outcome = await self._calls.make(
+            slot, task, handler, delivery, partition, item.id, now_s, suspect=known.suspect
+        )
         took_s = clock.boottime_s() - now_s
         self._duration.observe(took_s)
         told = self._aftermath.apply(lane, attempt, outcome)

@@ -21,7 +21,9 @@ from typing import Final, NamedTuple
 MAX_PARTITIONS: Final = 256
 
 _LEASES: Final = Struct("@QdQd")  # epoch, deadline: the child's half, then the parent's (renewed)
-_SLOT: Final = Struct("@iIQ48s")  # partition (-1: free), attempt, epoch, entry id (≤ 41 bytes)
+# partition (-1: free), attempt, epoch, entry id (≤ 41 bytes), is a suspect, is overdue
+_SLOT: Final = Struct("@iIQ48s??6x")
+_OVERDUE_AT: Final = Struct("@iIQ48s?").size
 
 _ROWS_AT: Final = 64
 _SLOTS_AT: Final = _ROWS_AT + MAX_PARTITIONS * _LEASES.size
@@ -43,6 +45,10 @@ class Running:
     epoch: int
     entry_id: bytes
     attempt: int
+    suspect: bool = False
+    """Whether it was started with nothing beside it that was within its time."""
+    overdue: bool = False
+    """Whether it has run for longer than it may, so that suspects do not wait for it."""
 
 
 class SharedState:
@@ -132,20 +138,31 @@ class SharedState:
 
     # --- running deliveries
 
-    def begin(self, slot: int, partition: int, epoch: int, entry_id: bytes, attempt: int) -> None:
+    def begin(
+        self,
+        slot: int,
+        partition: int,
+        epoch: int,
+        entry_id: bytes,
+        attempt: int,
+        suspect: bool = False,
+    ) -> None:
         """A delivery starts in `slot`."""
-        _SLOT.pack_into(
-            self._map, _SLOTS_AT + slot * _SLOT.size, partition, attempt, epoch, entry_id
-        )
+        at = _SLOTS_AT + slot * _SLOT.size
+        _SLOT.pack_into(self._map, at, partition, attempt, epoch, entry_id, suspect, False)
+
+    def overdue(self, slot: int) -> None:
+        """The delivery in `slot` has run for longer than it may."""
+        self._map[_SLOTS_AT + slot * _SLOT.size + _OVERDUE_AT] = 1
 
     def end(self, slot: int) -> None:
         """The delivery in `slot` has its outcome."""
-        _SLOT.pack_into(self._map, _SLOTS_AT + slot * _SLOT.size, -1, 0, 0, b"")
+        _SLOT.pack_into(self._map, _SLOTS_AT + slot * _SLOT.size, -1, 0, 0, b"", False, False)
 
     def running(self) -> Iterator[Running]:
         """The deliveries that run, or ran when the child died."""
         for slot in range(self.concurrency):
-            partition, attempt, epoch, entry_id = _SLOT.unpack_from(
+            partition, attempt, epoch, entry_id, suspect, overdue = _SLOT.unpack_from(
                 self._map, _SLOTS_AT + slot * _SLOT.size
             )
             if partition >= 0:
@@ -154,6 +171,8 @@ class SharedState:
                     epoch=epoch,
                     entry_id=entry_id.rstrip(b"\0"),
                     attempt=attempt,
+                    suspect=suspect,
+                    overdue=overdue,
                 )
 
 

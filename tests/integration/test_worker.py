@@ -779,7 +779,8 @@ async def test_a_handler_that_kills_its_process_ends_as_a_dead_letter_alone(
     assert await fleet.dead_ids() == {poison}
     ((letter, _),) = await fleet.dead()
     assert (letter.reason, letter.attempts) == ("max_attempts", 2)
-    assert [run.attempt for run in fleet.history.of("p")] == [1, 2, 1]
+    # The first time others ran beside it: that is not charged.
+    assert [run.attempt for run in fleet.history.of("p")] == [1, 1, 2, 1]
     assert worker.stop() == 0
     fleet.history.check(fleet.published, given_up={poison})
 
@@ -832,3 +833,20 @@ async def test_after_both_were_killed_what_was_pending_runs_alone_and_once_more(
         assert before.ended_ns is not None
         assert before.ended_ns < after.started_ns
     assert await fleet.dead() == []
+
+
+@pytest.mark.parametrize("end", ["SIGKILL", "exit"])
+async def test_who_ran_beside_a_crash_becomes_no_dead_letter(fleet: Fleet, end: str) -> None:
+    """With every attempt that they have: the next ones run alone."""
+    worker = fleet.start(max_attempts=1, concurrency=9)
+    for number in range(8):
+        await fleet.say(f"d{number}", {"do": "sleep", "s": 1})
+    await wait_until(lambda: len(fleet.history.runs) == 8, "all to run")
+    poison: set[str] = set()
+    if end == "SIGKILL":
+        os.kill(child_of(worker), signal.SIGKILL)
+    else:
+        poison = {await fleet.say("p", {"do": "exit", "code": 0})}
+    await fleet.settled()
+    assert worker.stop() == 0
+    assert await fleet.dead_ids() == poison

@@ -16,7 +16,8 @@ from bridge import clock
 from bridge.link import Call, Link, Refused
 from bridge.settings import Settings
 from consumers import parent
-from consumers.parent import Parent
+from consumers.parent import Parent, to_blame
+from consumers.shared_state import Running
 from waiting import wait_until, wait_until_sync
 
 LOOKS = round(parent.SILENT_S / parent.WATCH_S)
@@ -118,3 +119,45 @@ async def test_a_refusal_is_not_a_lost_lease_and_a_no_is(
     refused = Refused("ERR upstream failure")
     assert await renewed(watching, refused, refused, monkeypatch=monkeypatch) == 100.0
     assert await renewed(watching, 0, 0, monkeypatch=monkeypatch) < 0
+
+
+def ran(entry: str, **more: bool) -> Running:
+    return Running(partition=0, epoch=1, entry_id=entry.encode(), attempt=1, **more)
+
+
+@pytest.mark.parametrize(
+    ("running", "blamed"),
+    [
+        ([], ""),
+        ([ran("a")], "a"),
+        ([ran("a"), ran("b")], ""),
+        ([ran("a"), ran("s", suspect=True)], "s"),
+        ([ran("o", suspect=True, overdue=True), ran("s", suspect=True)], "s"),
+        ([ran("o", suspect=True, overdue=True), ran("a")], "o"),
+        ([ran("o", overdue=True), ran("a")], ""),
+        ([ran("o", overdue=True)], "o"),
+    ],
+)
+def test_what_ran_alone_is_charged_for_a_crash(running: list[Running], blamed: str) -> None:
+    assert b"".join(each.entry_id for each in to_blame(running)).decode() == blamed
+
+
+@pytest.mark.parametrize(
+    ("was_ready", "is_ready", "verdict", "is_final"),
+    [
+        (False, False, 2, True),
+        (False, False, 3, True),
+        (True, False, 2, False),
+        (True, False, 3, False),
+        (True, True, 2, True),
+        (False, True, 3, False),
+        (True, False, 0, False),
+    ],
+)
+async def test_a_child_that_cannot_start_where_another_worked_is_started_again(
+    watching: Parent, was_ready: bool, is_ready: bool, verdict: int, is_final: bool
+) -> None:
+    watching._shared.conclude(verdict)
+    if is_ready:
+        watching._shared.beat(1.0)
+    assert watching._is_final(was_ready) == is_final

@@ -712,6 +712,20 @@ async def test_async_handlers_still_running_at_the_end_are_cancelled_and_not_rec
     assert (it.recorder.handled_ids, it.recorder.retries) == ([], [])
 
 
+async def test_a_stop_takes_back_what_was_charged_to_a_suspect_before_it_ran(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    async def handle() -> None:
+        await asyncio.sleep(3600)
+
+    it = bench(handle)
+    (suspect,) = it.add("a", attempts=Attempts(count=1, suspect=True))
+    await wait_until(lambda: list(it.shared.running()))
+    assert [each.suspect for each in it.shared.running()] == [True]
+    assert await it.runner.stop(within_s=0.01) is True
+    assert it.recorder.retries == [(suspect, 1)]
+
+
 async def test_a_fault_of_ours_is_not_hidden(bench: Make, wait_until: WaitUntil) -> None:
     """Whoever watches the runners ends the process; another begins."""
 
@@ -881,7 +895,7 @@ async def test_whatever_an_error_is_made_of_it_is_charged_and_others_go_on(
 
     it = bench(handle if kind == "sync" else handle_async)
     it.add("bad", "good")
-    await wait_until(lambda: it.recorder.dead and it.recorder.handled_ids)
+    await wait_until(lambda: it.recorder.letters and it.recorder.handled_ids)
     assert not any(task.done() for task in it.tasks)
 
 
@@ -916,7 +930,7 @@ async def test_a_handler_that_cancels_its_own_task_harms_only_itself(
     it = bench(handle, concurrency=1, max_attempts=10)
     it.add("bad")
     seen = it.recorder
-    await wait_until(lambda: seen.handled_ids or seen.retries or seen.dead)
+    await wait_until(lambda: seen.handled_ids or seen.retries or seen.letters)
     for number in range(30):
         good = it.add(f"d{number}")
         await wait_until(lambda good=good: set(good) <= set(it.recorder.handled_ids))
