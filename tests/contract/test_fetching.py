@@ -19,6 +19,7 @@ from consumers.partition import Partition
 from consumers.settler import Settler
 from consumers.window import Window
 from entries import entry
+from nothing_parked import NothingParked
 from proxy import Proxy
 from waiting import wait_until
 
@@ -57,7 +58,7 @@ class Reading:
             self.keys,
             self.lanes,
             self.settler,
-            None,  # type: ignore[arg-type]  # nothing is parked
+            NothingParked(),  # type: ignore[arg-type]
             self.owned,
             Window(self.owned, max_entries=4096, max_bytes=MAX_BYTES),
             group=GROUP,

@@ -25,6 +25,7 @@ from consumers.settler import SETTLE, Settler
 from consumers.window import Window
 from entries import entry
 from ingresses import body
+from nothing_parked import NothingParked
 from waiting import wait_until
 
 pytestmark = pytest.mark.real
@@ -149,7 +150,7 @@ class Backlog:
             redis.keys,
             lanes,
             self._settler,
-            None,  # type: ignore[arg-type]  # nothing is parked
+            NothingParked(),  # type: ignore[arg-type]
             self._owned,
             Window(self._owned, max_entries=RECORDS, max_bytes=2**30),
             group=GROUP,
