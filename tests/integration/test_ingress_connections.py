@@ -8,6 +8,7 @@ import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,30 +33,27 @@ PLACES = 6
 Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-@pytest.fixture
-async def ingress(real_redis: servers.Redis, tmp_path: Path) -> AsyncIterator[Ingress]:
+@asynccontextmanager
+async def few_places(
+    redis: servers.Redis, tmp_path: Path, *, timeout_s: float
+) -> AsyncIterator[Ingress]:
     settings = settings_for(
-        tmp_path,
-        real_redis.url,
-        real_redis.namespace,
-        body_timeout_s=0.5,
-        max_connections=PLACES,
+        tmp_path, redis.url, redis.namespace, body_timeout_s=timeout_s, max_connections=PLACES
     )
     async with running(settings) as it:
         yield it
 
 
 @pytest.fixture
+async def ingress(real_redis: servers.Redis, tmp_path: Path) -> AsyncIterator[Ingress]:
+    async with few_places(real_redis, tmp_path, timeout_s=0.5) as it:
+        yield it
+
+
+@pytest.fixture
 async def patient(real_redis: servers.Redis, tmp_path: Path) -> AsyncIterator[Ingress]:
     """Nothing on it ends by its time limit while a test runs."""
-    settings = settings_for(
-        tmp_path,
-        real_redis.url,
-        real_redis.namespace,
-        body_timeout_s=60.0,
-        max_connections=PLACES,
-    )
-    async with running(settings) as it:
+    async with few_places(real_redis, tmp_path, timeout_s=15.0) as it:
         yield it
 
 
@@ -351,10 +349,11 @@ async def test_heads_that_are_not_complete_share_what_they_may_take(
 ) -> None:
     monkeypatch.setattr("bridge.http_server.MAX_HEADS_BYTES", 10_000)
     slow = [await connect(patient) for _ in range(3)]
-    for reader, writer in slow:
+    for number, (reader, writer) in enumerate(slow, 1):
         await ask((reader, writer))
         writer.write(HEAD + b"X: " + b"y" * 4000)
-        await asyncio.sleep(0.05)  # one after the other
+        if number < len(slow):
+            await wait_until(lambda n=number: len(patient._http._heads) == n, "it to have come")
     await wait_until(lambda: slow[0][0].at_eof(), "the oldest to go")
     for reader, writer in slow[1:]:
         writer.write(b"\r\nContent-Length: %d\r\n\r\n" % len(body()) + body())
