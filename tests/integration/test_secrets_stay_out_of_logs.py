@@ -195,7 +195,10 @@ class Stage:
             return [sum(int(client.xlen(it)) for it in group) for group in streams]
 
         with redis.Redis(port=self._server.port or 0, password=PASSWORD, protocol=2) as client:
-            wait_until_sync(lambda: dead(client) == [count, count], f"{count} dead letters")
+            # Each that kills its worker does so up to three times, with growing pauses between.
+            wait_until_sync(
+                lambda: dead(client) == [count, count], f"{count} dead letters", bound_s=180
+            )
 
     def command_lines(self) -> str:
         """Of every process that runs: any user of the machine can read them."""

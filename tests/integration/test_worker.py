@@ -779,8 +779,8 @@ async def test_a_handler_that_kills_its_process_ends_as_a_dead_letter_alone(
     assert await fleet.dead_ids() == {poison}
     ((letter, _),) = await fleet.dead()
     assert (letter.reason, letter.attempts) == ("max_attempts", 2)
-    # The first time others ran beside it: that is not charged.
-    assert [run.attempt for run in fleet.history.of("p")] == [1, 1, 2, 1]
+    # The first time is not charged where others ran beside it.
+    assert [run.attempt for run in fleet.history.of("p")] in ([1, 1, 2, 1], [1, 2, 1])
     assert worker.stop() == 0
     fleet.history.check(fleet.published, given_up={poison})
 
