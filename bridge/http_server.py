@@ -25,6 +25,7 @@ from bridge.problem import Problem
 KEEPALIVE_S: Final = 3630.0  # an hour and a bit: longer than proxies and the platform keep one
 MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_HEADS_BYTES: Final = 16 * 2**20  # of all that are not complete; parsed, they take twice that
+MAX_UNREAD: Final = 64  # callers who do not read; requests that follow take up to 250 KiB of each
 MAX_LINE_BYTES: Final = 8190
 MAX_HEADERS: Final = 64
 _POLL_S: Final = 0.02
@@ -155,11 +156,13 @@ class Connection(web.RequestHandler):
     def pause_writing(self) -> None:
         """An answer is not sent at once: its reader has some time for it."""
         super().pause_writing()
+        self._server.stalls(self)
         self._write_timer = self._loop.call_later(self._timeout_s, self._write_overdue)
 
     def resume_writing(self) -> None:
         """All is sent."""
         super().resume_writing()
+        self._server.flows(self)
         self._stop_write_timer()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
@@ -262,6 +265,7 @@ class HttpServer(web.Server):
         self._newcomers: dict[Connection, None] = {}
         self._heads: dict[Connection, None] = {}
         self._heads_bytes = 0
+        self._unread: dict[Connection, None] = {}
 
     def take(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Serves a socket that was accepted; counted from here, before any TLS handshake."""
@@ -287,9 +291,21 @@ class HttpServer(web.Server):
         self._heads.pop(connection, None)
         self._heads_bytes -= head_bytes
 
+    def stalls(self, connection: Connection) -> None:
+        """A connection's answers are not read; what it asked after them waits in memory."""
+        self._unread[connection] = None
+        if len(self._unread) > MAX_UNREAD:
+            metrics.slow_reads.inc()
+            next(iter(self._unread)).end()
+
+    def flows(self, connection: Connection) -> None:
+        """A connection's answers are all sent."""
+        self._unread.pop(connection, None)
+
     def lost(self, connection: Connection, head_bytes: int) -> None:
         """A connection has ended, or never came to be."""
         self.met(connection, head_bytes)
+        self.flows(connection)
         self._open.pop(connection, None)
         self._count()
 

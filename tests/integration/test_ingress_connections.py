@@ -17,7 +17,7 @@ import pytest
 import structlog.testing
 
 import servers
-from bridge import metrics
+from bridge import http_server, metrics
 from bridge.app import Ingress
 from bridge.http_server import Connection
 from certificates import Authority
@@ -239,8 +239,9 @@ async def test_no_caller_takes_the_descriptors_of_the_rest(
 # --- time
 
 
-async def test_an_answer_that_is_not_read_ends_its_connection(ingress: Ingress) -> None:
-    slow = value(metrics.slow_reads)
+@asynccontextmanager
+async def never_reading(ingress: Ingress) -> AsyncIterator[None]:
+    """A caller who sends requests for as long as they are taken, and reads no answer."""
     for listening in ingress._listener._sockets:  # whom it accepts inherits that (socket(7))
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     with socket.socket() as sock:
@@ -249,10 +250,32 @@ async def test_an_answer_that_is_not_read_ends_its_connection(ingress: Ingress) 
         loop = asyncio.get_running_loop()
         await loop.sock_connect(sock, address(ingress))
         flood = asyncio.create_task(loop.sock_sendall(sock, REQUEST * 10_000))
+        try:
+            yield
+        finally:
+            flood.cancel()
+            await asyncio.gather(flood, return_exceptions=True)
+
+
+async def test_an_answer_that_is_not_read_ends_its_connection(ingress: Ingress) -> None:
+    slow = value(metrics.slow_reads)
+    async with never_reading(ingress):
         await wait_until(lambda: value(metrics.slow_reads) > slow, "its time to be over")
         await wait_until(lambda: ingress._http.open_connections == 0, "its place to be free")
-        flood.cancel()
-        await asyncio.gather(flood, return_exceptions=True)
+
+
+async def test_of_many_who_do_not_read_the_oldest_ends_before_its_time(
+    patient: Ingress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "MAX_UNREAD", 1)
+    slow = value(metrics.slow_reads)
+    async with never_reading(patient):
+        await wait_until(lambda: len(patient._http._unread) == 1, "its answers to wait")
+        (oldest,) = patient._http._unread
+        async with never_reading(patient):
+            await wait_until(lambda: value(metrics.slow_reads) == slow + 1, "the oldest to go")
+            await wait_until(lambda: oldest not in patient._http._open, "its place to be free")
+            assert len(patient._http._unread) == 1
 
 
 # --- half-closed callers
