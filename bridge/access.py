@@ -20,9 +20,9 @@ from typing import Final, Literal
 
 from aiohttp import web
 
-from bridge import logs, metrics
 from bridge.clock import Clock
 from bridge.problem import Problem
+from bridge.telemetry import logs, metrics
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address

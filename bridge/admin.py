@@ -16,9 +16,10 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from bridge import listener, metrics
+from bridge import listener
 from bridge.http_server import HttpServer
 from bridge.problem import SERVER, Problem
+from bridge.telemetry import metrics
 
 TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 16

@@ -14,7 +14,7 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any, Final
 
-from bridge import __version__, admin, descriptors, listener, logs, metrics, rights, tracing
+from bridge import __version__, admin, descriptors, listener, rights
 from bridge.access import AccessControl
 from bridge.callback import CallbackHandler
 from bridge.callback_spans import traced
@@ -29,6 +29,7 @@ from bridge.notification import accept_command_status, accept_platform_notificat
 from bridge.publisher import Publisher
 from bridge.settings import Settings
 from bridge.spool import Spool
+from bridge.telemetry import logs, metrics, tracing
 from bridge.tls import TlsFiles
 from bridge.tls_reloader import TlsReloader
 

@@ -12,12 +12,12 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from bridge import logs
 from bridge.errors import MetaMismatchError, RedisUnavailableError
 from bridge.link import Refused
 from bridge.publisher import Publisher
 from bridge.spool import Spool
 from bridge.spool_row import UnreadableRowError, to_record
+from bridge.telemetry import logs
 
 INTERVAL_S: Final = 3600.0
 LOOK_S: Final = 2.0

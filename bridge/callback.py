@@ -15,7 +15,6 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from bridge import logs, metrics
 from bridge.answer import PreparedAnswer, plain
 from bridge.body_budget import FREE_BYTES, TOTAL_BYTES, BodyBudget, Reservation
 from bridge.clock import Clock, epoch_ms
@@ -24,6 +23,7 @@ from bridge.notification import NotANotificationError, Notification, NotJsonErro
 from bridge.problem import Problem, unavailable
 from bridge.publisher import Arrival, Outcome, Record
 from bridge.quarantine import QuarantinedBody
+from bridge.telemetry import logs, metrics
 
 _TOLD_FAILURES: Final = (3, 10)
 """Answers other than 200 in a row that are told: in time to mend it, and when it is too late."""

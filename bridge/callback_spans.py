@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bridge.publisher import Arrival, Outcome, Record
-from bridge.tracing import Tracing, context_of, fail, traceparent_of
+from bridge.telemetry.tracing import Tracing, context_of, fail, traceparent_of
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span

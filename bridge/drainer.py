@@ -13,7 +13,6 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from bridge import logs, metrics
 from bridge.backoff import Backoff
 from bridge.clock import Clock
 from bridge.errors import MetaMismatchError, RedisUnavailableError
@@ -26,6 +25,7 @@ from bridge.spool import Spool
 from bridge.spool_files import Chunk
 from bridge.spool_row import Row
 from bridge.spool_source import Source
+from bridge.telemetry import logs, metrics
 
 PROBE_TIMEOUT_S: Final = 2.0
 PUBLISH_TIMEOUT_S: Final = 5.0  # nobody waits for these: longer than for callbacks

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from bridge import logs, metrics
 from bridge.errors import RedisRefusesError, RedisUnavailableError
+from bridge.telemetry import logs, metrics
 
 REMEMBERED_S: Final = 30.0
 """What was refused and is not tried any more is forgotten; what is needed is tried far oftener."""

@@ -10,12 +10,12 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
-from bridge import logs
 from bridge.publisher import Publisher, Record
 from bridge.refusals import QUARANTINE, Hold, Lane, Refusals, is_of_content
 from bridge.spool import Spool
 from bridge.spool_row import Row, UnreadableRowError, to_record
 from bridge.spool_source import Source
+from bridge.telemetry import logs
 
 _LOOK_ROWS: Final = 256
 _LOOK_BYTES: Final = 2**20

@@ -19,8 +19,8 @@ from typing import Any, Final, cast
 from aiohttp import web
 from prometheus_client import Gauge
 
-from bridge import metrics
 from bridge.problem import Problem
+from bridge.telemetry import metrics
 
 KEEPALIVE_S: Final = 3630.0  # an hour and a bit: longer than proxies and the platform keep one
 MAX_HEAD_BYTES: Final = 32 * 1024

@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from bridge import logs, metrics
 from bridge.clock import Clock
 from bridge.errors import RedisUnavailableError, UnableError
 from bridge.link import Refused
 from bridge.publisher import Outcome, Publisher, Record
 from bridge.spool import Done, Spool
+from bridge.telemetry import logs, metrics
 
 STOPPING: Final = "stopping"
 MAX_BATCH_RECORDS: Final = 512

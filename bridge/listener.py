@@ -15,8 +15,8 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from bridge import logs
 from bridge.errors import UsageError
+from bridge.telemetry import logs
 
 BACKLOG: Final = 1024
 _ACCEPTED_AT_ONCE: Final = 16  # then the connections that are open have their turn

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import orjson
 
-from bridge import logs, metrics
 from bridge.clock import epoch_ms
 from bridge.contract import Keys, entry_order
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Link, Refused, command
 from bridge.server_info import ServerInfo
+from bridge.telemetry import logs, metrics
 
 INTERVAL_S: Final = 2.0
 TIMEOUT_S: Final = 5.0

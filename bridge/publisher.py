@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from bridge import contract, meta, metrics
+from bridge import contract, meta
 from bridge.link import Argument, Call, Link, Refused, Script
 from bridge.notification import Notification
 from bridge.quarantine import Overflow, QuarantinedBody
+from bridge.telemetry import metrics
 
 _LEDGER_DIGEST_BYTES: Final = 8  # publish.lua says why
 _LEDGERS: Final = 2

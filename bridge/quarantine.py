@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from bridge import logs, metrics
 from bridge.clock import Clock
+from bridge.telemetry import logs, metrics
 
 Reason = Literal["not_json", "not_a_notification"]
 MAX_REASONS_CHARS: Final = 1000

@@ -22,10 +22,10 @@ from typing import Any, Final
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 
-from bridge import logs
 from bridge.errors import RedisUnavailableError
 from bridge.health import Health
 from bridge.link import Address, Call, Link, Needs, Refused, command
+from bridge.telemetry import logs
 
 ASK_TIMEOUT_S: Final = 1.0
 ASK_AGAIN_S: Final = 1.0

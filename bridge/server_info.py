@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from bridge import logs, metrics
 from bridge.link import Link, Refused, command
+from bridge.telemetry import logs, metrics
 
 _MEMORY: Final = command("INFO", "memory", tolerated=("NOPERM",))
 _PERSISTENCE: Final = command("INFO", "persistence", tolerated=("NOPERM",))

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bridge import logs, metrics
 from bridge.errors import UnableError, UsageError
 from bridge.one_thread import OneThread
 from bridge.publisher import Outcome, Record
@@ -22,6 +21,7 @@ from bridge.spool_file import is_full
 from bridge.spool_files import Aside, Chunk, SpoolFiles
 from bridge.spool_row import Row
 from bridge.spool_source import Source
+from bridge.telemetry import logs, metrics
 
 SYNC_LIMIT_S: Final = 5.0  # a disk slower than this is broken
 MAX_QUEUED_BYTES: Final = 64 * 2**20

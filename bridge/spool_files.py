@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridge import logs, metrics, spool_folder
+from bridge import spool_folder
 from bridge.publisher import Record
 from bridge.spool_file import NewerSpoolError, SpoolFile, is_damage
 from bridge.spool_folder import FileLock
 from bridge.spool_row import Row, to_row
 from bridge.spool_source import Source
+from bridge.telemetry import logs, metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
-from bridge import logs, metrics
 from bridge.certificate_expiry import expires_at_s
 from bridge.errors import UsageError
+from bridge.telemetry import logs, metrics
 from bridge.tls import TlsFiles
 
 INTERVAL_S: Final = 2.0

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from bridge import clock, logs, metrics
+from bridge import clock
 from bridge.contract import DeadLetter, EntryId
+from bridge.telemetry import logs, metrics
 from consumers.attempts import Attempts, RetryPolicy
 from consumers.brake import RETRY_S, Brake
 from consumers.burials import FULL_WAIT_S

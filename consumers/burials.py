@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from bridge import clock, logs, metrics
+from bridge import clock
 from bridge.contract import DeadLetter, EntryId
+from bridge.telemetry import logs, metrics
 from consumers.partition import Lane
 
 FULL_WAIT_S: Final = 10.0

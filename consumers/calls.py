@@ -10,7 +10,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
-from bridge import logs, metrics
+from bridge.telemetry import logs, metrics
 from consumers.context import Delivery
 from consumers.handler import Handler
 from consumers.outcome import ABANDONED, HANDLED, Failed, Outcome, is_a, of_exception

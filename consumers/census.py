@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from bridge import metrics
 from bridge.contract import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.link import Link, command
+from bridge.telemetry import metrics
 from consumers.partition import Partition
 
 CALL_TIMEOUT_S: Final = 5.0

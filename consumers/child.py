@@ -18,9 +18,10 @@ import traceback
 from pathlib import Path
 from typing import Any, Final
 
-from bridge import logs, settings, standard_streams
+from bridge import settings
 from bridge.errors import BridgeError
 from bridge.settings import Settings
+from bridge.telemetry import logs, standard_streams
 from bridge.terminal import visible_line
 from consumers import event_loop, forks, loading
 from consumers.context import Delivery

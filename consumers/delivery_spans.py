@@ -1,6 +1,6 @@
 """The span of each delivery: a child of its callback's, and the handler's current one.
 
-Only used where `bridge.tracing` is on.
+Only used where `bridge.telemetry.tracing` is on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
-from bridge.tracing import Tracing, context_of, fail
+from bridge.telemetry.tracing import Tracing, context_of, fail
 from consumers.context import Current, Delivery
 from consumers.outcome import Reject, Retry, is_a
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from bridge import logs
+from bridge.telemetry import logs
 
 LEFT_OVER_S: Final = 0.5
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from bridge import clock, logs, metrics
+from bridge import clock
 from bridge.backoff import Backoff
 from bridge.contract import Keys, NewerContractError, entry_order
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Link, Refused, Script, command
+from bridge.telemetry import logs, metrics
 from consumers.attempts import NO_ATTEMPT, Attempts
 from consumers.lanes import Lanes
 from consumers.parking import Parking

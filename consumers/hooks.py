@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from bridge import logs
 from bridge.backoff import Backoff
+from bridge.telemetry import logs
 from consumers.handler import ReceiverError
 from consumers.outcome import text_of, type_of
 

@@ -10,11 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from bridge import clock, logs, meta, metrics
+from bridge import clock, meta
 from bridge.backoff import Backoff
 from bridge.contract import Keys
 from bridge.errors import BridgeError, RedisUnavailableError, UsageError
 from bridge.link import Link, Refused, Script, command
+from bridge.telemetry import logs, metrics
 from consumers import registry
 from consumers.assignment import assign
 from consumers.partition import Partition

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
-from bridge import clock, logs
+from bridge import clock
 from bridge.backoff import Backoff
 from bridge.connect import open_link
 from bridge.contract import Keys
@@ -25,6 +25,7 @@ from bridge.errors import RedisUnavailableError
 from bridge.health import Health
 from bridge.link import Call, Refused, Script, command
 from bridge.settings import Settings
+from bridge.telemetry import logs
 from consumers.attempts import Attempts
 from consumers.shared_state import LOST, Held, Running, SharedState
 

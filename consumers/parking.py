@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from bridge import clock, logs
+from bridge import clock
 from bridge.contract import DeadLetter, Keys
 from bridge.link import Argument, Link, Script
+from bridge.telemetry import logs
 from consumers import netstrings
 from consumers.burials import FULL_WAIT_S
 from consumers.lanes import Lanes

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from bridge import clock, logs
+from bridge import clock
 from bridge.backoff import Backoff
 from bridge.contract import ContractError, Keys, NewerContractError
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Link, Refused, Script
+from bridge.telemetry import logs
 from consumers import netstrings
 from consumers.attempts import Attempts
 from consumers.lanes import Lanes

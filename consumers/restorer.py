@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from bridge import clock, logs
+from bridge import clock
 from bridge.backoff import Backoff
 from bridge.contract import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.link import Link, Refused, command
+from bridge.telemetry import logs
 from consumers.partition import Parked, Partition
 from consumers.reply_size import ReplySize
 

@@ -13,7 +13,8 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Final, cast
 
-from bridge import clock, logs, metrics
+from bridge import clock
+from bridge.telemetry import logs, metrics
 from consumers.aftermath import Aftermath
 from consumers.attempts import Attempts, RetryPolicy
 from consumers.brake import Brake

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from bridge import logs, metrics
 from bridge.backoff import Backoff
 from bridge.contract import DeadLetter, Keys
 from bridge.errors import RedisUnavailableError
 from bridge.link import Argument, Call, Link, Refused, Script
+from bridge.telemetry import logs, metrics
 from consumers.attempts import NO_ATTEMPT, Attempts
 from consumers.burials import FULL_WAIT_S, Burials
 from consumers.lanes import Lanes

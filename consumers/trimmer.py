@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from bridge import logs, metrics
 from bridge.contract import Keys
 from bridge.errors import BridgeError, RedisUnavailableError
 from bridge.link import Link, Refused, Script
+from bridge.telemetry import logs, metrics
 from consumers.partition import Partition
 from consumers.registry import registered_groups
 

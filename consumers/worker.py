@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from bridge import clock, logs, meta, metrics, rights, tracing
+from bridge import clock, meta, rights
 from bridge.admin import AdminListener
 from bridge.connect import is_cluster, open_link
 from bridge.contract import Keys
@@ -16,6 +16,7 @@ from bridge.errors import RedisUnavailableError, UsageError, advised
 from bridge.health import Health
 from bridge.link import Link
 from bridge.settings import Settings, without_password
+from bridge.telemetry import logs, metrics, tracing
 from consumers import registry
 from consumers.attempts import RetryPolicy
 from consumers.census import Census

@@ -14,8 +14,9 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from bridge import __version__, standard_streams
+from bridge import __version__
 from bridge.errors import BridgeError, UsageError
+from bridge.telemetry import standard_streams
 
 PROGRAM: Final = "nb-bridge"
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it

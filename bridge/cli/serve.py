@@ -19,8 +19,8 @@ def command() -> int:
     """
     settings = options.load()
 
-    from bridge import logs
     from bridge.app import Ingress
+    from bridge.telemetry import logs
 
     logs.configure(level=settings.log_level, format=settings.log_format)
 

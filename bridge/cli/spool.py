@@ -250,8 +250,8 @@ def drain(dry_run: bool, yes: bool, as_json: bool) -> int:
 
 def _drain(settings: Settings, entries: int, *, yes: bool) -> int:
     """Returns how many are left."""
-    from bridge import logs
     from bridge.cli import spool_draining
+    from bridge.telemetry import logs
 
     async def work(connected: Namespace) -> int:
         await connected.refuse_while_held()

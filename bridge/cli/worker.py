@@ -23,7 +23,7 @@ def command(show_deliveries: bool) -> int:
     """
     settings = options.load()
 
-    from bridge import logs
+    from bridge.telemetry import logs
     from consumers import parent
 
     logs.configure(level=settings.log_level, format=settings.log_format)

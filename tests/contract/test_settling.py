@@ -10,10 +10,11 @@ import pytest
 import structlog
 
 import servers
-from bridge import clock, metrics
+from bridge import clock
 from bridge.contract import DeadLetter, EntryId
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Link
+from bridge.telemetry import metrics
 from consumers.attempts import NO_ATTEMPT, Attempts
 from consumers.fetcher import CONSUMER
 from consumers.lanes import Lanes

@@ -17,9 +17,10 @@ import pytest
 import structlog.testing
 
 import servers
-from bridge import http_server, metrics
+from bridge import http_server
 from bridge.app import Ingress
 from bridge.http_server import Connection
+from bridge.telemetry import metrics
 from certificates import Authority
 from ingresses import body, post, raw_exchange, running, settings_for
 from waiting import wait_until

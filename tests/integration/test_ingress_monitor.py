@@ -12,13 +12,13 @@ import pytest
 from structlog.testing import capture_logs
 
 import servers
-from bridge import metrics
 from bridge.app import Ingress
 from bridge.connect import open_link
 from bridge.contract import Meta, partition_of
 from bridge.embedded import EmbeddedServer
 from bridge.monitor import Monitor
 from bridge.server_info import ServerInfo
+from bridge.telemetry import metrics
 from ingresses import body, get_json, post, running, settings_for
 from waiting import wait_until
 

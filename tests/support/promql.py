@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bridge import metrics
+from bridge.telemetry import metrics
 
 # What Prometheus adds to every series it scrapes, and the one series it makes of its own.
 TARGET_LABELS = frozenset({"job", "instance"})

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from bridge import metrics
 from bridge.certificate_expiry import expires_at_s
+from bridge.telemetry import metrics
 from bridge.tls import TlsFiles
 from bridge.tls_reloader import TlsReloader
 from waiting import wait_until

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from bridge.durations import Durations
+from bridge.telemetry.histogram import Durations
 
 BOUNDS = (0.001, 0.5, 1, 2.5)
 times_s = st.lists(st.sampled_from([*BOUNDS, 0.0, 3.0, 1e-9]) | st.floats(0, 10), max_size=20)

@@ -12,8 +12,8 @@ from typing import TextIO
 
 import pytest
 
-from bridge import log_writer, metrics
-from bridge.log_writer import LogWriter
+from bridge.telemetry import log_writer, metrics
+from bridge.telemetry.log_writer import LogWriter
 
 
 def lost() -> float:
@@ -96,7 +96,7 @@ def test_a_stream_that_is_no_file_is_written_to() -> None:
 
 SAYS = """
 import sys
-from bridge import logs
+from bridge.telemetry import logs
 class Bad(Exception):
     def __str__(self): raise SystemExit(3)
 class Worse:

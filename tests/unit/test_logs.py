@@ -7,7 +7,7 @@ import sys
 
 SAYS = """
 import logging
-from bridge import logs
+from bridge.telemetry import logs
 logs.configure(level="info", format="console")
 sent = "a\\x1b]0;b\\x07\\x9b2J\\nc"
 logs.get("test").warning("dead_letter", device_id=sent, owned=[sent])

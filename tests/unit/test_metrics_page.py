@@ -14,27 +14,25 @@ from typing import cast
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
-from bridge import metrics
-from bridge.durations import Durations
 from bridge.intake import Intake
 from bridge.publisher import Publisher
 from bridge.spool import Spool
+from bridge.telemetry import metrics
+from bridge.telemetry.histogram import Durations
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "metrics.md").read_text()
-# Modules of the bridge that run in workers, too.
-IN_BOTH = {
-    "log_writer",
-    "metrics",
-    "health",
-    "link",
-    "sentinel",
-    "cluster",
-    "connect",
-    "meta",
-    "admin",
-    "logs",
-}
+# Where in the bridge it is that both programs run it.
+IN_BOTH = (
+    "bridge/telemetry/",
+    "bridge/health.py",
+    "bridge/link.py",
+    "bridge/sentinel.py",
+    "bridge/cluster.py",
+    "bridge/connect.py",
+    "bridge/meta.py",
+    "bridge/admin.py",
+)
 UNITS = {"seconds": "seconds", "bytes": "bytes", "ratio": "ratio"}
 
 
@@ -48,12 +46,12 @@ def defined() -> dict[str, Metric]:
 
 @cache
 def used() -> dict[str, set[str]]:
-    """The modules of both packages that say `metrics.<name>`, by name."""
+    """The files of both packages that say `metrics.<name>`, by name."""
     found: dict[str, set[str]] = defaultdict(set)
     for package in ("bridge", "consumers"):
-        for path in (ROOT / package).glob("*.py"):
+        for path in (ROOT / package).rglob("*.py"):
             for name in re.findall(r"\bmetrics\.(\w+)", path.read_text()):
-                found[name].add(f"{package}.{path.stem}")
+                found[name].add(path.relative_to(ROOT).as_posix())
     return found
 
 
@@ -63,12 +61,11 @@ def users(variable: str) -> set[str]:
 
 def process(variable: str) -> str:
     halves = set()
-    for module in users(variable) or {"bridge.metrics"}:
-        package, _, name = module.partition(".")
-        if package == "consumers":
+    for file in users(variable) or {"bridge/telemetry/metrics.py"}:
+        if file.startswith("consumers/"):
             halves.add("worker")
         else:
-            halves |= {"ingress", "worker"} if name in IN_BOTH else {"ingress"}
+            halves |= {"ingress", "worker"} if file.startswith(IN_BOTH) else {"ingress"}
     return "both" if len(halves) == 2 else halves.pop()
 
 
@@ -116,7 +113,7 @@ def test_every_metric_is_set_somewhere() -> None:
 def test_a_program_without_a_spool_does_not_say_that_its_spool_is_broken() -> None:
     # Every program shows the metrics without labels of the other, as they are at its start; 0
     # would raise NbBridgeSpoolUnable for each worker.
-    code = "from bridge import metrics; print(metrics.render().decode())"
+    code = "from bridge.telemetry import metrics; print(metrics.render().decode())"
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     lines = shown.stdout.splitlines()
     assert "nb_bridge_spool_able 1.0" in lines

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import structlog
 
-from bridge import clock, metrics
+from bridge import clock
 from bridge.contract import DeadLetter
+from bridge.telemetry import metrics
 from consumers import Reject, Retry, delivery, request
 from consumers.attempts import Attempts, RetryPolicy
 from consumers.burials import Burials

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from bridge import metrics, spool_folder
+from bridge import spool_folder
 from bridge.errors import UnableError, UsageError
 from bridge.notification import accept_command_status
 from bridge.publisher import Arrival, Outcome, Record
@@ -22,6 +22,7 @@ from bridge.quarantine import QuarantinedBody
 from bridge.spool import Spool
 from bridge.spool_file import SpoolFile
 from bridge.spool_row import Row, to_record, to_row
+from bridge.telemetry import metrics
 from ingresses import body
 from waiting import wait_until
 

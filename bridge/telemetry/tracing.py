@@ -16,7 +16,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from bridge import logs
+from bridge.telemetry import logs
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -13,7 +13,7 @@ from typing import Any, Final, TextIO, cast
 import orjson
 import structlog
 
-from bridge.log_writer import LogWriter
+from bridge.telemetry.log_writer import LogWriter
 from bridge.terminal import visible
 
 LEVELS: Final = ("debug", "info", "warning", "error")

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, TextIO
 
-from bridge import metrics
+from bridge.telemetry import metrics
 
 PATIENCE_S: Final = 0.1
 _PIECE_BYTES: Final = 4096
