@@ -20,7 +20,8 @@ from bridge.callback import CallbackHandler
 from bridge.callback_spans import traced
 from bridge.clock import epoch_ms
 from bridge.connect import open_link
-from bridge.contract import COMMAND_STATUS_TYPE, Keys
+from bridge.contract.entries import COMMAND_STATUS_TYPE
+from bridge.contract.keys import Keys
 from bridge.health import Health
 from bridge.http_server import HttpServer
 from bridge.keeping import Keeping

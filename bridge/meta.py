@@ -5,7 +5,8 @@ Used by both halves; must not know what they do with a namespace that is not the
 
 from __future__ import annotations
 
-from bridge import contract
+from bridge.contract.keys import Keys
+from bridge.contract.meta import ContractError, Meta
 from bridge.errors import MetaMismatchError
 from bridge.link import Link, Refused, command
 from bridge.reply_errors import refused_state
@@ -13,7 +14,7 @@ from bridge.reply_errors import refused_state
 
 async def guard(
     link: Link,
-    keys: contract.Keys,
+    keys: Keys,
     partitions: int,
     *,
     timeout_s: float,
@@ -26,7 +27,7 @@ async def guard(
     that the namespace was claimed before (`also_full`). Raises `MetaMismatchError` with advice, and
     what `Link.run` raises.
     """
-    ours = contract.Meta(partitions=partitions)
+    ours = Meta(partitions=partitions)
     tolerated = ("OOM",) if also_full else ()
     claim = command("SET", keys.meta, ours.encode(), "NX", tolerated=tolerated)
     claimed, raw = await link.run((claim, command("GET", keys.meta)), timeout_s=timeout_s)
@@ -35,8 +36,8 @@ async def guard(
     if raw is None and isinstance(claimed, Refused):
         raise refused_state(claimed.text, claim.name)
     try:
-        theirs = contract.Meta.decode(raw or b"")
-    except contract.ContractError as error:
+        theirs = Meta.decode(raw or b"")
+    except ContractError as error:
         raise MetaMismatchError(
             f"{keys.meta} is not ours ({error}): choose another NB_BRIDGE_NAMESPACE"
         ) from error
@@ -44,7 +45,7 @@ async def guard(
         raise MetaMismatchError(_advice(keys.namespace, theirs, ours))
 
 
-def _advice(namespace: str, theirs: contract.Meta, ours: contract.Meta) -> str:
+def _advice(namespace: str, theirs: Meta, ours: Meta) -> str:
     if theirs.version != ours.version or theirs.hash != ours.hash:
         return (
             f"namespace {namespace!r} follows contract version {theirs.version} ({theirs.hash}), "

@@ -14,7 +14,8 @@ from typing import Any, Final
 import orjson
 
 from bridge.clock import epoch_ms
-from bridge.contract import Keys, entry_order
+from bridge.contract.entries import entry_order
+from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Link, Refused, command
 from bridge.server_info import ServerInfo

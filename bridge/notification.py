@@ -17,7 +17,16 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, post_load, validate
 
-from bridge import contract, identity
+from bridge import identity
+from bridge.contract.digests import (
+    DIGEST_BYTES,
+    ExactNumber,
+    NotificationId,
+    both_digests,
+    canonical_json,
+    platform_digest,
+)
+from bridge.contract.entries import COMMAND_STATUS_TYPE
 
 MAX_IDENTIFIER_CHARS: Final = 256
 MAX_RESULT_CODE_CHARS: Final = 64
@@ -260,7 +269,7 @@ class Notification(NamedTuple):
     because one is made for each request, and a frozen dataclass takes four times as long to make.
     """
 
-    id: contract.NotificationId
+    id: NotificationId
     type: str
     device: str
     command: str
@@ -288,11 +297,11 @@ def accept_command_status(body: bytes) -> Notification:
     result: dict[str, Any] = document["result"]
     code = result["resultCode"]
     detail = result.get("resultDetail", _ABSENT)
-    canonical = b"" if detail is _ABSENT else contract.canonical_json(detail)
-    of_command, digest = contract.both_digests(device, command, code, canonical)
+    canonical = b"" if detail is _ABSENT else canonical_json(detail)
+    of_command, digest = both_digests(device, command, code, canonical)
     return Notification(  # by position: by name takes twice the time
-        contract.NotificationId(digest.hex()),
-        contract.COMMAND_STATUS_TYPE,
+        NotificationId(digest.hex()),
+        COMMAND_STATUS_TYPE,
         device,
         command,
         code,
@@ -315,7 +324,7 @@ _PLATFORM_SCHEMA: Final = PlatformNotificationSchema()
 
 
 def accept_platform_notification(
-    body: bytes, *, arrival_id: contract.NotificationId | None = None
+    body: bytes, *, arrival_id: NotificationId | None = None
 ) -> Notification:
     """Validates the body of one of the platform's other notifications.
 
@@ -330,14 +339,14 @@ def accept_platform_notification(
     if errors:
         raise NotANotificationError(sorted(_flatten(errors)))
     type_ = document["notifyType"]
-    if type_ == contract.COMMAND_STATUS_TYPE:
+    if type_ == COMMAND_STATUS_TYPE:
         raise NotANotificationError([f"notifyType: {type_} is the name of another callback."])
     if identity.PLATFORM_NOTIFICATION.is_in(document):
-        digest = contract.platform_digest(contract.canonical_json(document))
+        digest = platform_digest(canonical_json(document))
     else:
-        digest = bytes.fromhex(arrival_id) if arrival_id else os.urandom(contract.DIGEST_BYTES)
+        digest = bytes.fromhex(arrival_id) if arrival_id else os.urandom(DIGEST_BYTES)
     return Notification(
-        id=contract.NotificationId(digest.hex()),
+        id=NotificationId(digest.hex()),
         type=type_,
         device=_ordered_by(document, type_),
         command="",
@@ -379,13 +388,13 @@ def _refuse_constant(name: str) -> NoReturn:
     raise NotJsonError(f"{name} is not JSON")
 
 
-def _number(text: str) -> float | contract.ExactNumber:
+def _number(text: str) -> float | ExactNumber:
     """A double where that is the number written; else 1e400 and 1e999 would be the same detail."""
     value = float(text)
     if repr(value) == text:
         return value
-    exact = contract.ExactNumber.of(text)
-    is_held = math.isfinite(value) and exact == contract.ExactNumber.of(repr(value))
+    exact = ExactNumber.of(text)
+    is_held = math.isfinite(value) and exact == ExactNumber.of(repr(value))
     return value if is_held else exact
 
 

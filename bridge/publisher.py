@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from bridge import contract, meta
+from bridge import meta
+from bridge.contract.entries import COMMAND_STATUS_TYPE
+from bridge.contract.keys import Keys, partition_of
 from bridge.link import Argument, Call, Link, Refused, Script
 from bridge.notification import Notification
 from bridge.quarantine import Overflow, QuarantinedBody
@@ -81,7 +83,7 @@ class Publisher:
     def __init__(
         self,
         link: Link,
-        keys: contract.Keys,
+        keys: Keys,
         *,
         partitions: int,
         dedupe_window_s: float,
@@ -147,7 +149,7 @@ class Publisher:
                 bodies.append(place)
                 quarantined.append(record)
                 continue
-            partition = contract.partition_of(record.notification.device, self.partitions)
+            partition = partition_of(record.notification.device, self.partitions)
             if partition in args:
                 args[partition].extend(record.arguments())
                 places[partition].append(place)
@@ -172,7 +174,7 @@ class Publisher:
 
 def _rank(notification: Notification) -> int:
     """As publish.lua takes it."""
-    if notification.type != contract.COMMAND_STATUS_TYPE:
+    if notification.type != COMMAND_STATUS_TYPE:
         return -1
     return notification.rank or 0
 

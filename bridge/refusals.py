@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from bridge.backoff import Backoff
 from bridge.clock import Clock
-from bridge.contract import partition_of
+from bridge.contract.keys import partition_of
 from bridge.publisher import Record
 from bridge.quarantine import QuarantinedBody
 from bridge.spool_source import Source

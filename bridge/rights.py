@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from bridge.contract import Keys
+from bridge.contract.keys import Keys
 from bridge.errors import RedisRefusesError
 from bridge.link import Needs, Refused, Script, command
 from bridge.reply_errors import CONNECTING, is_unknown_command

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from bridge import clock
-from bridge.contract import DeadLetter, EntryId
+from bridge.contract.entries import DeadLetter, EntryId
 from bridge.telemetry import logs, metrics
 from consumers.attempts import Attempts, RetryPolicy
 from consumers.brake import RETRY_S, Brake

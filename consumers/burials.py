@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from bridge import clock
-from bridge.contract import DeadLetter, EntryId
+from bridge.contract.entries import DeadLetter, EntryId
 from bridge.telemetry import logs, metrics
 from consumers.partition import Lane
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from bridge.contract import Keys
+from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.link import Link, command
 from bridge.telemetry import metrics

@@ -10,7 +10,8 @@ import sys
 from contextvars import ContextVar
 from typing import Any, Final
 
-from bridge.contract import Entry, NotificationId
+from bridge.contract.digests import NotificationId
+from bridge.contract.entries import Entry
 
 _UNREAD: Final = object()
 

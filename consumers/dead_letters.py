@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bridge.contract import ContractError, DeadLetter, Entry, Keys
+from bridge.contract.entries import DeadLetter, Entry
+from bridge.contract.keys import Keys
+from bridge.contract.meta import ContractError
 from bridge.errors import BridgeError
 from bridge.link import Link, Refused, Script, command
 

@@ -13,7 +13,9 @@ from typing import Any, Final
 
 from bridge import clock
 from bridge.backoff import Backoff
-from bridge.contract import Keys, NewerContractError, entry_order
+from bridge.contract.entries import entry_order
+from bridge.contract.keys import Keys
+from bridge.contract.meta import NewerContractError
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Link, Refused, Script, command
 from bridge.telemetry import logs, metrics

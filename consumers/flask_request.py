@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flask import Flask
 
-from bridge.contract import COMMAND_STATUS_TYPE, Entry
+from bridge.contract.entries import COMMAND_STATUS_TYPE, Entry
 
 if TYPE_CHECKING:
     from flask.ctx import RequestContext

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.contract import COMMAND_STATUS_TYPE
+from bridge.contract.entries import COMMAND_STATUS_TYPE
 from bridge.errors import UsageError
 from bridge.notification import to_dto
 from consumers.context import Current, Delivery

@@ -11,7 +11,7 @@ import heapq
 from collections import deque
 from itertools import count
 
-from bridge.contract import entry_order
+from bridge.contract.entries import entry_order
 from consumers.attempts import NO_ATTEMPT
 from consumers.partition import Item, Lane, LaneState, Partition
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bridge import clock, meta
 from bridge.backoff import Backoff
-from bridge.contract import Keys
+from bridge.contract.keys import Keys
 from bridge.errors import BridgeError, RedisUnavailableError, UsageError
 from bridge.link import Link, Refused, Script, command
 from bridge.telemetry import logs, metrics

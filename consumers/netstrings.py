@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bridge.contract import ContractError
+from bridge.contract.meta import ContractError
 
 
 def encode(strings: Iterable[bytes]) -> bytes:

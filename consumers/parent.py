@@ -20,7 +20,7 @@ from typing import Any, Final
 from bridge import clock
 from bridge.backoff import Backoff
 from bridge.connect import open_link
-from bridge.contract import Keys
+from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.health import Health
 from bridge.link import Call, Refused, Script, command

@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any, Final
 
 from bridge import clock
-from bridge.contract import DeadLetter, Keys
+from bridge.contract.entries import DeadLetter
+from bridge.contract.keys import Keys
 from bridge.link import Argument, Link, Script
 from bridge.telemetry import logs
 from consumers import netstrings

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
-from bridge.contract import ContractError, Entry, NewerContractError, NotificationId
+from bridge.contract.digests import NotificationId
+from bridge.contract.entries import Entry
+from bridge.contract.meta import ContractError, NewerContractError
 from consumers.attempts import NO_ATTEMPT, Attempts
 
 FROM_THE_START: Final = b"0-0"

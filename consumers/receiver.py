@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bridge.contract import COMMAND_STATUS_TYPE
+from bridge.contract.entries import COMMAND_STATUS_TYPE
 
 METHOD_OF_TYPE: Final = {
     COMMAND_STATUS_TYPE: "handleNBCommandStateChanged",

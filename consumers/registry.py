@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bridge.contract import Keys
+from bridge.contract.keys import Keys
 from bridge.errors import BridgeError, UsageError
 from bridge.link import Call, Link, Refused, Script, command
 

@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 
 from bridge import clock
 from bridge.backoff import Backoff
-from bridge.contract import ContractError, Keys, NewerContractError
+from bridge.contract.keys import Keys
+from bridge.contract.meta import ContractError, NewerContractError
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Link, Refused, Script
 from bridge.telemetry import logs

@@ -13,7 +13,7 @@ from typing import Final
 
 from bridge import clock
 from bridge.backoff import Backoff
-from bridge.contract import Keys
+from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.link import Link, Refused, command
 from bridge.telemetry import logs

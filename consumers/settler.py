@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any, Final
 
 from bridge.backoff import Backoff
-from bridge.contract import DeadLetter, Keys
+from bridge.contract.entries import DeadLetter
+from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.link import Argument, Call, Link, Refused, Script
 from bridge.telemetry import logs, metrics

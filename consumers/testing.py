@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bridge.contract import Entry
+from bridge.contract.entries import Entry
 from bridge.notification import (
     NotANotificationError,
     Notification,

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from bridge.contract import Keys
+from bridge.contract.keys import Keys
 from bridge.errors import BridgeError, RedisUnavailableError
 from bridge.link import Link, Refused, Script
 from bridge.telemetry import logs, metrics

@@ -11,7 +11,7 @@ from typing import Any, Final
 from bridge import clock, meta, rights
 from bridge.admin import AdminListener
 from bridge.connect import is_cluster, open_link
-from bridge.contract import Keys
+from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError, UsageError, advised
 from bridge.health import Health
 from bridge.link import Link

@@ -11,7 +11,7 @@ import click
 from bridge.cli import namespace, report, selection, when
 from bridge.cli.namespace import Namespace
 from bridge.cli.trace import print_notifications
-from bridge.contract import partition_of
+from bridge.contract.keys import partition_of
 from bridge.terminal import visible_line
 
 if TYPE_CHECKING:

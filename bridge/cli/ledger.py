@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridge.cli.namespace import Namespace
-from bridge.contract import canonical_json, command_digest, notification_digest
+from bridge.contract.digests import canonical_json, command_digest, notification_digest
 from bridge.link import command
 from bridge.notification import KNOWN_RESULT_CODES
 

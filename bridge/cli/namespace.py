@@ -17,7 +17,8 @@ import click
 
 from bridge.cli import options
 from bridge.connect import open_link
-from bridge.contract import CONTRACT_VERSION, PARTITION_HASH, ContractError, Keys, Meta
+from bridge.contract.keys import Keys
+from bridge.contract.meta import CONTRACT_VERSION, PARTITION_HASH, ContractError, Meta
 from bridge.errors import BridgeError, MetaMismatchError, RedisUnavailableError, UsageError, advised
 from bridge.link import Call, Link, Refused, command
 from bridge.settings import Settings, without_password

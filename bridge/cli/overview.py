@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bridge.cli.namespace import PAGE, TIMEOUT_S, Namespace, fields_of, told
-from bridge.contract import entry_order
+from bridge.contract.entries import entry_order
 from bridge.link import Refused, command
 
 SILENT_MS: Final = 15_000

@@ -12,7 +12,7 @@ from bridge.cli import namespace
 from bridge.cli.namespace import Namespace
 from bridge.cli.publishing import publisher_for
 from bridge.cli.selection import Filter
-from bridge.contract import arrival_id
+from bridge.contract.digests import arrival_id
 from bridge.errors import BridgeError
 from bridge.link import Refused, command
 from bridge.notification import (

@@ -20,7 +20,9 @@ from typing import Any, Final
 
 from bridge.cli import overview
 from bridge.cli.namespace import Namespace, Page, fields_of, told, value
-from bridge.contract import ContractError, Entry, Meta, partition_of
+from bridge.contract.entries import Entry
+from bridge.contract.keys import partition_of
+from bridge.contract.meta import ContractError, Meta
 from bridge.errors import BridgeError, RedisUnavailableError
 from bridge.link import Refused, command
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from bridge.cli import overview
 from bridge.cli.namespace import PAGE, Namespace, Page, fields_of, told
-from bridge.contract import ContractError, DeadLetter, Entry, entry_order
+from bridge.contract.entries import DeadLetter, Entry, entry_order
+from bridge.contract.meta import ContractError
 from bridge.link import Refused, command
 
 State = Literal["waiting", "pending", "parked", "dead", "handled", "not_for_it"]

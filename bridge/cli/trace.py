@@ -11,7 +11,7 @@ import click
 
 from bridge.cli import namespace, options, report, selection, spool_reading, when
 from bridge.cli.namespace import Namespace
-from bridge.contract import partition_of
+from bridge.contract.keys import partition_of
 from bridge.errors import BridgeError
 from bridge.terminal import visible_line
 

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import load
 import serving
 import usage
-from bridge.contract import Keys
+from bridge.contract.keys import Keys
 from bridge.embedded import EmbeddedServer, Fsync
 from rows import TOLD, Measure, Row, alternate
 from serving import Serving

@@ -64,7 +64,7 @@ def _accept(count: int) -> None:
 
 def _publish(count: int) -> None:
     """Notifications become the bytes of a batch."""
-    from bridge.contract import Keys
+    from bridge.contract.keys import Keys
     from bridge.link import Link, _pack
     from bridge.notification import accept_command_status
     from bridge.publisher import Arrival, Publisher
@@ -81,7 +81,7 @@ def _publish(count: int) -> None:
 
 def _decode(count: int) -> None:
     """What Redis returns becomes an entry."""
-    from bridge.contract import Entry
+    from bridge.contract.entries import Entry
     from bridge.notification import accept_command_status
 
     it = accept_command_status(BODY)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from bridge.contract import Entry
+from bridge.contract.entries import Entry
 from evidence import Acquired, Appended, ClockSet, Emptied, Recorded, Registered, Written
 
 Command = list[bytes]

@@ -18,7 +18,7 @@ from typing import Any, Final
 import aiohttp
 import redis.asyncio
 
-from bridge.contract import Keys
+from bridge.contract.keys import Keys
 from bridge.embedded import EmbeddedServer
 from combination import (
     PATIENCE_S,

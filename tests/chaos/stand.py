@@ -18,7 +18,7 @@ import redis.asyncio
 
 import chaos_receiver
 import clocks
-from bridge.contract import Keys
+from bridge.contract.keys import Keys
 from bridge.embedded import EmbeddedServer, free_port
 from clocks import Clock
 from evidence import Leftover

@@ -9,7 +9,8 @@ import pytest
 import redis
 
 import aof
-from bridge.contract import EntryId, Keys
+from bridge.contract.entries import EntryId
+from bridge.contract.keys import Keys
 from bridge.embedded import EmbeddedServer
 from consumers import netstrings
 from entries import entry

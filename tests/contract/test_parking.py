@@ -10,7 +10,7 @@ import pytest
 
 import servers
 from bridge import clock
-from bridge.contract import DeadLetter, EntryId
+from bridge.contract.entries import DeadLetter, EntryId
 from bridge.link import Refused
 from consumers import netstrings, parking
 from consumers.lanes import Lanes

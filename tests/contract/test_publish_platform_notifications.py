@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import servers
-from bridge import contract, spool_row
-from bridge.contract import Entry
+from bridge import spool_row
+from bridge.contract.entries import Entry
+from bridge.contract.keys import partition_of
 from bridge.notification import accept_command_status, accept_platform_notification
 from bridge.publisher import Arrival, Outcome, Publisher
 from ingresses import body
@@ -44,7 +45,7 @@ async def test_both_kinds_of_a_device_keep_their_order(server: servers.Redis) ->
     batch = [command("SENT"), platform(1), command("DELIVERED"), platform(2)]
     results = await publisher(server).publish(batch, timeout_s=10)
     assert results == [Outcome.PUBLISHED] * 4
-    stream = server.keys.stream(contract.partition_of("d1", PARTITIONS))
+    stream = server.keys.stream(partition_of("d1", PARTITIONS))
     entries = [Entry.decode(fields) for _, fields in await server.client.xrange(stream)]
     assert [each.id for each in entries] == [each.notification.id for each in batch]
     assert [each.type for each in entries[1::2]] == ["deviceDataChanged"] * 2
@@ -84,7 +85,7 @@ async def test_they_do_not_push_commands_out_of_the_ledger(server: servers.Redis
     for number in range(100):
         await to.publish([platform(number)], timeout_s=10)
     assert await to.publish([command("SENT")], timeout_s=10) == [Outcome.DUPLICATE]
-    partition = contract.partition_of("d1", PARTITIONS)
+    partition = partition_of("d1", PARTITIONS)
     current, previous = server.keys.platform_ledger(partition)
     assert await server.client.hlen(current) <= 18
     assert await server.client.hlen(previous) <= 18

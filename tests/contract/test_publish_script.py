@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import servers
-from bridge import contract
 from bridge.cli import ledger
-from bridge.contract import Entry
+from bridge.contract.entries import Entry
+from bridge.contract.keys import partition_of
 from bridge.errors import RedisUnavailableError
 from bridge.link import Refused
 from bridge.notification import accept_command_status
@@ -42,7 +42,7 @@ def arrival(*args: Any, at_ms: int = 1_700_000_000_000, **kwargs: Any) -> Arriva
 
 
 async def entries(redis: servers.Redis, device: str = "d1") -> list[Entry]:
-    stream = redis.keys.stream(contract.partition_of(device, PARTITIONS))
+    stream = redis.keys.stream(partition_of(device, PARTITIONS))
     return [Entry.decode(fields) for _, fields in await redis.client.xrange(stream)]
 
 
@@ -53,7 +53,7 @@ async def publish(to: Publisher, *arrivals: Any) -> list[Any]:
 async def test_an_entry_is_exactly_what_the_contract_encodes(server: servers.Redis) -> None:
     notification = accept_command_status(body("dévice", "c1", "SUCCESS", {"ü": [1, None]}))
     await publish(publisher(server), Arrival(notification, 1_700_000_000_123, "00-abc-def-01"))
-    stream = server.keys.stream(contract.partition_of("dévice", PARTITIONS))
+    stream = server.keys.stream(partition_of("dévice", PARTITIONS))
     [(_, fields)] = await server.client.xrange(stream)
     expected = Entry(
         id=notification.id,
@@ -131,7 +131,7 @@ async def test_a_full_page_is_turned_and_still_recognises_its_duplicates(
     to = publisher(server, ledger_max_records=2)
     await publish(to, arrival(command="c1"), arrival(command="c2", code="DELIVERED"))
     assert await publish(to, arrival(command="c3")) == [Outcome.PUBLISHED]
-    current, previous = server.keys.ledger(contract.partition_of("d1", PARTITIONS))
+    current, previous = server.keys.ledger(partition_of("d1", PARTITIONS))
     assert await server.client.hlen(previous) == 3  # two records and `created`
     assert await server.client.hlen(current) == 2
     assert await publish(to, arrival(command="c1")) == [Outcome.DUPLICATE]
@@ -148,7 +148,7 @@ async def test_the_oldest_page_is_forgotten(server: servers.Redis) -> None:
 
 async def age(server: servers.Redis, by_ms: int) -> None:
     """Moves everything the ledger of `d1` remembers into the past."""
-    for page in server.keys.ledger(contract.partition_of("d1", PARTITIONS)):
+    for page in server.keys.ledger(partition_of("d1", PARTITIONS)):
         for field, value in (await server.client.hgetall(page)).items():
             if field == b"created":
                 value = str(int(value) - by_ms).encode()
@@ -172,7 +172,7 @@ async def test_a_mark_older_than_the_window_on_a_young_page_does_not_count(
 ) -> None:
     await publish(publisher(server), arrival())
     await age(server, 61_000)
-    page, _ = server.keys.ledger(contract.partition_of("d1", PARTITIONS))
+    page, _ = server.keys.ledger(partition_of("d1", PARTITIONS))
     now_ms = int((await server.client.time())[0]) * 1000
     await server.client.hset(page, "created", now_ms)
     to = publisher(server, dedupe_window_s=60.0)
@@ -185,7 +185,7 @@ async def test_a_page_is_turned_by_age_one_step_a_call(server: servers.Redis) ->
     await publish(to, arrival(command="old"))
     await age(server, 61_000)
     await publish(to, arrival(command="new"))
-    current, previous = server.keys.ledger(contract.partition_of("d1", PARTITIONS))
+    current, previous = server.keys.ledger(partition_of("d1", PARTITIONS))
     assert await server.client.hlen(current) == 2
     assert await server.client.hlen(previous) == 2
 
@@ -195,7 +195,7 @@ async def test_a_command_keeps_sixteen_marks(server: servers.Redis) -> None:
     await publish(to, *(arrival(detail=n) for n in range(17)))
     assert await publish(to, arrival(detail=1)) == [Outcome.DUPLICATE]
     assert await publish(to, arrival(detail=0)) == [Outcome.PUBLISHED]
-    page, _ = server.keys.ledger(contract.partition_of("d1", PARTITIONS))
+    page, _ = server.keys.ledger(partition_of("d1", PARTITIONS))
     record = await server.client.hget(page, accept_command_status(body()).ledger_field)
     assert len(record) == 1 + 16 * 14
 
@@ -203,11 +203,11 @@ async def test_a_command_keeps_sixteen_marks(server: servers.Redis) -> None:
 async def test_a_stream_of_the_wrong_type_refuses_its_partition_only(
     server: servers.Redis,
 ) -> None:
-    await server.client.set(server.keys.stream(contract.partition_of("d1", PARTITIONS)), "x")
+    await server.client.set(server.keys.stream(partition_of("d1", PARTITIONS)), "x")
     other = next(
         f"e{n}"
         for n in range(99)
-        if contract.partition_of(f"e{n}", PARTITIONS) != contract.partition_of("d1", PARTITIONS)
+        if partition_of(f"e{n}", PARTITIONS) != partition_of("d1", PARTITIONS)
     )
     refused, published = await publish(publisher(server), arrival(), arrival(other))
     assert isinstance(refused, Refused)
@@ -216,7 +216,7 @@ async def test_a_stream_of_the_wrong_type_refuses_its_partition_only(
 
 
 async def test_what_was_refused_is_not_marked(server: servers.Redis) -> None:
-    stream = server.keys.stream(contract.partition_of("d1", PARTITIONS))
+    stream = server.keys.stream(partition_of("d1", PARTITIONS))
     await server.client.set(stream, "x")
     await publish(publisher(server), arrival())
     await server.client.delete(stream)
@@ -350,7 +350,7 @@ async def test_a_record_holds_the_highest_rank_and_the_last_sixteen_of_its_comma
             assert outcome is (Outcome.LATE if is_late else Outcome.PUBLISHED)
             ranks.append(rank)
             marks = [*marks, digest][-16:]
-    page, _ = server.keys.ledger(contract.partition_of("d1", PARTITIONS))
+    page, _ = server.keys.ledger(partition_of("d1", PARTITIONS))
     raw = await server.client.hget(page, accept_command_status(body()).ledger_field)
     assert len(raw) == 1 + 14 * len(marks)
     record = ledger.read([raw])

@@ -9,7 +9,7 @@ import pytest
 import redis.asyncio
 
 import servers
-from bridge.contract import entry_order
+from bridge.contract.entries import entry_order
 from bridge.embedded import EmbeddedServer
 from consumers import netstrings
 from consumers.fetcher import CONSUMER

@@ -11,7 +11,7 @@ import structlog
 
 import servers
 from bridge import clock
-from bridge.contract import DeadLetter, EntryId
+from bridge.contract.entries import DeadLetter, EntryId
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Link
 from bridge.telemetry import metrics

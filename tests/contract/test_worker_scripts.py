@@ -13,7 +13,7 @@ import pytest
 import redis.exceptions
 
 import servers
-from bridge.contract import DeadLetter, EntryId, entry_order
+from bridge.contract.entries import DeadLetter, EntryId, entry_order
 from bridge.errors import RedisUnavailableError
 from bridge.link import Link, Refused, Script, command
 from consumers import parent

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import servers
-from bridge.contract import partition_of
+from bridge.contract.keys import partition_of
 from bridge.embedded import EmbeddedServer
 from clusters import Cluster
 from clusters import client as client_of

@@ -15,7 +15,7 @@ import structlog
 
 import servers
 from bridge.app import Ingress
-from bridge.contract import Entry
+from bridge.contract.entries import Entry
 from bridge.errors import UsageError
 from bridge.notification import CommandStatus
 from bridge.quarantine import QuarantinedBody

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 import servers
 from bridge.app import Ingress
 from bridge.connect import open_link
-from bridge.contract import Meta, partition_of
+from bridge.contract.keys import partition_of
+from bridge.contract.meta import Meta
 from bridge.embedded import EmbeddedServer
 from bridge.monitor import Monitor
 from bridge.server_info import ServerInfo

@@ -14,8 +14,8 @@ import structlog
 
 import servers
 import streams
-from bridge import contract
 from bridge.app import Ingress
+from bridge.contract.meta import Meta
 from bridge.embedded import EmbeddedServer
 from ingresses import body, get_json, post, running, settings_for
 from proxy import Proxy
@@ -201,7 +201,7 @@ async def test_flushed_while_the_direct_path_stays_open(
 
         await wait_until(is_ours, "the namespace to be claimed")
         assert await is_on(ingress, "direct")
-        await redis.client.set(redis.keys.meta, contract.Meta(partitions=3).encode())
+        await redis.client.set(redis.keys.meta, Meta(partitions=3).encode())
 
         async def is_told() -> bool:
             now = await status(ingress)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bridge.contract import Keys, partition_of
+from bridge.contract.keys import Keys, partition_of
 from bridge.embedded import EmbeddedServer
 from operating import PARTITIONS, System, check_shape, documented
 from programs import Programs

@@ -21,7 +21,7 @@ import redis
 
 import quoting
 from bridge import cli
-from bridge.contract import Keys
+from bridge.contract.keys import Keys
 from bridge.embedded import EmbeddedServer
 from ingresses import raw_exchange
 from programs import Program, Programs, descendants

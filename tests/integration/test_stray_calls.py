@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import servers
-from bridge.contract import partition_of
+from bridge.contract.keys import partition_of
 from consumers.fetcher import CONSUMER, FETCH
 from programs import Programs
 from workers import PARTITIONS, Fleet, told

@@ -15,7 +15,9 @@ import pytest
 
 import history
 import servers
-from bridge.contract import Entry, Meta, partition_of
+from bridge.contract.entries import Entry
+from bridge.contract.keys import partition_of
+from bridge.contract.meta import Meta
 from bridge.embedded import EmbeddedServer, free_port
 from consumers import netstrings
 from programs import Programs, descendants, is_alive

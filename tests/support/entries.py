@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
-from bridge.contract import COMMAND_STATUS_TYPE, Entry, NotificationId
+from bridge.contract.digests import NotificationId
+from bridge.contract.entries import COMMAND_STATUS_TYPE, Entry
 from consumers.attempts import NO_ATTEMPT, Attempts
 from consumers.partition import Item, Partition
 from ingresses import body

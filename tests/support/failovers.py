@@ -14,7 +14,7 @@ from typing import Any
 import redis
 
 import history
-from bridge.contract import Keys
+from bridge.contract.keys import Keys
 from bridge.embedded import EmbeddedServer
 from bridge.notification import accept_command_status
 from history import History

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.contract import Entry, Keys, command_digest, entry_order
+from bridge.contract.digests import command_digest
+from bridge.contract.entries import Entry, entry_order
+from bridge.contract.keys import Keys
 from bridge.link import Call
 from bridge.notification import CommandStatus
 from consumers import netstrings

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import redis
 
-from bridge.contract import Entry, Keys, partition_of
+from bridge.contract.entries import Entry
+from bridge.contract.keys import Keys, partition_of
 from bridge.embedded import EmbeddedServer
 from processes import Serve, environ_for
 

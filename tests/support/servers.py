@@ -14,7 +14,7 @@ import redis.asyncio
 from redis.asyncio import ConnectionPool
 
 from bridge.connect import connection_pool
-from bridge.contract import Keys
+from bridge.contract.keys import Keys
 from bridge.embedded import EmbeddedServer
 from bridge.link import Link
 

@@ -6,7 +6,8 @@ from collections import defaultdict
 
 from redis.asyncio import Redis
 
-from bridge.contract import Entry, Keys
+from bridge.contract.entries import Entry
+from bridge.contract.keys import Keys
 
 
 async def published(client: Redis, keys: Keys, partitions: int = 16) -> dict[str, list[Entry]]:

@@ -9,7 +9,8 @@ from collections import defaultdict
 from typing import Any
 
 import history
-from bridge.contract import DeadLetter, Entry, partition_of
+from bridge.contract.entries import DeadLetter, Entry
+from bridge.contract.keys import partition_of
 from entries import entry
 from history import History
 from ingresses import body
@@ -19,7 +20,7 @@ from waiting import wait_until
 
 # Python runs it at its start.
 _NEWER = """
-from bridge.contract import Entry
+from bridge.contract.entries import Entry
 
 ours = Entry.decode.__func__
 Entry.decode = classmethod(lambda cls, fields: ours(cls, {**fields, b"v": b"1"}))

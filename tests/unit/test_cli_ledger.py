@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bridge.cli import ledger
 from bridge.cli.ledger import Accepted
-from bridge.contract import canonical_json, notification_digest
+from bridge.contract.digests import canonical_json, notification_digest
 
 
 def mark(digest: bytes, at_ms: int) -> bytes:

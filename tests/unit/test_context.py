@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bridge.contract import Entry
+from bridge.contract.entries import Entry
 from consumers import delivery, request
 from consumers.context import Current, Delivery
 from entries import entry

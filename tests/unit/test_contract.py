@@ -11,17 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge import contract
-from bridge.contract import (
-    ContractError,
-    DeadLetter,
-    Entry,
-    EntryId,
-    Keys,
-    Meta,
-    NewerContractError,
+from bridge.contract.digests import (
     NotificationId,
+    both_digests,
+    canonical_json,
+    command_digest,
+    notification_digest,
 )
+from bridge.contract.entries import DeadLetter, Entry, EntryId, entry_order
+from bridge.contract.keys import Keys, partition_of
+from bridge.contract.meta import ContractError, Meta, NewerContractError
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 entries = st.builds(
@@ -200,39 +199,37 @@ def test_a_record_without_its_reasons_is_no_dead_letter(missing: bytes) -> None:
 
 def test_the_partition_is_the_well_known_crc32() -> None:
     # The check value of CRC-32/ISO-HDLC, https://reveng.sourceforge.io/crc-catalogue/
-    assert contract.partition_of("123456789", 2**32) == 0xCBF43926
-    assert contract.partition_of("123456789", 16) == 6
-    assert contract.partition_of("dévice", 7) == zlib.crc32("dévice".encode()) % 7
+    assert partition_of("123456789", 2**32) == 0xCBF43926
+    assert partition_of("123456789", 16) == 6
+    assert partition_of("dévice", 7) == zlib.crc32("dévice".encode()) % 7
 
 
 @given(text, st.integers(1, 256))
 def test_every_device_has_a_partition(device: str, partitions: int) -> None:
-    assert 0 <= contract.partition_of(device, partitions) < partitions
+    assert 0 <= partition_of(device, partitions) < partitions
 
 
 @given(*[st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))] * 2)
 def test_stream_ids_order_as_numbers(a: tuple[int, int], b: tuple[int, int]) -> None:
     def order(pair: tuple[int, int]) -> tuple[int, int]:
-        return contract.entry_order(b"%d-%d" % pair)
+        return entry_order(b"%d-%d" % pair)
 
     assert (order(a) < order(b)) == (a < b)
 
 
 @given(*[st.tuples(text, text, text, st.binary(max_size=20))] * 2)
 def test_two_notifications_share_a_digest_only_if_they_are_the_same(a: Any, b: Any) -> None:
-    same = contract.notification_digest(*a) == contract.notification_digest(*b)
+    same = notification_digest(*a) == notification_digest(*b)
     assert same == (a == b)
 
 
 def test_where_one_part_ends_and_the_next_begins_is_part_of_the_digest() -> None:
-    assert contract.command_digest("ab", "c") != contract.command_digest("a", "bc")
-    assert contract.notification_digest("a", "b", "", b"c") != contract.notification_digest(
-        "a", "b", "c", b""
-    )
-    assert len(contract.command_digest("a", "b")) == 16
-    assert contract.both_digests("a", "b", "c", b"d") == (
-        contract.command_digest("a", "b"),
-        contract.notification_digest("a", "b", "c", b"d"),
+    assert command_digest("ab", "c") != command_digest("a", "bc")
+    assert notification_digest("a", "b", "", b"c") != notification_digest("a", "b", "c", b"")
+    assert len(command_digest("a", "b")) == 16
+    assert both_digests("a", "b", "c", b"d") == (
+        command_digest("a", "b"),
+        notification_digest("a", "b", "c", b"d"),
     )
 
 
@@ -245,19 +242,19 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_canonical_json_is_ascii_and_loses_nothing(value: Any) -> None:
-    assert json.loads(contract.canonical_json(value).decode("ascii")) == value
+    assert json.loads(canonical_json(value).decode("ascii")) == value
 
 
 @given(st.dictionaries(st.text(), json_values, min_size=2))
 def test_canonical_json_does_not_depend_on_the_order_of_keys(value: dict[str, Any]) -> None:
     turned = dict(reversed(value.items()))
-    assert contract.canonical_json(turned) == contract.canonical_json(value)
+    assert canonical_json(turned) == canonical_json(value)
 
 
 def test_canonical_json_keeps_integers_beyond_what_a_double_counts() -> None:
-    assert contract.canonical_json(2**64 + 1) == b"18446744073709551617"
-    assert contract.canonical_json(1) != contract.canonical_json(1.0)
-    assert contract.canonical_json(1) != contract.canonical_json(True)
+    assert canonical_json(2**64 + 1) == b"18446744073709551617"
+    assert canonical_json(1) != canonical_json(1.0)
+    assert canonical_json(1) != canonical_json(True)
 
 
 # --- keys

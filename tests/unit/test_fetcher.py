@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bridge.contract import Entry, Keys, entry_order
+from bridge.contract.entries import Entry, entry_order
+from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Refused
 from consumers.attempts import Attempts

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from bridge import contract, drainer
+from bridge import drainer
 from bridge.backoff import Backoff
+from bridge.contract.keys import partition_of
 from bridge.drainer import Drainer
 from bridge.errors import MetaMismatchError, RedisUnavailableError, UnableError
 from bridge.intake import Intake
@@ -399,7 +400,7 @@ async def test_what_was_taken_beside_a_refusal_shows_that_not_everything_is_refu
     async with bench(tmp_path) as it:
         it.devices, it.shelf.partitions = 8, 4
         await it.is_on(Way.DIRECT)
-        it.shelf.refused = {f"c{n}" for n in range(8) if contract.partition_of(f"d{n}", 4) == 1}
+        it.shelf.refused = {f"c{n}" for n in range(8) if partition_of(f"d{n}", 4) == 1}
         await asyncio.gather(*it.submit(8))
         await wait_until(lambda: bool(it.drainer._refusals), "it to be noticed")
         assert it.drainer.refusal is None
@@ -408,7 +409,7 @@ async def test_what_was_taken_beside_a_refusal_shows_that_not_everything_is_refu
 async def test_a_partition_that_is_refused_holds_up_no_other(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
         it.devices, it.shelf.partitions = 8, 4
-        bad = {n for n in range(8) if contract.partition_of(f"d{n}", 4) == 1}
+        bad = {n for n in range(8) if partition_of(f"d{n}", 4) == 1}
         assert 1 < len(bad) < 8
         await it.is_on(Way.DIRECT)
         it.shelf.refused = {f"c{n}" for n in range(400) if n % 8 in bad}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.contract import COMMAND_STATUS_TYPE
+from bridge.contract.entries import COMMAND_STATUS_TYPE
 from consumers.receiver import METHOD_OF_TYPE, OTHER_METHOD
 from consumers.testing import deliver
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.contract import ContractError
+from bridge.contract.meta import ContractError
 from consumers import netstrings
 
 strings = st.lists(st.binary(max_size=40))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bridge import spool_row
-from bridge.contract import NotificationId
+from bridge.contract.digests import NotificationId
 from bridge.notification import (
     NotANotificationError,
     NotJsonError,

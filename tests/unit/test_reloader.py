@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.contract import Keys
+from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.link import Call, Refused
 from consumers import netstrings, reloader

@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from bridge import clock
-from bridge.contract import DeadLetter
+from bridge.contract.entries import DeadLetter
 from bridge.telemetry import metrics
 from consumers import Reject, Retry, delivery, request
 from consumers.attempts import Attempts, RetryPolicy

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bridge.contract import DeadLetter, Entry, EntryId, Keys, Meta, NotificationId
+from bridge.contract.digests import NotificationId
+from bridge.contract.entries import DeadLetter, Entry, EntryId
+from bridge.contract.keys import Keys
+from bridge.contract.meta import Meta
 
 TEXT = (Path(__file__).parents[2] / "docs" / "stream-contract.md").read_text()
 KEYS = Keys(namespace="<ns>")

@@ -73,7 +73,9 @@ def fill() -> None:
 
 
 def _xadd(number: int) -> tuple[object, ...]:
-    from bridge.contract import COMMAND_STATUS_TYPE, Entry, Keys, NotificationId, partition_of
+    from bridge.contract.digests import NotificationId
+    from bridge.contract.entries import COMMAND_STATUS_TYPE, Entry
+    from bridge.contract.keys import Keys, partition_of
 
     body = measured.body(number)
     entry = Entry(

@@ -1,0 +1,108 @@
+"""Digests of what a notification says: equal however it is written, and whoever sends it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Final, NewType
+
+NotificationId = NewType("NotificationId", str)
+"""32 lower-case hex digits: what a notification says, as one digest. The idempotency key."""
+
+DIGEST_BYTES: Final = 16
+
+
+def _framed(part: bytes) -> bytes:
+    # Its length first: ("ab", "c") and ("a", "bc") must differ.
+    return len(part).to_bytes(4, "big") + part
+
+
+def _digest(*parts: bytes) -> bytes:
+    return hashlib.blake2b(b"".join(map(_framed, parts)), digest_size=DIGEST_BYTES).digest()
+
+
+# An encoder of our own is built once; json.dumps with options would build one per call.
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class ExactNumber:
+    """A number that a double cannot hold (1e400, 0.10000000000000001), for `canonical_json`."""
+
+    digits: str
+
+    @classmethod
+    def of(cls, text: str) -> ExactNumber:
+        """Of a JSON number; all ways to write one number give the same."""
+        try:
+            sign, digits, exponent = Decimal(text).as_tuple()
+        except InvalidOperation:  # an exponent beyond all arithmetic: as it was written
+            return cls(text)
+        written = "".join(map(str, digits))
+        bare = written.rstrip("0")
+        return cls(f"{'-' * sign}{bare.lstrip('0')}e{int(exponent) + len(written) - len(bare)}")
+
+
+def canonical_json(value: object) -> bytes:
+    """One spelling per JSON value: sorted keys, no spaces, ASCII, integers exact.
+
+    In the place of an `ExactNumber` stands `NaN`, which no value of a body is written as; all of
+    them follow in their order, a line feed before each. So values without any, which is nearly
+    all, are spelled as every JSON library can.
+    """
+    try:
+        return _CANONICAL.encode(value).encode("ascii")
+    except TypeError:
+        return _with_exact_numbers(value).encode("ascii")
+
+
+def _with_exact_numbers(value: object) -> str:
+    exact: list[str] = []
+
+    def note(number: object) -> float:
+        if not isinstance(number, ExactNumber):
+            raise TypeError(f"{type(number).__name__} is not JSON")
+        exact.append(number.digits)
+        return math.nan
+
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=note)
+    return "\n".join((text, *exact))
+
+
+def command_digest(device: str, command: str) -> bytes:
+    """The ledger's field for a command: 16 bytes."""
+    return _digest(device.encode(), command.encode())
+
+
+def notification_digest(
+    device: str, command: str, result_code: str, canonical_detail: bytes
+) -> bytes:
+    """What makes two notifications the same: 16 bytes; `NotificationId` is its hex form.
+
+    `canonical_detail` is `canonical_json(resultDetail)`, or `b""` where the field is absent.
+    """
+    return _digest(device.encode(), command.encode(), result_code.encode(), canonical_detail)
+
+
+def both_digests(
+    device: str, command: str, result_code: str, canonical_detail: bytes
+) -> tuple[bytes, bytes]:
+    """`command_digest` and `notification_digest`; what the first hashes, the second begins with."""
+    named = _framed(device.encode()) + _framed(command.encode())
+    digest = hashlib.blake2b(named, digest_size=DIGEST_BYTES)
+    of_command = digest.digest()
+    digest.update(_framed(result_code.encode()) + _framed(canonical_detail))
+    return of_command, digest.digest()
+
+
+def platform_digest(canonical_body: bytes) -> bytes:
+    """What makes two of the platform's other notifications the same: 16 bytes."""
+    return _digest(canonical_body)
+
+
+def arrival_id(received_at_ms: int, body: bytes) -> NotificationId:
+    """An id for one arrival of a body that does not identify itself and was given none."""
+    return NotificationId(_digest(b"%d" % received_at_ms, body).hex())
