@@ -26,7 +26,7 @@ from bridge.health import Health
 from bridge.http_server import HttpServer
 from bridge.keeping import Keeping
 from bridge.monitor import Monitor
-from bridge.notification import accept_command_status, accept_platform_notification
+from bridge.platform.notification import accept_command_status, accept_platform_notification
 from bridge.publisher import Publisher
 from bridge.settings import Settings
 from bridge.spool import Spool

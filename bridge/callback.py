@@ -19,7 +19,8 @@ from bridge.answer import PreparedAnswer, plain
 from bridge.body_budget import FREE_BYTES, TOTAL_BYTES, BodyBudget, Reservation
 from bridge.clock import Clock, epoch_ms
 from bridge.errors import UnableError
-from bridge.notification import NotANotificationError, Notification, NotJsonError
+from bridge.platform.notification import NotANotificationError, Notification
+from bridge.platform.strict_json import NotJsonError
 from bridge.problem import Problem, unavailable
 from bridge.publisher import Arrival, Outcome, Record
 from bridge.quarantine import QuarantinedBody

@@ -1,6 +1,6 @@
 """The public listener as an OpenAPI 3.1 description, made from the marshmallow schemas.
 
-Owns the words and the list of answers; fields and limits come from `bridge/notification.py`.
+Owns the words and the list of answers; fields and limits come from `bridge/platform/schemas.py`.
 Imported only when somebody asks for the description: nothing else here needs apispec. What a
 running ingress adds is where it listens and which kinds of credentials it knows, never a secret.
 """
@@ -17,7 +17,7 @@ from marshmallow import Schema
 
 from bridge import __version__, problem
 from bridge.http_server import MAX_HEAD_BYTES
-from bridge.notification import NotifyNBCommandStatusChangedSchema, PlatformNotificationSchema
+from bridge.platform.schemas import NotifyNBCommandStatusChangedSchema, PlatformNotificationSchema
 
 OPENAPI: Final = "3.1.0"
 _TEXT: Final = "text/plain"

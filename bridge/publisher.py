@@ -15,7 +15,7 @@ from bridge import meta
 from bridge.contract.entries import COMMAND_STATUS_TYPE
 from bridge.contract.keys import Keys, partition_of
 from bridge.link import Argument, Call, Link, Refused, Script
-from bridge.notification import Notification
+from bridge.platform.notification import Notification
 from bridge.quarantine import Overflow, QuarantinedBody
 from bridge.telemetry import metrics
 

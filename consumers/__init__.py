@@ -3,7 +3,8 @@
 What plugin authors import is exported here; the rest of the package is the worker's own.
 """
 
-from bridge.notification import CommandStatus, NBCommandResult, NotifyNBCommandStatusChangedDTO
+from bridge.platform.dto import NBCommandResult, NotifyNBCommandStatusChangedDTO
+from bridge.platform.statuses import CommandStatus
 from consumers.context import delivery, request
 from consumers.outcome import Reject, Retry
 from consumers.receiver import PushMessageReceiver

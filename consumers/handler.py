@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge.contract.entries import COMMAND_STATUS_TYPE
 from bridge.errors import UsageError
-from bridge.notification import to_dto
+from bridge.platform.notification import to_dto
 from consumers.context import Current, Delivery
 from consumers.receiver import METHOD_OF_TYPE, OTHER_METHOD, PushMessageReceiver
 

@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.contract.entries import Entry
-from bridge.notification import (
+from bridge.platform.notification import (
     NotANotificationError,
     Notification,
     accept_command_status,
     accept_platform_notification,
-    parse_object,
 )
+from bridge.platform.strict_json import parse_object
 from consumers.context import Delivery
 from consumers.handler import Handler, Handlers
 from consumers.outcome import Failed, Rejected, of_exception

@@ -12,7 +12,7 @@ from typing import Final
 from bridge.cli.namespace import Namespace
 from bridge.contract.digests import canonical_json, command_digest, notification_digest
 from bridge.link import command
-from bridge.notification import KNOWN_RESULT_CODES
+from bridge.platform.statuses import KNOWN_RESULT_CODES
 
 _DIGEST_BYTES: Final = 8
 _STAMPED_BYTES: Final = 14

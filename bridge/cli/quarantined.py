@@ -15,13 +15,13 @@ from bridge.cli.selection import Filter
 from bridge.contract.digests import arrival_id
 from bridge.errors import BridgeError
 from bridge.link import Refused, command
-from bridge.notification import (
+from bridge.platform.notification import (
     NotANotificationError,
     Notification,
-    NotJsonError,
     accept_command_status,
     accept_platform_notification,
 )
+from bridge.platform.strict_json import NotJsonError
 from bridge.publisher import Arrival
 from bridge.quarantine import QuarantinedBody
 from bridge.settings import Settings

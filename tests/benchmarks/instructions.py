@@ -56,7 +56,7 @@ def _instructions(name: str, count: int) -> int:
 
 def _accept(count: int) -> None:
     """A body becomes a notification: JSON, schema, digests."""
-    from bridge.notification import accept_command_status
+    from bridge.platform.notification import accept_command_status
 
     for _ in range(count):
         accept_command_status(BODY)
@@ -66,7 +66,7 @@ def _publish(count: int) -> None:
     """Notifications become the bytes of a batch."""
     from bridge.contract.keys import Keys
     from bridge.link import Link, _pack
-    from bridge.notification import accept_command_status
+    from bridge.platform.notification import accept_command_status
     from bridge.publisher import Arrival, Publisher
 
     publisher = Publisher(
@@ -82,7 +82,7 @@ def _publish(count: int) -> None:
 def _decode(count: int) -> None:
     """What Redis returns becomes an entry."""
     from bridge.contract.entries import Entry
-    from bridge.notification import accept_command_status
+    from bridge.platform.notification import accept_command_status
 
     it = accept_command_status(BODY)
     entry = Entry(it.id, it.type, it.device, it.command, it.status, 1_700_000_000_000, it.body)

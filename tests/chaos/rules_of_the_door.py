@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
-from bridge.notification import CommandStatus
+from bridge.platform.statuses import CommandStatus
 from case import Case, Violation
 from evidence import Appended, Attempt, Emptied
 

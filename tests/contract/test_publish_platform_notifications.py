@@ -8,7 +8,7 @@ import servers
 from bridge import spool_row
 from bridge.contract.entries import Entry
 from bridge.contract.keys import partition_of
-from bridge.notification import accept_command_status, accept_platform_notification
+from bridge.platform.notification import accept_command_status, accept_platform_notification
 from bridge.publisher import Arrival, Outcome, Publisher
 from ingresses import body
 

@@ -15,7 +15,7 @@ from bridge.contract.entries import Entry
 from bridge.contract.keys import partition_of
 from bridge.errors import RedisUnavailableError
 from bridge.link import Refused
-from bridge.notification import accept_command_status
+from bridge.platform.notification import accept_command_status
 from bridge.publisher import Arrival, Outcome, Publisher
 from bridge.quarantine import QuarantinedBody
 from ingresses import body

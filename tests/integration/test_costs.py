@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 import servers
 from bridge import clock
 from bridge.embedded import EmbeddedServer
-from bridge.notification import accept_command_status
+from bridge.platform.notification import accept_command_status
 from bridge.publisher import Arrival, Outcome, Publisher
 from consumers.fetcher import FETCH, Fetcher
 from consumers.lanes import Lanes

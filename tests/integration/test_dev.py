@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridge.embedded import free_port
-from bridge.notification import accept_command_status
+from bridge.platform.notification import accept_command_status
 from programs import Program, Programs, descendants, is_alive
 from waiting import wait_until_sync
 

@@ -17,7 +17,7 @@ import servers
 from bridge.app import Ingress
 from bridge.contract.entries import Entry
 from bridge.errors import UsageError
-from bridge.notification import CommandStatus
+from bridge.platform.statuses import CommandStatus
 from bridge.quarantine import QuarantinedBody
 from ingresses import body, get_json, post, raw_exchange, running, settings_for
 

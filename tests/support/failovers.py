@@ -16,7 +16,7 @@ import redis
 import history
 from bridge.contract.keys import Keys
 from bridge.embedded import EmbeddedServer
-from bridge.notification import accept_command_status
+from bridge.platform.notification import accept_command_status
 from history import History
 from ingresses import body
 from processes import Serve, environ_for

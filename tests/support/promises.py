@@ -15,7 +15,7 @@ from bridge.contract.digests import command_digest
 from bridge.contract.entries import Entry, entry_order
 from bridge.contract.keys import Keys
 from bridge.link import Call
-from bridge.notification import CommandStatus
+from bridge.platform.statuses import CommandStatus
 from consumers import netstrings
 from consumers.attempts import Attempts
 

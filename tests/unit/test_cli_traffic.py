@@ -9,7 +9,7 @@ from collections import defaultdict
 import pytest
 
 from bridge.cli.traffic import LIFE_OF_A_COMMAND, play, read
-from bridge.notification import accept_command_status
+from bridge.platform.notification import accept_command_status
 
 
 def test_each_command_of_a_device_lives_its_life_before_the_next() -> None:

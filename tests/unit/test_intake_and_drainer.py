@@ -24,7 +24,7 @@ from bridge.errors import MetaMismatchError, RedisUnavailableError, UnableError
 from bridge.intake import Intake
 from bridge.intake import Path as Way
 from bridge.link import Refused
-from bridge.notification import accept_command_status
+from bridge.platform.notification import accept_command_status
 from bridge.publisher import Arrival, Outcome, Publisher, Record
 from bridge.refusals import Lane
 from bridge.spool import Spool

@@ -12,18 +12,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from marshmallow import ValidationError
 
-from bridge import notification
-from bridge.notification import (
-    CommandStatus,
+from bridge.platform import strict_json
+from bridge.platform.notification import (
     NotANotificationError,
-    NotifyNBCommandStatusChangedSchema,
-    NotJsonError,
     accept_command_status,
     accepts,
-    parse_object,
-    reasons_against,
     to_dto,
 )
+from bridge.platform.schemas import NotifyNBCommandStatusChangedSchema, reasons_against
+from bridge.platform.statuses import CommandStatus
+from bridge.platform.strict_json import NotJsonError, parse_object
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "cases.json").read_text())
 SCHEMA = NotifyNBCommandStatusChangedSchema()
@@ -232,9 +230,9 @@ def nested(depth: int) -> bytes:
 
 
 def test_nesting_is_taken_up_to_its_bound() -> None:
-    parse_object(nested(notification.MAX_JSON_DEPTH))
+    parse_object(nested(strict_json.MAX_JSON_DEPTH))
     with pytest.raises(NotJsonError, match="deeper"):
-        parse_object(nested(notification.MAX_JSON_DEPTH + 1))
+        parse_object(nested(strict_json.MAX_JSON_DEPTH + 1))
 
 
 @given(documents)

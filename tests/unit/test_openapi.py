@@ -15,7 +15,7 @@ from marshmallow import Schema, fields, validate
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from bridge import openapi
-from bridge.notification import (
+from bridge.platform.schemas import (
     NBCommandResultSchema,
     NotifyNBCommandStatusChangedSchema,
     PlatformNotificationSchema,

@@ -9,11 +9,8 @@ import pytest
 
 from bridge import spool_row
 from bridge.contract.digests import NotificationId
-from bridge.notification import (
-    NotANotificationError,
-    NotJsonError,
-    accept_platform_notification,
-)
+from bridge.platform.notification import NotANotificationError, accept_platform_notification
+from bridge.platform.strict_json import NotJsonError
 from bridge.publisher import Arrival
 
 

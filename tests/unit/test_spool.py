@@ -16,7 +16,7 @@ import structlog.testing
 
 from bridge import spool_folder
 from bridge.errors import UnableError, UsageError
-from bridge.notification import accept_command_status
+from bridge.platform.notification import accept_command_status
 from bridge.publisher import Arrival, Outcome, Record
 from bridge.quarantine import QuarantinedBody
 from bridge.spool import Spool

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.notification import accept_command_status, accept_platform_notification
+from bridge.platform.notification import accept_command_status, accept_platform_notification
 from bridge.publisher import Arrival, Record
 from bridge.quarantine import QuarantinedBody
 from bridge.spool_row import QUARANTINE, Row, UnreadableRowError, to_record, to_row

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bridge.notification import NotANotificationError
+from bridge.platform.notification import NotANotificationError
 from consumers import PushMessageReceiver, Reject, Retry, testing
 from ingresses import body
 

@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from bridge.callback_spans import traced
 from bridge.errors import UnableError
-from bridge.notification import accept_command_status
+from bridge.platform.notification import accept_command_status
 from bridge.publisher import Arrival, Outcome, Record
 from bridge.telemetry import tracing
 from bridge.telemetry.tracing import Tracing
