@@ -14,15 +14,13 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any, Final
 
-from bridge import __version__, admin, descriptors, listener, rights
+from bridge import __version__, admin, descriptors, listener
 from bridge.access import AccessControl
 from bridge.callback import CallbackHandler
 from bridge.callback_spans import traced
 from bridge.clock import epoch_ms
-from bridge.connect import open_link
 from bridge.contract.entries import COMMAND_STATUS_TYPE
 from bridge.contract.keys import Keys
-from bridge.health import Health
 from bridge.http_server import HttpServer
 from bridge.keeping import Keeping
 from bridge.monitor import Monitor
@@ -30,6 +28,9 @@ from bridge.platform.notification import accept_command_status, accept_platform_
 from bridge.publisher import Publisher
 from bridge.settings import Settings
 from bridge.spool import Spool
+from bridge.store import rights
+from bridge.store.connect import open_link
+from bridge.store.health import Health
 from bridge.telemetry import logs, metrics, tracing
 from bridge.tls import TlsFiles
 from bridge.tls_reloader import TlsReloader

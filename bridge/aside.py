@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from bridge.errors import MetaMismatchError, RedisUnavailableError
-from bridge.link import Refused
 from bridge.publisher import Publisher
 from bridge.spool import Spool
 from bridge.spool_row import UnreadableRowError, to_record
+from bridge.store.link import Refused
 from bridge.telemetry import logs
 
 INTERVAL_S: Final = 3600.0

@@ -18,13 +18,13 @@ from bridge.clock import Clock
 from bridge.errors import MetaMismatchError, RedisUnavailableError
 from bridge.held_rows import HeldRows, Pair
 from bridge.intake import Intake
-from bridge.link import Refused
 from bridge.publisher import Publisher
 from bridge.refusals import QUARANTINE, Lane, Refusals
 from bridge.spool import Spool
 from bridge.spool_files import Chunk
 from bridge.spool_row import Row
 from bridge.spool_source import Source
+from bridge.store.link import Refused
 from bridge.telemetry import logs, metrics
 
 PROBE_TIMEOUT_S: Final = 2.0

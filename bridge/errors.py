@@ -8,7 +8,8 @@
     │   └── RedisRefusesError        it answers, and refuses what is asked: exit 3
     └── UnableError                  neither Redis nor the spool can keep a record now: 503
 
-Driver errors are translated where the driver is called (`bridge.link`); nothing else catches them.
+Driver errors are translated where the driver is called (`bridge.store.link`), and caught nowhere
+else.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ from typing import Final, NamedTuple
 
 from bridge.clock import Clock
 from bridge.errors import RedisUnavailableError, UnableError
-from bridge.link import Refused
 from bridge.publisher import Outcome, Publisher, Record
 from bridge.spool import Done, Spool
+from bridge.store.link import Refused
 from bridge.telemetry import logs, metrics
 
 STOPPING: Final = "stopping"

@@ -17,8 +17,8 @@ from bridge.clock import epoch_ms
 from bridge.contract.entries import entry_order
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Link, Refused, command
-from bridge.server_info import ServerInfo
+from bridge.store.link import Call, Link, Refused, command
+from bridge.store.server_info import ServerInfo
 from bridge.telemetry import logs, metrics
 
 INTERVAL_S: Final = 2.0

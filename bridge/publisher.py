@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from bridge import meta
 from bridge.contract.entries import COMMAND_STATUS_TYPE
 from bridge.contract.keys import Keys, partition_of
-from bridge.link import Argument, Call, Link, Refused, Script
 from bridge.platform.notification import Notification
 from bridge.quarantine import Overflow, QuarantinedBody
+from bridge.store import ownership
+from bridge.store.link import Argument, Call, Link, Refused, Script
 from bridge.telemetry import metrics
 
 _LEDGER_DIGEST_BYTES: Final = 8  # publish.lua says why
@@ -108,7 +108,7 @@ class Publisher:
         Once after every error of `publish` and before the first: a server restarted empty must be
         claimed again. Raises `RedisUnavailableError` and `MetaMismatchError`.
         """
-        await meta.guard(self._link, self._keys, self.partitions, timeout_s=timeout_s)
+        await ownership.guard(self._link, self._keys, self.partitions, timeout_s=timeout_s)
 
     async def publish(
         self, records: Sequence[Record], *, timeout_s: float

@@ -8,7 +8,7 @@ from typing import Final
 
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
-from bridge.link import Link, command
+from bridge.store.link import Link, command
 from bridge.telemetry import metrics
 from consumers.partition import Partition
 

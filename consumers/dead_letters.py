@@ -10,7 +10,7 @@ from bridge.contract.entries import DeadLetter, Entry
 from bridge.contract.keys import Keys
 from bridge.contract.meta import ContractError
 from bridge.errors import BridgeError
-from bridge.link import Link, Refused, Script, command
+from bridge.store.link import Link, Refused, Script, command
 
 CALL_TIMEOUT_S: Final = 5.0
 PAGE: Final = 100

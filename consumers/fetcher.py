@@ -17,7 +17,7 @@ from bridge.contract.entries import entry_order
 from bridge.contract.keys import Keys
 from bridge.contract.meta import NewerContractError
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Link, Refused, Script, command
+from bridge.store.link import Call, Link, Refused, Script, command
 from bridge.telemetry import logs, metrics
 from consumers.attempts import NO_ATTEMPT, Attempts
 from consumers.lanes import Lanes

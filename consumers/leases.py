@@ -10,11 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from bridge import clock, meta
+from bridge import clock
 from bridge.backoff import Backoff
 from bridge.contract.keys import Keys
 from bridge.errors import BridgeError, RedisUnavailableError, UsageError
-from bridge.link import Link, Refused, Script, command
+from bridge.store import ownership
+from bridge.store.link import Link, Refused, Script, command
 from bridge.telemetry import logs, metrics
 from consumers import registry
 from consumers.assignment import assign
@@ -196,7 +197,7 @@ class LeaseKeeper:
             raise BridgeError(f"the heartbeat was refused: {alive.text}")
         if registered != 1:
             self._log.warning("group_missing")  # a flushed server: it has no meta value either
-            await meta.guard(
+            await ownership.guard(
                 self._link, keys, self._count, timeout_s=CALL_TIMEOUT_S, also_full=True
             )
             await registry.register(self._link, keys, group=self._group, partitions=self._count)

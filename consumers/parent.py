@@ -19,12 +19,12 @@ from typing import Any, Final
 
 from bridge import clock
 from bridge.backoff import Backoff
-from bridge.connect import open_link
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
-from bridge.health import Health
-from bridge.link import Call, Refused, Script, command
 from bridge.settings import Settings
+from bridge.store.connect import open_link
+from bridge.store.health import Health
+from bridge.store.link import Call, Refused, Script, command
 from bridge.telemetry import logs
 from consumers.attempts import Attempts
 from consumers.shared_state import LOST, Held, Running, SharedState

@@ -17,7 +17,7 @@ from typing import Any, Final
 from bridge import clock
 from bridge.contract.entries import DeadLetter
 from bridge.contract.keys import Keys
-from bridge.link import Argument, Link, Script
+from bridge.store.link import Argument, Link, Script
 from bridge.telemetry import logs
 from consumers import netstrings
 from consumers.burials import FULL_WAIT_S

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from bridge.contract.keys import Keys
 from bridge.errors import BridgeError, UsageError
-from bridge.link import Call, Link, Refused, Script, command
+from bridge.store.link import Call, Link, Refused, Script, command
 
 CALL_TIMEOUT_S: Final = 5.0
 _CHUNK: Final = 500

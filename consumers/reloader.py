@@ -18,7 +18,7 @@ from bridge.backoff import Backoff
 from bridge.contract.keys import Keys
 from bridge.contract.meta import ContractError, NewerContractError
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Link, Refused, Script
+from bridge.store.link import Call, Link, Refused, Script
 from bridge.telemetry import logs
 from consumers import netstrings
 from consumers.attempts import Attempts

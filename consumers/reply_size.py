@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from bridge import clock
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Link, Refused
+from bridge.store.link import Call, Link, Refused
 
 # A reply that took less than this part of its time limit may be twice as long the next time.
 QUICK: Final = 0.25

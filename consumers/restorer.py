@@ -15,7 +15,7 @@ from bridge import clock
 from bridge.backoff import Backoff
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
-from bridge.link import Link, Refused, command
+from bridge.store.link import Link, Refused, command
 from bridge.telemetry import logs
 from consumers.partition import Parked, Partition
 from consumers.reply_size import ReplySize

@@ -16,7 +16,7 @@ from bridge.backoff import Backoff
 from bridge.contract.entries import DeadLetter
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
-from bridge.link import Argument, Call, Link, Refused, Script
+from bridge.store.link import Argument, Call, Link, Refused, Script
 from bridge.telemetry import logs, metrics
 from consumers.attempts import NO_ATTEMPT, Attempts
 from consumers.burials import FULL_WAIT_S, Burials

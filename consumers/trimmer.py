@@ -12,7 +12,7 @@ from typing import Final
 
 from bridge.contract.keys import Keys
 from bridge.errors import BridgeError, RedisUnavailableError
-from bridge.link import Link, Refused, Script
+from bridge.store.link import Link, Refused, Script
 from bridge.telemetry import logs, metrics
 from consumers.partition import Partition
 from consumers.registry import registered_groups

@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from bridge import clock, meta, rights
+from bridge import clock
 from bridge.admin import AdminListener
-from bridge.connect import is_cluster, open_link
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError, UsageError, advised
-from bridge.health import Health
-from bridge.link import Link
 from bridge.settings import Settings, without_password
+from bridge.store import ownership, rights
+from bridge.store.connect import is_cluster, open_link
+from bridge.store.health import Health
+from bridge.store.link import Link
 from bridge.telemetry import logs, metrics, tracing
 from consumers import registry
 from consumers.attempts import RetryPolicy
@@ -226,7 +227,7 @@ class Worker:
         # A link without health: trouble at the start is an error message, not a change of state.
         first = open_link(settings.redis_url, name="nb-bridge-worker-start")
         try:
-            await meta.guard(
+            await ownership.guard(
                 first, keys, settings.partitions, timeout_s=START_TIMEOUT_S, also_full=True
             )
             await registry.register(

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 import servers
 import waiting
-from bridge.embedded import EmbeddedServer
+from bridge.store.embedded import EmbeddedServer
 from programs import Programs
 
 # For a night: --hypothesis-profile long

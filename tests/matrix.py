@@ -51,7 +51,7 @@ class Server:
 
     @property
     def environ(self) -> dict[str, str]:
-        """With it, this server is the one that `bridge.embedded` finds."""
+        """With it, this server is the one that `bridge.store.embedded` finds."""
         libraries = self._unpacked / "usr/lib/x86_64-linux-gnu"
         more = {"TEST_SERVER": self.name, "PYTHONPATH": str(self._path)}
         more["PYTEST_ADDOPTS"] = "-p no:valkey"  # the wheel's plugin, which is not in the stand-in

@@ -6,8 +6,8 @@ from bridge.cli import overview
 from bridge.cli.findings import Finding, ok, problem, warning
 from bridge.cli.namespace import Namespace, told
 from bridge.cli.overview import Group
-from bridge.link import command
 from bridge.settings import Settings
+from bridge.store.link import command
 
 
 async def check(connected: Namespace, settings: Settings) -> list[Finding]:

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from bridge import rights
 from bridge.cli import overview, when
 from bridge.cli.findings import Finding, ok, problem, skipped, warning
 from bridge.cli.namespace import TIMEOUT_S, Namespace, fields_of, told
 from bridge.errors import RedisRefusesError, RedisUnavailableError
-from bridge.link import Link, Refused, command
 from bridge.settings import Settings
+from bridge.store import rights
+from bridge.store.link import Link, Refused, command
 
 OLDEST: Final = (6, 2)
 LEDGER_RECORD_BYTES: Final = 130

@@ -10,7 +10,7 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
 
-from bridge import embedded
+from bridge.store import embedded
 
 _POLL_S = 0.02
 

@@ -196,7 +196,7 @@ async def _matching(connected: Namespace, group: str, wanted: Filter) -> Any:
 
 
 async def _one(connected: Namespace, group: str, place: Place) -> Buried:
-    from bridge.link import command as call
+    from bridge.store.link import command as call
     from consumers import dead_letters
 
     partition, dead_id = place

@@ -20,8 +20,8 @@ import click
 from bridge.cli import PROGRAM, certificate, options, running, surroundings
 from bridge.cli.children import Child
 from bridge.cli.surroundings import Surroundings
-from bridge.embedded import EmbeddedServer
 from bridge.errors import BridgeError, RedisUnavailableError, UsageError
+from bridge.store.embedded import EmbeddedServer
 
 READY_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 60.0

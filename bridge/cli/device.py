@@ -77,7 +77,7 @@ def command(device_id: str, limit: int, as_json: bool) -> None:
 
 async def _look(connected: Namespace, device: str) -> tuple[int, list[Queue], list[Found]]:
     from bridge.cli.search import Search
-    from bridge.link import command as call
+    from bridge.store.link import command as call
 
     keys = connected.keys
     partition = partition_of(device, connected.partitions)

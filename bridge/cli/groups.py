@@ -42,7 +42,7 @@ def list_(as_json: bool) -> None:
 
 
 async def _found(connected: Namespace) -> tuple[list[Group], list[str]]:
-    from bridge.link import command as call
+    from bridge.store.link import command as call
 
     groups = await overview.groups_of(connected, await connected.now_ms())
     retired = await connected.get(call("SMEMBERS", connected.keys.retired))

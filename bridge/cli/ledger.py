@@ -11,8 +11,8 @@ from typing import Final
 
 from bridge.cli.namespace import Namespace
 from bridge.contract.digests import canonical_json, command_digest, notification_digest
-from bridge.link import command
 from bridge.platform.statuses import KNOWN_RESULT_CODES
+from bridge.store.link import command
 
 _DIGEST_BYTES: Final = 8
 _STAMPED_BYTES: Final = 14

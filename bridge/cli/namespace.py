@@ -16,12 +16,12 @@ from typing import Any, Final, TypeVar
 import click
 
 from bridge.cli import options
-from bridge.connect import open_link
 from bridge.contract.keys import Keys
 from bridge.contract.meta import CONTRACT_VERSION, PARTITION_HASH, ContractError, Meta
 from bridge.errors import BridgeError, MetaMismatchError, RedisUnavailableError, UsageError, advised
-from bridge.link import Call, Link, Refused, command
 from bridge.settings import Settings, without_password
+from bridge.store.connect import open_link
+from bridge.store.link import Call, Link, Refused, command
 
 TIMEOUT_S: Final = 5.0
 PAGE: Final = 500

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bridge.cli.namespace import PAGE, TIMEOUT_S, Namespace, fields_of, told
 from bridge.contract.entries import entry_order
-from bridge.link import Refused, command
+from bridge.store.link import Refused, command
 
 SILENT_MS: Final = 15_000
 """Ingresses tell every 2 s: one that did not for so long is gone, or has no Redis."""

@@ -14,7 +14,6 @@ from bridge.cli.publishing import publisher_for
 from bridge.cli.selection import Filter
 from bridge.contract.digests import arrival_id
 from bridge.errors import BridgeError
-from bridge.link import Refused, command
 from bridge.platform.notification import (
     NotANotificationError,
     Notification,
@@ -25,6 +24,7 @@ from bridge.platform.strict_json import NotJsonError
 from bridge.publisher import Arrival
 from bridge.quarantine import QuarantinedBody
 from bridge.settings import Settings
+from bridge.store.link import Refused, command
 
 PUBLISH_TIMEOUT_S = 5.0
 

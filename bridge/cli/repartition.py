@@ -24,7 +24,7 @@ from bridge.contract.entries import Entry
 from bridge.contract.keys import partition_of
 from bridge.contract.meta import ContractError, Meta
 from bridge.errors import BridgeError, RedisUnavailableError
-from bridge.link import Refused, command
+from bridge.store.link import Refused, command
 
 MAX_PARTITIONS: Final = 256  # as bridge.settings
 QUIET_S: Final = 6.0

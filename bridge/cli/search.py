@@ -14,7 +14,7 @@ from bridge.cli import overview
 from bridge.cli.namespace import PAGE, Namespace, Page, fields_of, told
 from bridge.contract.entries import DeadLetter, Entry, entry_order
 from bridge.contract.meta import ContractError
-from bridge.link import Refused, command
+from bridge.store.link import Refused, command
 
 State = Literal["waiting", "pending", "parked", "dead", "handled", "not_for_it"]
 Wanted = Callable[[Entry], bool]

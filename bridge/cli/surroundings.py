@@ -11,9 +11,9 @@ from typing import Final
 
 from bridge import settings
 from bridge.cli.certificate import Certificate
-from bridge.embedded import free_port
 from bridge.errors import UsageError
 from bridge.settings import PREFIX, Settings
+from bridge.store.embedded import free_port
 
 EXAMPLE_RECEIVER: Final = "consumers.examples.log:LogReceiver"
 PORT: Final = 8080

@@ -72,7 +72,7 @@ class Trace:
         """Looks through Redis."""
         from bridge.cli import ledger
         from bridge.cli.search import Search
-        from bridge.link import command as call
+        from bridge.store.link import command as call
 
         groups = await connected.groups()
         search = Search(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bridge.embedded import EmbeddedServer, die_with_parent
+from bridge.store.embedded import EmbeddedServer, die_with_parent
 from usage import cpu_s, pss_mib
 
 ROOT: Final = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ import load
 import serving
 import usage
 from bridge.contract.keys import Keys
-from bridge.embedded import EmbeddedServer, Fsync
+from bridge.store.embedded import EmbeddedServer, Fsync
 from rows import TOLD, Measure, Row, alternate
 from serving import Serving
 

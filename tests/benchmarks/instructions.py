@@ -65,9 +65,9 @@ def _accept(count: int) -> None:
 def _publish(count: int) -> None:
     """Notifications become the bytes of a batch."""
     from bridge.contract.keys import Keys
-    from bridge.link import Link, _pack
     from bridge.platform.notification import accept_command_status
     from bridge.publisher import Arrival, Publisher
+    from bridge.store.link import Link, _pack
 
     publisher = Publisher(
         Link(None), Keys(namespace="nbcmd"), partitions=16, dedupe_window_s=86400,

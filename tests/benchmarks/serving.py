@@ -15,7 +15,7 @@ from string import Template
 from typing import Final
 
 import peers_installed
-from bridge.embedded import EmbeddedServer, Fsync, die_with_parent, free_port
+from bridge.store.embedded import EmbeddedServer, Fsync, die_with_parent, free_port
 from peers_installed import ROOT, SCRIPTS
 
 CORES: Final = sorted(os.sched_getaffinity(0))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from bridge.embedded import free_port
+from bridge.store.embedded import free_port
 from peers_installed import ROOT
 from rows import Row, alternate
 

@@ -23,7 +23,7 @@ import redis
 from bridge.contract.digests import NotificationId
 from bridge.contract.entries import COMMAND_STATUS_TYPE, Entry
 from bridge.contract.keys import Keys
-from bridge.embedded import EmbeddedServer, die_with_parent
+from bridge.store.embedded import EmbeddedServer, die_with_parent
 from consuming import BOUND_S, LOOK_S, PEERS, ROOT, end, fresh_server
 
 NAMESPACE: Final = "bench"

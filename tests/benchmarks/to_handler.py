@@ -18,7 +18,7 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
-from bridge.embedded import free_port
+from bridge.store.embedded import free_port
 from consuming import end, fresh_server
 from takeover import NAMESPACE, start_program, wait_until
 

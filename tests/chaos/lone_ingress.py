@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import IO, Final
 
-from bridge.embedded import die_with_parent, free_port
+from bridge.store.embedded import die_with_parent, free_port
 from log_pipe import LogPipe
 from volume import Volume
 

@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from bridge.embedded import EmbeddedServer, die_with_parent, free_port
+from bridge.store.embedded import EmbeddedServer, die_with_parent, free_port
 
 PROGRAM = (sys.executable, "-P", "-m", "bridge")
 EVENT = re.compile(r"^\S+T(\S{8})\S*Z (.*?) *component=.*$")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import chaos_receiver
-from bridge.embedded import die_with_parent
+from bridge.store.embedded import die_with_parent
 from clocks import Clock
 from evidence import Exit
 from log_pipe import LogPipe

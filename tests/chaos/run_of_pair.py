@@ -19,7 +19,7 @@ import aiohttp
 import redis.asyncio
 
 from bridge.contract.keys import Keys
-from bridge.embedded import EmbeddedServer
+from bridge.store.embedded import EmbeddedServer
 from combination import (
     PATIENCE_S,
     SLACK_S,

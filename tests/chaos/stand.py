@@ -19,7 +19,7 @@ import redis.asyncio
 import chaos_receiver
 import clocks
 from bridge.contract.keys import Keys
-from bridge.embedded import EmbeddedServer, free_port
+from bridge.store.embedded import EmbeddedServer, free_port
 from clocks import Clock
 from evidence import Leftover
 from program import GRACE_S, Program

@@ -11,7 +11,7 @@ import redis
 import aof
 from bridge.contract.entries import EntryId
 from bridge.contract.keys import Keys
-from bridge.embedded import EmbeddedServer
+from bridge.store.embedded import EmbeddedServer
 from consumers import netstrings
 from entries import entry
 from evidence import Acquired, Appended, ClockSet, Emptied, Recorded, Registered

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 import clocks
-from bridge.embedded import EmbeddedServer
+from bridge.store.embedded import EmbeddedServer
 
 DAY_S = 86_400
 

@@ -12,7 +12,7 @@ import pytest
 import redis.asyncio
 
 import resp
-from bridge.embedded import EmbeddedServer
+from bridge.store.embedded import EmbeddedServer
 from waiting import wait_until
 from wire import Refusal, Wire
 

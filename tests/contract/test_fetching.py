@@ -10,8 +10,8 @@ import pytest
 
 import servers
 from bridge import clock
-from bridge.connect import open_link
-from bridge.link import Link
+from bridge.store.connect import open_link
+from bridge.store.link import Link
 from consumers import fetcher
 from consumers.fetcher import Fetcher
 from consumers.lanes import Lanes

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import servers
-from bridge.connect import open_link
-from bridge.embedded import EmbeddedServer, free_port
 from bridge.errors import RedisUnavailableError
-from bridge.health import Health
-from bridge.link import Call, Link, Refused, Script, command
+from bridge.store.connect import open_link
+from bridge.store.embedded import EmbeddedServer, free_port
+from bridge.store.health import Health
+from bridge.store.link import Call, Link, Refused, Script, command
 from waiting import wait_until
 
 PAIR = Script.load("consumers", "renew")  # any script will do

@@ -6,9 +6,9 @@ import pytest
 import structlog.testing
 
 import servers
-from bridge import meta
-from bridge.embedded import EmbeddedServer
 from bridge.errors import BridgeError, MetaMismatchError, RedisRefusesError
+from bridge.store import ownership
+from bridge.store.embedded import EmbeddedServer
 from consumers import dead_letters, registry
 from consumers.trimmer import Trimmer
 from entries import entry
@@ -27,14 +27,14 @@ async def test_a_namespace_of_another_program_is_told_apart(
 ) -> None:
     await server.client.set(server.keys.meta, value)
     with pytest.raises(MetaMismatchError, match=advice):
-        await meta.guard(server.link(), server.keys, 4, timeout_s=5)
+        await ownership.guard(server.link(), server.keys, 4, timeout_s=5)
     assert await server.client.get(server.keys.meta) == value
 
 
 async def test_a_meta_key_that_is_no_string_is_told(server: servers.Redis) -> None:
     await server.client.sadd(server.keys.meta, "x")  # type: ignore[misc]
     with pytest.raises(MetaMismatchError, match="WRONGTYPE"):
-        await meta.guard(server.link(), server.keys, 4, timeout_s=5)
+        await ownership.guard(server.link(), server.keys, 4, timeout_s=5)
 
 
 @pytest.mark.real
@@ -46,15 +46,15 @@ async def test_a_full_server_is_refused_unless_the_namespace_was_claimed_before(
     try:
         await redis.client.config_set("maxmemory", "1")
         with pytest.raises(RedisRefusesError, match="OOM"):
-            await meta.guard(link, keys, 4, timeout_s=5, also_full=True)
+            await ownership.guard(link, keys, 4, timeout_s=5, also_full=True)
         await redis.client.config_set("maxmemory", "0")
-        await meta.guard(link, keys, 4, timeout_s=5)
+        await ownership.guard(link, keys, 4, timeout_s=5)
         await redis.client.config_set("maxmemory", "1")
-        await meta.guard(link, keys, 4, timeout_s=5, also_full=True)
+        await ownership.guard(link, keys, 4, timeout_s=5, also_full=True)
         with pytest.raises(MetaMismatchError, match="has 4 partitions"):
-            await meta.guard(link, keys, 8, timeout_s=5, also_full=True)
+            await ownership.guard(link, keys, 8, timeout_s=5, also_full=True)
         with pytest.raises(RedisRefusesError, match="OOM"):
-            await meta.guard(link, keys, 4, timeout_s=5)
+            await ownership.guard(link, keys, 4, timeout_s=5)
     finally:
         await redis.aclose()
 

@@ -11,7 +11,7 @@ import pytest
 import servers
 from bridge import clock
 from bridge.contract.entries import DeadLetter, EntryId
-from bridge.link import Refused
+from bridge.store.link import Refused
 from consumers import netstrings, parking
 from consumers.lanes import Lanes
 from consumers.parking import Parking

@@ -10,7 +10,7 @@ import redis.asyncio
 
 import servers
 from bridge.contract.entries import entry_order
-from bridge.embedded import EmbeddedServer
+from bridge.store.embedded import EmbeddedServer
 from consumers import netstrings
 from consumers.fetcher import CONSUMER
 from consumers.parking import PARK, UNPARK

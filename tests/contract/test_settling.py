@@ -13,7 +13,7 @@ import servers
 from bridge import clock
 from bridge.contract.entries import DeadLetter, EntryId
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Link
+from bridge.store.link import Call, Link
 from bridge.telemetry import metrics
 from consumers.attempts import NO_ATTEMPT, Attempts
 from consumers.fetcher import CONSUMER

@@ -15,7 +15,7 @@ import redis.exceptions
 import servers
 from bridge.contract.entries import DeadLetter, EntryId, entry_order
 from bridge.errors import RedisUnavailableError
-from bridge.link import Link, Refused, Script, command
+from bridge.store.link import Link, Refused, Script, command
 from consumers import parent
 from consumers.attempts import Attempts
 from consumers.fetcher import CONSUMER, FETCH

@@ -17,8 +17,8 @@ import pytest
 import trustme
 from aiohttp import web
 
-from bridge.embedded import die_with_parent, free_port
 from bridge.settings import Settings
+from bridge.store.embedded import die_with_parent, free_port
 from deploy_tools import DEPLOY, ROOT, check, tool
 from waiting import wait_until
 

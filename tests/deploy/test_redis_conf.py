@@ -12,7 +12,7 @@ import pytest
 import redis
 import yaml
 
-from bridge.embedded import die_with_parent, find_program, free_port
+from bridge.store.embedded import die_with_parent, find_program, free_port
 from deploy_tools import DEPLOY
 from programs import Programs
 from waiting import wait_until_sync

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import servers
-from bridge.embedded import EmbeddedServer
+from bridge.store.embedded import EmbeddedServer
 from operating import System
 from programs import Programs
 

@@ -12,7 +12,7 @@ import pytest
 
 import servers
 from bridge.contract.keys import partition_of
-from bridge.embedded import EmbeddedServer
+from bridge.store.embedded import EmbeddedServer
 from clusters import Cluster
 from clusters import client as client_of
 from entries import entry

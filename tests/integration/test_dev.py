@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bridge.embedded import free_port
 from bridge.platform.notification import accept_command_status
+from bridge.store.embedded import free_port
 from programs import Program, Programs, descendants, is_alive
 from waiting import wait_until_sync
 

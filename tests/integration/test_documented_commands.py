@@ -10,7 +10,7 @@ import pytest
 
 import documented
 import servers
-from bridge.embedded import EmbeddedServer, free_port
+from bridge.store.embedded import EmbeddedServer, free_port
 from operating import PARTITIONS, System
 from processes import environ_for
 from programs import Programs

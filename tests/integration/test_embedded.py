@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from bridge import link
-from bridge.embedded import EmbeddedServer
 from bridge.errors import RedisUnavailableError, UsageError
+from bridge.store import link
+from bridge.store.embedded import EmbeddedServer
 from programs import is_alive
 from servers import Redis
 from waiting import wait_until_sync
@@ -66,7 +66,7 @@ def test_it_listens_on_a_unix_socket(tmp_path: Path) -> None:
 def test_a_second_server_on_the_same_data_is_refused(
     own_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.embedded._LOCK_PATIENCE_S", 0.0)
+    monkeypatch.setattr("bridge.store.embedded._LOCK_PATIENCE_S", 0.0)
     with pytest.raises(UsageError, match="another server uses"):
         EmbeddedServer(own_server.data_dir).start()
 
@@ -93,7 +93,7 @@ def test_without_a_program_the_error_says_what_to_install(
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs prctl(2)")
 def test_the_server_dies_with_a_killed_parent(tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib; from bridge.embedded import EmbeddedServer\n"
+        "import sys, pathlib; from bridge.store.embedded import EmbeddedServer\n"
         "server = EmbeddedServer(pathlib.Path(sys.argv[1])); server.start()\n"
         "print(server.process.pid, flush=True); sys.stdin.read()"
     )

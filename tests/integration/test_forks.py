@@ -9,7 +9,7 @@ import pytest
 
 import history
 import servers
-from bridge.embedded import free_port
+from bridge.store.embedded import free_port
 from programs import Programs
 from workers import Fleet, child_of
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 import servers
-from bridge.embedded import free_port
+from bridge.store.embedded import free_port
 from ingresses import body, post
 from programs import Programs
 from waiting import wait_until

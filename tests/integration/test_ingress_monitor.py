@@ -13,12 +13,12 @@ from structlog.testing import capture_logs
 
 import servers
 from bridge.app import Ingress
-from bridge.connect import open_link
 from bridge.contract.keys import partition_of
 from bridge.contract.meta import Meta
-from bridge.embedded import EmbeddedServer
 from bridge.monitor import Monitor
-from bridge.server_info import ServerInfo
+from bridge.store.connect import open_link
+from bridge.store.embedded import EmbeddedServer
+from bridge.store.server_info import ServerInfo
 from bridge.telemetry import metrics
 from ingresses import body, get_json, post, running, settings_for
 from waiting import wait_until

@@ -16,7 +16,7 @@ import servers
 import streams
 from bridge.app import Ingress
 from bridge.contract.meta import Meta
-from bridge.embedded import EmbeddedServer
+from bridge.store.embedded import EmbeddedServer
 from ingresses import body, get_json, post, running, settings_for
 from proxy import Proxy
 from sending import Platform

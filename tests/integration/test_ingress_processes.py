@@ -13,7 +13,7 @@ import pytest
 import servers
 import streams
 from bridge.drainer import Drainer
-from bridge.embedded import EmbeddedServer
+from bridge.store.embedded import EmbeddedServer
 from ingresses import body, get_json, post, running, settings_for
 from processes import Serve, environ_for
 from sending import Platform

@@ -12,7 +12,7 @@ import pytest
 import servers
 import streams
 from bridge.app import Ingress
-from bridge.embedded import EmbeddedServer
+from bridge.store.embedded import EmbeddedServer
 from ingresses import body, get_json, post, running, settings_for
 from refusing_proxy import WRITES_AND_SCRIPTS, RefusingProxy, refusing
 from waiting import wait_until

@@ -11,7 +11,7 @@ import pytest
 
 import servers
 from bridge.errors import UsageError
-from bridge.link import command
+from bridge.store.link import command
 from consumers import leases
 from consumers.leases import LeaseKeeper
 from consumers.partition import Partition

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 import history
-from bridge.embedded import EmbeddedServer, free_port
+from bridge.store.embedded import EmbeddedServer, free_port
 from ingresses import body, get_json, post
 from waiting import wait_until
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bridge.embedded import free_port
+from bridge.store.embedded import free_port
 from operating import run
 from programs import Programs
 

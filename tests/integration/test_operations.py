@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bridge.contract.keys import Keys, partition_of
-from bridge.embedded import EmbeddedServer
+from bridge.store.embedded import EmbeddedServer
 from operating import PARTITIONS, System, check_shape, documented
 from programs import Programs
 from waiting import wait_until_sync

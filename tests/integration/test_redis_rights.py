@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from bridge import rights
-from bridge.embedded import EmbeddedServer, free_port
+from bridge.store import rights
+from bridge.store.embedded import EmbeddedServer, free_port
 from programs import Program, Programs
 from waiting import wait_until_sync
 

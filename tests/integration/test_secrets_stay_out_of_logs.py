@@ -22,7 +22,7 @@ import redis
 import quoting
 from bridge import cli
 from bridge.contract.keys import Keys
-from bridge.embedded import EmbeddedServer
+from bridge.store.embedded import EmbeddedServer
 from ingresses import raw_exchange
 from programs import Program, Programs, descendants
 from waiting import wait_until_sync

@@ -11,7 +11,7 @@ from urllib.request import urlopen
 import pytest
 
 import recording
-from bridge.embedded import free_port
+from bridge.store.embedded import free_port
 from programs import Program, Programs
 from servers import Redis
 from waiting import wait_until, wait_until_sync

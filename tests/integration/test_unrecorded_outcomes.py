@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 import servers
-from bridge.embedded import EmbeddedServer
+from bridge.store.embedded import EmbeddedServer
 from ingresses import body, post, running, settings_for
 from programs import Programs
 from recording import RECEIVER, deliveries

@@ -18,7 +18,7 @@ import servers
 from bridge.contract.entries import Entry
 from bridge.contract.keys import partition_of
 from bridge.contract.meta import Meta
-from bridge.embedded import EmbeddedServer, free_port
+from bridge.store.embedded import EmbeddedServer, free_port
 from consumers import netstrings
 from programs import Programs, descendants, is_alive
 from waiting import wait_until

@@ -14,7 +14,7 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
-from bridge.embedded import EmbeddedServer, die_with_parent, find_program, free_port
+from bridge.store.embedded import EmbeddedServer, die_with_parent, find_program, free_port
 from waiting import wait_until_sync
 
 SERVICE = "mymaster"

@@ -15,8 +15,8 @@ import redis
 
 import history
 from bridge.contract.keys import Keys
-from bridge.embedded import EmbeddedServer
 from bridge.platform.notification import accept_command_status
+from bridge.store.embedded import EmbeddedServer
 from history import History
 from ingresses import body
 from processes import Serve, environ_for

@@ -14,8 +14,8 @@ from typing import Any
 from bridge.contract.digests import command_digest
 from bridge.contract.entries import Entry, entry_order
 from bridge.contract.keys import Keys
-from bridge.link import Call
 from bridge.platform.statuses import CommandStatus
+from bridge.store.link import Call
 from consumers import netstrings
 from consumers.attempts import Attempts
 

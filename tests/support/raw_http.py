@@ -15,7 +15,7 @@ import redis
 
 from bridge.contract.entries import Entry
 from bridge.contract.keys import Keys, partition_of
-from bridge.embedded import EmbeddedServer
+from bridge.store.embedded import EmbeddedServer
 from processes import Serve, environ_for
 
 PATH = b"/v1.0.0/messageReceiver/cmd"

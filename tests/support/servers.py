@@ -13,10 +13,10 @@ import redis
 import redis.asyncio
 from redis.asyncio import ConnectionPool
 
-from bridge.connect import connection_pool
 from bridge.contract.keys import Keys
-from bridge.embedded import EmbeddedServer
-from bridge.link import Link
+from bridge.store.connect import connection_pool
+from bridge.store.embedded import EmbeddedServer
+from bridge.store.link import Link
 
 
 def check_name(server: EmbeddedServer, meant: str) -> None:
@@ -43,7 +43,7 @@ def thaw(server: EmbeddedServer) -> None:
 class Redis:
     """One Redis, fake or real, and a namespace nobody else uses in it.
 
-    `pool` is what `bridge.link.Link` connects through; `client` is for looking and preparing.
+    `pool` is what `bridge.store.link.Link` connects through; `client` is for looking and preparing.
     """
 
     pool: ConnectionPool

@@ -17,8 +17,8 @@ import fakeredis
 from fakeredis.commands_mixins import scripting_mixin, streams_mixin
 
 import servers
-from bridge.health import Health
-from bridge.link import Call, Link
+from bridge.store.health import Health
+from bridge.store.link import Call, Link
 
 LATENCY_S = 0.0004
 

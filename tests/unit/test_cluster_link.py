@@ -11,10 +11,10 @@ import pytest
 from redis.crc import key_slot
 from structlog.testing import capture_logs
 
-from bridge.cluster import ClusterLink
 from bridge.errors import RedisUnavailableError
-from bridge.health import Health
-from bridge.link import Address, Call, Link, Refused, command
+from bridge.store.cluster import ClusterLink
+from bridge.store.health import Health
+from bridge.store.link import Address, Call, Link, Refused, command
 from waiting import wait_until
 
 A, B, C = ("a", 1), ("b", 2), ("c", 3)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import SSLConnection
 
-from bridge.connect import connection_pool, open_link
 from bridge.errors import RedisUnavailableError, SettingsError, UsageError
-from bridge.link import command
 from bridge.settings import load
+from bridge.store.connect import connection_pool, open_link
+from bridge.store.link import command
 
 
 def pools(monkeypatch: pytest.MonkeyPatch) -> list[ConnectionPool]:

@@ -11,7 +11,7 @@ import pytest
 from bridge.contract.entries import Entry, entry_order
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Refused
+from bridge.store.link import Call, Refused
 from consumers.attempts import Attempts
 from consumers.fetcher import Doorbell, Fetcher
 from consumers.lanes import Lanes

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.errors import RedisRefusesError, RedisUnavailableError, advised
-from bridge.health import REMEMBERED_S, Health
+from bridge.store.health import REMEMBERED_S, Health
 
 
 class Clock:

@@ -23,13 +23,13 @@ from bridge.drainer import Drainer
 from bridge.errors import MetaMismatchError, RedisUnavailableError, UnableError
 from bridge.intake import Intake
 from bridge.intake import Path as Way
-from bridge.link import Refused
 from bridge.platform.notification import accept_command_status
 from bridge.publisher import Arrival, Outcome, Publisher, Record
 from bridge.refusals import Lane
 from bridge.spool import Spool
 from bridge.spool_file import SpoolFile
 from bridge.spool_row import Row, UnreadableRowError, to_record
+from bridge.store.link import Refused
 from ingresses import body
 from waiting import wait_until
 

@@ -25,12 +25,12 @@ TEXT = (ROOT / "docs" / "metrics.md").read_text()
 # Where in the bridge it is that both programs run it.
 IN_BOTH = (
     "bridge/telemetry/",
-    "bridge/health.py",
-    "bridge/link.py",
-    "bridge/sentinel.py",
-    "bridge/cluster.py",
-    "bridge/connect.py",
-    "bridge/meta.py",
+    "bridge/store/health.py",
+    "bridge/store/link.py",
+    "bridge/store/sentinel.py",
+    "bridge/store/cluster.py",
+    "bridge/store/connect.py",
+    "bridge/store/ownership.py",
     "bridge/admin.py",
 )
 UNITS = {"seconds": "seconds", "bytes": "bytes", "ratio": "ratio"}

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from bridge import clock
-from bridge.link import Call, Link, Refused
 from bridge.settings import Settings
+from bridge.store.link import Call, Link, Refused
 from consumers import parent
 from consumers.parent import Parent, to_blame
 from consumers.shared_state import Running

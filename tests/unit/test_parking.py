@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bridge.contract.keys import Keys
-from bridge.link import Call
+from bridge.store.link import Call
 from consumers.lanes import Lanes
 from consumers.parking import LONG_LANE, LONG_WAIT_S, MOVED_AT_ONCE, SLOW_S, Parking
 from consumers.partition import Lane, LaneState, Parked, Partition

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Refused
+from bridge.store.link import Call, Refused
 from consumers import netstrings, reloader
 from consumers.lanes import Lanes
 from consumers.partition import FIRST_PAGE, Lane, Parked, Partition

@@ -9,7 +9,7 @@ import pytest
 
 from bridge import clock
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Refused
+from bridge.store.link import Call, Refused
 from consumers.reply_size import ReplySize
 
 TIMEOUT_S = 5.0

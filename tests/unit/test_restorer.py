@@ -10,7 +10,7 @@ import pytest
 
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
-from bridge.link import Call, Refused
+from bridge.store.link import Call, Refused
 from consumers import restorer
 from consumers.partition import Parked, Partition
 from consumers.restorer import CALL_TIMEOUT_S, DEVICES, Restorer

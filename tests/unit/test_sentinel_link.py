@@ -11,9 +11,9 @@ from redis.asyncio import ConnectionPool
 
 import servers
 from bridge.errors import RedisUnavailableError
-from bridge.health import Health
-from bridge.link import Address, Call, Link, Refused, command
-from bridge.sentinel import SentinelLink
+from bridge.store.health import Health
+from bridge.store.link import Address, Call, Link, Refused, command
+from bridge.store.sentinel import SentinelLink
 
 OLD, NEW = ("old", 1), ("new", 2)
 
@@ -140,7 +140,7 @@ async def looked(link: SentinelLink) -> None:
 
 @pytest.fixture
 def asks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.sentinel.ASK_AGAIN_S", 0)
+    monkeypatch.setattr("bridge.store.sentinel.ASK_AGAIN_S", 0)
 
 
 @pytest.mark.usefixtures("asks_at_once")
@@ -192,7 +192,7 @@ async def test_a_late_answer_counts_only_from_who_still_is_the_primary(
 ) -> None:
     sentinels = [Sentinel(OLD, 1), Sentinel(OLD, 1)]
     link = primaries.link(*sentinels)
-    monkeypatch.setattr("bridge.sentinel.LATE_S", 0)
+    monkeypatch.setattr("bridge.store.sentinel.LATE_S", 0)
     assert await link.one(PING, timeout_s=10) == b"PONG"
     for sentinel in sentinels:
         sentinel._answer = (NEW, 2)

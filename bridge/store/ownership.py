@@ -8,8 +8,8 @@ from __future__ import annotations
 from bridge.contract.keys import Keys
 from bridge.contract.meta import ContractError, Meta
 from bridge.errors import MetaMismatchError
-from bridge.link import Link, Refused, command
-from bridge.reply_errors import refused_state
+from bridge.store.link import Link, Refused, command
+from bridge.store.reply_errors import refused_state
 
 
 async def guard(

@@ -16,12 +16,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from bridge import rights
-from bridge.cluster import ClusterLink
 from bridge.errors import UsageError
-from bridge.health import Health
-from bridge.link import Address, Link, Needs
-from bridge.sentinel import SentinelLink
+from bridge.store import rights
+from bridge.store.cluster import ClusterLink
+from bridge.store.health import Health
+from bridge.store.link import Address, Link, Needs
+from bridge.store.sentinel import SentinelLink
 
 CONNECT_TIMEOUT_S: Final = 2.0
 DEFAULT_PORT: Final = 6379

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from bridge.link import Link, Refused, command
+from bridge.store.link import Link, Refused, command
 from bridge.telemetry import logs, metrics
 
 _MEMORY: Final = command("INFO", "memory", tolerated=("NOPERM",))

@@ -21,8 +21,8 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection, SSLConnection
 
 from bridge.errors import RedisRefusesError, RedisUnavailableError
-from bridge.health import Health
-from bridge.reply_errors import (
+from bridge.store.health import Health
+from bridge.store.reply_errors import (
     CONNECTING,
     STATE_CODES,
     refused_state,

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from bridge.contract.keys import Keys
 from bridge.errors import RedisRefusesError
-from bridge.link import Needs, Refused, Script, command
-from bridge.reply_errors import CONNECTING, is_unknown_command
+from bridge.store.link import Needs, Refused, Script, command
+from bridge.store.reply_errors import CONNECTING, is_unknown_command
 
 INGRESS: Final = (
     "TIME", "GET", "SET", "INCRBY", "EXISTS", "UNLINK", "RENAME", "SMEMBERS", "HGET", "HLEN",
@@ -27,7 +27,7 @@ WORKER: Final = (
     "XADD", "XACK", "XDEL", "XLEN", "XRANGE", "XTRIM", "XPENDING", "XINFO", "XGROUP", "XREAD",
     "XREADGROUP",
 )  # fmt: skip
-_PROBE: Final = Script.load("bridge", "rights")
+_PROBE: Final = Script.load("bridge.store", "rights")
 
 
 def needs(keys: Keys, commands: Sequence[str]) -> Needs:

@@ -15,8 +15,8 @@ from typing import Any, Final
 from redis.crc import key_slot
 
 from bridge.errors import RedisUnavailableError
-from bridge.health import Health
-from bridge.link import Address, Call, Link, Refused, command
+from bridge.store.health import Health
+from bridge.store.link import Address, Call, Link, Refused, command
 
 SLOTS: Final = 16384
 # A slot that moved is moved once more at most while we learn of it.

@@ -23,8 +23,8 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 
 from bridge.errors import RedisUnavailableError
-from bridge.health import Health
-from bridge.link import Address, Call, Link, Needs, Refused, command
+from bridge.store.health import Health
+from bridge.store.link import Address, Call, Link, Needs, Refused, command
 from bridge.telemetry import logs
 
 ASK_TIMEOUT_S: Final = 1.0
