@@ -14,26 +14,27 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any, Final
 
-from bridge import __version__, admin, descriptors, listener
-from bridge.access import AccessControl
+from bridge import __version__
 from bridge.callback import CallbackHandler
 from bridge.callback_spans import traced
 from bridge.clock import epoch_ms
 from bridge.contract.entries import COMMAND_STATUS_TYPE
 from bridge.contract.keys import Keys
-from bridge.http_server import HttpServer
-from bridge.keeping import Keeping
+from bridge.http import admin, descriptors, listener
+from bridge.http.access import AccessControl
+from bridge.http.server import HttpServer
+from bridge.http.tls import TlsFiles
+from bridge.http.tls_reloader import TlsReloader
 from bridge.monitor import Monitor
+from bridge.outbox.outbox import Keeping
+from bridge.outbox.publisher import Publisher
+from bridge.outbox.spool import Spool
 from bridge.platform.notification import accept_command_status, accept_platform_notification
-from bridge.publisher import Publisher
 from bridge.settings import Settings
-from bridge.spool import Spool
 from bridge.store import rights
 from bridge.store.connect import open_link
 from bridge.store.health import Health
 from bridge.telemetry import logs, metrics, tracing
-from bridge.tls import TlsFiles
-from bridge.tls_reloader import TlsReloader
 
 DEFAULT_PORT: Final = 8080
 DEFAULT_TLS_PORT: Final = 8443

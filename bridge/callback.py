@@ -15,15 +15,15 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from bridge.answer import PreparedAnswer, plain
-from bridge.body_budget import FREE_BYTES, TOTAL_BYTES, BodyBudget, Reservation
 from bridge.clock import Clock, epoch_ms
 from bridge.errors import UnableError
+from bridge.http.answer import PreparedAnswer, plain
+from bridge.http.body_budget import FREE_BYTES, TOTAL_BYTES, BodyBudget, Reservation
+from bridge.http.problem import Problem, unavailable
+from bridge.outbox.publisher import Arrival, Outcome, Record
+from bridge.outbox.quarantine import QuarantinedBody
 from bridge.platform.notification import NotANotificationError, Notification
 from bridge.platform.strict_json import NotJsonError
-from bridge.problem import Problem, unavailable
-from bridge.publisher import Arrival, Outcome, Record
-from bridge.quarantine import QuarantinedBody
 from bridge.telemetry import logs, metrics
 
 _TOLD_FAILURES: Final = (3, 10)

@@ -15,8 +15,9 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema
 
-from bridge import __version__, problem
-from bridge.http_server import MAX_HEAD_BYTES
+from bridge import __version__
+from bridge.http import problem
+from bridge.http.server import MAX_HEAD_BYTES
 from bridge.platform.schemas import NotifyNBCommandStatusChangedSchema, PlatformNotificationSchema
 
 OPENAPI: Final = "3.1.0"

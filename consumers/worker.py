@@ -9,9 +9,9 @@ import asyncio
 from typing import Any, Final
 
 from bridge import clock
-from bridge.admin import AdminListener
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError, UsageError, advised
+from bridge.http.admin import AdminListener
 from bridge.settings import Settings, without_password
 from bridge.store import ownership, rights
 from bridge.store.connect import is_cluster, open_link

@@ -100,8 +100,8 @@ def receiver(settings: Settings) -> Finding:
 
 def certificate(settings: Settings) -> list[Finding]:
     """Whether the certificate can be used, now and for a while."""
-    from bridge.certificate_expiry import validity_s
-    from bridge.tls import TlsFiles
+    from bridge.http.certificate_expiry import validity_s
+    from bridge.http.tls import TlsFiles
 
     name = "tls.certificate"
     if settings.tls_cert is None or settings.tls_key is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bridge.cli.namespace import Namespace
-from bridge.publisher import Publisher
+from bridge.outbox.publisher import Publisher
 from bridge.settings import Settings
 
 

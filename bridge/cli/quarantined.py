@@ -14,6 +14,8 @@ from bridge.cli.publishing import publisher_for
 from bridge.cli.selection import Filter
 from bridge.contract.digests import arrival_id
 from bridge.errors import BridgeError
+from bridge.outbox.publisher import Arrival
+from bridge.outbox.quarantine import QuarantinedBody
 from bridge.platform.notification import (
     NotANotificationError,
     Notification,
@@ -21,8 +23,6 @@ from bridge.platform.notification import (
     accept_platform_notification,
 )
 from bridge.platform.strict_json import NotJsonError
-from bridge.publisher import Arrival
-from bridge.quarantine import QuarantinedBody
 from bridge.settings import Settings
 from bridge.store.link import Refused, command
 

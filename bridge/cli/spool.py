@@ -14,11 +14,11 @@ import click
 from bridge.cli import namespace, options, report, selection, spool_reading, when
 from bridge.cli.namespace import Namespace
 from bridge.errors import BridgeError
+from bridge.outbox.spool_row import Row
 from bridge.settings import Settings
-from bridge.spool_row import Row
 
 KINDS: Final = ("command_status", "quarantine", "platform")
-"""What the kinds of rows are called in an export; by their numbers in bridge.spool_row."""
+"""What the kinds of rows are called in an export; by their numbers in bridge.outbox.spool_row."""
 _BATCH_ROWS: Final = 256
 
 
@@ -126,7 +126,7 @@ def import_(file: BinaryIO, dry_run: bool, yes: bool, as_json: bool) -> None:
 def _rows(file: BinaryIO) -> Iterator[Row]:
     import base64
 
-    from bridge.spool_row import UnreadableRowError, to_record
+    from bridge.outbox.spool_row import UnreadableRowError, to_record
 
     for number, raw in enumerate(file, start=1):
         if not raw.strip():
@@ -161,8 +161,8 @@ def _extra(value: Any) -> str | None:
 
 def _write(settings: Settings, rows: list[Row]) -> None:
     """Into a new file that no process has when we are done: so it is adopted."""
-    from bridge import spool_folder
-    from bridge.spool_file import SpoolFile
+    from bridge.outbox import spool_folder
+    from bridge.outbox.spool_file import SpoolFile
 
     folder = settings.spool_path
     try:
@@ -197,7 +197,7 @@ def retry(as_json: bool) -> None:
 
     Set aside is what Redis refused for good while it took others; `export --aside` shows it.
     """
-    from bridge import aside
+    from bridge.outbox import aside
 
     folder = options.load().spool_path
     files = spool_reading.files(folder)

@@ -13,9 +13,9 @@ from typing import Final
 from bridge.cli import selection
 from bridge.cli.namespace import Namespace
 from bridge.cli.publishing import publisher_for
-from bridge.keeping import Keeping
+from bridge.outbox.outbox import Keeping
+from bridge.outbox.spool import Spool
 from bridge.settings import Settings
-from bridge.spool import Spool
 
 NO_LIMIT_S: Final = 30 * 86400.0
 _SHOW_S: Final = 0.2

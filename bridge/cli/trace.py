@@ -103,8 +103,8 @@ class Trace:
 
     def look_into_spool(self, folder: Path) -> None:
         """Looks through the spool on this machine."""
-        from bridge.publisher import Arrival
-        from bridge.spool_row import UnreadableRowError, to_record
+        from bridge.outbox.publisher import Arrival
+        from bridge.outbox.spool_row import UnreadableRowError, to_record
 
         try:
             files = spool_reading.files(folder)

@@ -154,7 +154,7 @@ def accept_platform_notification(
     `device` is the body's deviceId, else its gatewayId, else its type: what it is ordered by. It
     names no command, so it has no rank and is never late. Raises as `accept_command_status` does.
 
-    A body without an identity (`bridge.platform.identity`) is an event of its own each time it
+    A body without an identity (`identity`) is an event of its own each time it
     arrives: its id is random, or `arrival_id` where this arrival has one already.
     """
     document = parse_object(body)

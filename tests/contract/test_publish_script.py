@@ -14,9 +14,9 @@ from bridge.cli import ledger
 from bridge.contract.entries import Entry
 from bridge.contract.keys import partition_of
 from bridge.errors import RedisUnavailableError
+from bridge.outbox.publisher import Arrival, Outcome, Publisher
+from bridge.outbox.quarantine import QuarantinedBody
 from bridge.platform.notification import accept_command_status
-from bridge.publisher import Arrival, Outcome, Publisher
-from bridge.quarantine import QuarantinedBody
 from bridge.store.link import Refused
 from ingresses import body
 

@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 
 import servers
 from bridge import clock
+from bridge.outbox.publisher import Arrival, Outcome, Publisher
 from bridge.platform.notification import accept_command_status
-from bridge.publisher import Arrival, Outcome, Publisher
 from bridge.store.embedded import EmbeddedServer
 from consumers.fetcher import FETCH, Fetcher
 from consumers.lanes import Lanes

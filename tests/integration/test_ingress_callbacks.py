@@ -17,8 +17,8 @@ import servers
 from bridge.app import Ingress
 from bridge.contract.entries import Entry
 from bridge.errors import UsageError
+from bridge.outbox.quarantine import QuarantinedBody
 from bridge.platform.statuses import CommandStatus
-from bridge.quarantine import QuarantinedBody
 from ingresses import body, get_json, post, raw_exchange, running, settings_for
 
 pytestmark = pytest.mark.real

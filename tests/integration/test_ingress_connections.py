@@ -17,9 +17,9 @@ import pytest
 import structlog.testing
 
 import servers
-from bridge import http_server
 from bridge.app import Ingress
-from bridge.http_server import Connection
+from bridge.http import server
+from bridge.http.server import Connection
 from bridge.telemetry import metrics
 from certificates import Authority
 from ingresses import body, post, raw_exchange, running, settings_for
@@ -268,7 +268,7 @@ async def test_an_answer_that_is_not_read_ends_its_connection(ingress: Ingress) 
 async def test_of_many_who_do_not_read_the_oldest_ends_before_its_time(
     patient: Ingress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_server, "MAX_UNREAD", 1)
+    monkeypatch.setattr(server, "MAX_UNREAD", 1)
     slow = value(metrics.slow_reads)
     async with never_reading(patient):
         await wait_until(lambda: len(patient._http._unread) == 1, "its answers to wait")
@@ -370,7 +370,7 @@ async def test_a_head_that_never_ends_is_refused(patient: Ingress) -> None:
 async def test_heads_that_are_not_complete_share_what_they_may_take(
     patient: Ingress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.http_server.MAX_HEADS_BYTES", 10_000)
+    monkeypatch.setattr("bridge.http.server.MAX_HEADS_BYTES", 10_000)
     slow = [await connect(patient) for _ in range(3)]
     for number, (reader, writer) in enumerate(slow, 1):
         await ask((reader, writer))

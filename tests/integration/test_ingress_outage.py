@@ -192,7 +192,7 @@ async def test_scripts_flushed(
 async def test_flushed_while_the_direct_path_stays_open(
     tmp_path: Path, redis: servers.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.keeping.CLAIM_INTERVAL_S", 0.05)
+    monkeypatch.setattr("bridge.outbox.outbox.CLAIM_INTERVAL_S", 0.05)
     async with under_load(tmp_path, redis) as (ingress, _):
         await redis.client.flushall()
 

@@ -12,7 +12,7 @@ import pytest
 
 import servers
 import streams
-from bridge.drainer import Drainer
+from bridge.outbox.drainer import Drainer
 from bridge.store.embedded import EmbeddedServer
 from ingresses import body, get_json, post, running, settings_for
 from processes import Serve, environ_for

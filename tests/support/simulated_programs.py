@@ -1,7 +1,7 @@
 """An ingress and a worker as simulated processes: all of their code but HTTP and process starts.
 
 A worker is the real parent with the real child, which is a process of its own; the ingress is
-`bridge.keeping` behind where the HTTP server would be. A disk is a real one, and slow.
+`bridge.outbox.outbox` behind where the HTTP server would be. A disk is a real one, and slow.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from bridge.keeping import Keeping
-from bridge.publisher import Arrival, Outcome, Publisher
+from bridge.outbox.outbox import Keeping
+from bridge.outbox.publisher import Arrival, Outcome, Publisher
+from bridge.outbox.spool import Spool
 from bridge.settings import Settings
-from bridge.spool import Spool
 from consumers.parent import Parent
 from consumers.shared_state import SharedState
 from consumers.worker import Worker
@@ -176,7 +176,7 @@ class WorkerProgram:
 
 
 class _Disk:
-    """Stands where `bridge.one_thread` does: a call after the other, each takes its time."""
+    """Stands where `bridge.outbox.one_thread` does: a call after the other, each takes its time."""
 
     def __init__(self, _name: str) -> None:
         self._calls: asyncio.Queue[Any] = asyncio.Queue()
@@ -241,7 +241,7 @@ def simulated(loop: Loop, server: Server) -> Iterator[None]:
             ("uuid.uuid4", lambda: uuid.UUID(int=next(names) << 96)),
             ("bridge.clock.boottime_s", loop.time),
             ("bridge.clock.epoch_ms", lambda: int(loop.epoch_s() * 1000)),
-            ("bridge.spool.OneThread", _Disk),
+            ("bridge.outbox.spool.OneThread", _Disk),
             ("consumers.parent.open_link", open_link),
             ("consumers.parent._is_stopped", is_stopped),
             ("consumers.parent.subprocess", SimpleNamespace(Popen=_Child)),

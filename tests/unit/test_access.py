@@ -13,8 +13,8 @@ import structlog
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from bridge.access import AccessControl
-from bridge.problem import Problem
+from bridge.http.access import AccessControl
+from bridge.http.problem import Problem
 
 NOW = [0.0]
 

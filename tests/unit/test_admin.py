@@ -5,7 +5,7 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
-from bridge.admin import AdminListener
+from bridge.http.admin import AdminListener
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bridge import body_budget
-from bridge.body_budget import BodyBudget, Reservation
+from bridge.http import body_budget
+from bridge.http.body_budget import BodyBudget, Reservation
 
 TOTAL = 100
 

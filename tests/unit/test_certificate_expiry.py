@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from bridge.certificate_expiry import expires_at_s
+from bridge.http.certificate_expiry import expires_at_s
+from bridge.http.tls import TlsFiles
+from bridge.http.tls_reloader import TlsReloader
 from bridge.telemetry import metrics
-from bridge.tls import TlsFiles
-from bridge.tls_reloader import TlsReloader
 from waiting import wait_until
 
 BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"

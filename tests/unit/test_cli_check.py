@@ -16,9 +16,9 @@ from bridge.cli import check_here, check_namespace, check_redis, shadowing
 from bridge.cli.check_redis import Server
 from bridge.cli.findings import Finding
 from bridge.cli.overview import Group, Share
+from bridge.outbox.spool_file import SpoolFile
+from bridge.outbox.spool_row import Row
 from bridge.settings import Settings
-from bridge.spool_file import SpoolFile
-from bridge.spool_row import Row
 
 INFO = {
     "redis_version": "7.2.4",

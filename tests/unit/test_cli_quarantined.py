@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.cli.quarantined import Kept, NotReplayableError, Replayer, _kept
-from bridge.quarantine import QuarantinedBody
+from bridge.outbox.quarantine import QuarantinedBody
 from bridge.settings import Settings
 from ingresses import body
 

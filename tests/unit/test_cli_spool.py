@@ -12,9 +12,9 @@ import pytest
 
 from bridge import cli
 from bridge.cli import spool_reading
-from bridge.spool_file import SpoolFile
-from bridge.spool_folder import FileLock, dead_locks
-from bridge.spool_row import Row
+from bridge.outbox.spool_file import SpoolFile
+from bridge.outbox.spool_folder import FileLock, dead_locks
+from bridge.outbox.spool_row import Row
 from ingresses import body
 
 MIB = 2**20

@@ -6,8 +6,8 @@ import resource
 
 import pytest
 
-from bridge.descriptors import KEPT_BACK, room_for
 from bridge.errors import UsageError
+from bridge.http.descriptors import KEPT_BACK, room_for
 
 INFINITE = resource.RLIM_INFINITY
 

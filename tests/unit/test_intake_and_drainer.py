@@ -16,19 +16,19 @@ from typing import Any
 
 import pytest
 
-from bridge import drainer
 from bridge.backoff import Backoff
 from bridge.contract.keys import partition_of
-from bridge.drainer import Drainer
 from bridge.errors import MetaMismatchError, RedisUnavailableError, UnableError
-from bridge.intake import Intake
-from bridge.intake import Path as Way
+from bridge.outbox import drainer
+from bridge.outbox.drainer import Drainer
+from bridge.outbox.group_commit import Intake
+from bridge.outbox.group_commit import Path as Way
+from bridge.outbox.publisher import Arrival, Outcome, Publisher, Record
+from bridge.outbox.refusals import Lane
+from bridge.outbox.spool import Spool
+from bridge.outbox.spool_file import SpoolFile
+from bridge.outbox.spool_row import Row, UnreadableRowError, to_record
 from bridge.platform.notification import accept_command_status
-from bridge.publisher import Arrival, Outcome, Publisher, Record
-from bridge.refusals import Lane
-from bridge.spool import Spool
-from bridge.spool_file import SpoolFile
-from bridge.spool_row import Row, UnreadableRowError, to_record
 from bridge.store.link import Refused
 from ingresses import body
 from waiting import wait_until
@@ -314,7 +314,7 @@ async def test_while_redis_is_slow_callbacks_are_spooled_and_drained(tmp_path: P
 async def test_a_hand_back_that_takes_too_long_goes_on_spooling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.drainer.PUBLISH_TIMEOUT_S", 10 * TIMEOUT_S)
+    monkeypatch.setattr("bridge.outbox.drainer.PUBLISH_TIMEOUT_S", 10 * TIMEOUT_S)
     monkeypatch.setattr("random.uniform", lambda low, _: low)  # no wait before the hand-back
     async with bench(tmp_path) as it:
         await it.is_on(Way.DIRECT)
@@ -345,7 +345,7 @@ def of_device(it: Bench, number: int) -> list[str]:
 async def test_a_record_refused_again_while_others_are_taken_is_set_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.refusals.SECOND_LOOK_S", 0.2)
+    monkeypatch.setattr("bridge.outbox.refusals.SECOND_LOOK_S", 0.2)
     async with bench(tmp_path) as it:
         it.devices = 4
         await it.is_on(Way.DIRECT)
@@ -431,7 +431,7 @@ async def test_a_partition_that_is_refused_holds_up_no_other(tmp_path: Path) -> 
 async def test_rows_to_blame_that_follow_each_other_do_not_pass_for_their_partition(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, poisonous: int
 ) -> None:
-    monkeypatch.setattr("bridge.refusals.SECOND_LOOK_S", 0.2)
+    monkeypatch.setattr("bridge.outbox.refusals.SECOND_LOOK_S", 0.2)
     async with bench(tmp_path) as it:
         it.devices = 8
         await it.is_on(Way.DIRECT)
@@ -520,7 +520,7 @@ async def test_a_row_that_cannot_be_set_aside_holds_up_only_its_device(
         await it.is_on(Way.DIRECT)
         it.shelf.refusal = "ERR max request size exceeded. Limit: 1048576 bytes"
         it.shelf.refused = {"c4"}
-        monkeypatch.setattr("bridge.held_rows.to_record", unreadable)
+        monkeypatch.setattr("bridge.outbox.held_rows.to_record", unreadable)
         with monkeypatch.context() as broken:
             broken.setattr(SpoolFile, "set_aside", fails)
             await asyncio.gather(*it.submit(9))

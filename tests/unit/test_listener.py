@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge import listener
 from bridge.errors import UsageError
-from bridge.listener import Listener, bind, inherited
+from bridge.http import listener
+from bridge.http.listener import Listener, bind, inherited
 
 
 @pytest.fixture

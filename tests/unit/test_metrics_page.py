@@ -14,9 +14,9 @@ from typing import cast
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
-from bridge.intake import Intake
-from bridge.publisher import Publisher
-from bridge.spool import Spool
+from bridge.outbox.group_commit import Intake
+from bridge.outbox.publisher import Publisher
+from bridge.outbox.spool import Spool
 from bridge.telemetry import metrics
 from bridge.telemetry.histogram import Durations
 
@@ -31,7 +31,7 @@ IN_BOTH = (
     "bridge/store/cluster.py",
     "bridge/store/connect.py",
     "bridge/store/ownership.py",
-    "bridge/admin.py",
+    "bridge/http/admin.py",
 )
 UNITS = {"seconds": "seconds", "bytes": "bytes", "ratio": "ratio"}
 

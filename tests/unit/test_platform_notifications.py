@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from bridge import spool_row
 from bridge.contract.digests import NotificationId
+from bridge.outbox import spool_row
+from bridge.outbox.publisher import Arrival
 from bridge.platform.notification import NotANotificationError, accept_platform_notification
 from bridge.platform.strict_json import NotJsonError
-from bridge.publisher import Arrival
 
 
 def body(**fields: Any) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog.testing
 
-from bridge.quarantine import TELL_AGAIN_S, Overflow, QuarantinedBody
+from bridge.outbox.quarantine import TELL_AGAIN_S, Overflow, QuarantinedBody
 
 
 def junk(reason: str) -> QuarantinedBody:

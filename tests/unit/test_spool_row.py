@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from bridge.outbox.publisher import Arrival, Record
+from bridge.outbox.quarantine import QuarantinedBody
+from bridge.outbox.spool_row import QUARANTINE, Row, UnreadableRowError, to_record, to_row
 from bridge.platform.notification import accept_command_status, accept_platform_notification
-from bridge.publisher import Arrival, Record
-from bridge.quarantine import QuarantinedBody
-from bridge.spool_row import QUARANTINE, Row, UnreadableRowError, to_record, to_row
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 times = st.integers(0, 2**53)

@@ -31,8 +31,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import simulated_redis
+from bridge.outbox.publisher import Arrival, Outcome
 from bridge.platform.notification import accept_command_status
-from bridge.publisher import Arrival, Outcome
 from bridge.settings import Settings
 from consumers import PushMessageReceiver, Reject, Retry, delivery, request
 from ingresses import body

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from bridge.errors import UsageError
-from bridge.tls import TlsFiles
-from bridge.tls_reloader import TlsReloader
+from bridge.http.tls import TlsFiles
+from bridge.http.tls_reloader import TlsReloader
 from waiting import wait_until
 
 

@@ -17,8 +17,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from bridge.callback_spans import traced
 from bridge.errors import UnableError
+from bridge.outbox.publisher import Arrival, Outcome, Record
 from bridge.platform.notification import accept_command_status
-from bridge.publisher import Arrival, Outcome, Record
 from bridge.telemetry import tracing
 from bridge.telemetry.tracing import Tracing
 from consumers import PushMessageReceiver, Reject, Retry

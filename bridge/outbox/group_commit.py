@@ -2,7 +2,7 @@
 
 Owns the queue between the HTTP handlers and Redis, the deadline of each record, and the state of
 the direct path. Group commit: one flush in flight takes all that wait; a future per record, no
-task and no timer. Must not probe Redis or drain the spool: `bridge.drainer` does, and says when.
+task and no timer. Must not probe Redis or drain the spool: `drainer` does, and says when.
 
     HOLDING ──drained──▶ DIRECT ──no answer, refusal, pressure, adoption──▶ SPOOLING
        ▲                                                                       │
@@ -20,8 +20,8 @@ from typing import Final, NamedTuple
 
 from bridge.clock import Clock
 from bridge.errors import RedisUnavailableError, UnableError
-from bridge.publisher import Outcome, Publisher, Record
-from bridge.spool import Done, Spool
+from bridge.outbox.publisher import Outcome, Publisher, Record
+from bridge.outbox.spool import Done, Spool
 from bridge.store.link import Refused
 from bridge.telemetry import logs, metrics
 

@@ -7,10 +7,10 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
-from bridge.certificate_expiry import expires_at_s
 from bridge.errors import UsageError
+from bridge.http.certificate_expiry import expires_at_s
+from bridge.http.tls import TlsFiles
 from bridge.telemetry import logs, metrics
-from bridge.tls import TlsFiles
 
 INTERVAL_S: Final = 2.0
 

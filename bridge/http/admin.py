@@ -16,9 +16,9 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from bridge import listener
-from bridge.http_server import HttpServer
-from bridge.problem import SERVER, Problem
+from bridge.http import listener
+from bridge.http.problem import SERVER, Problem
+from bridge.http.server import HttpServer
 from bridge.telemetry import metrics
 
 TIMEOUT_S: Final = 10.0

@@ -1,7 +1,7 @@
 """Publishing: a batch of records becomes one pipelined round trip to Redis.
 
 Owns the call of the publish script and the reading of its reply. Keeps no queue and makes no
-second attempt: `bridge.intake` decides what to publish when, and what follows when it fails.
+second attempt: `group_commit` decides what to publish when, and what follows when it fails.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 
 from bridge.contract.entries import COMMAND_STATUS_TYPE
 from bridge.contract.keys import Keys, partition_of
+from bridge.outbox.quarantine import Overflow, QuarantinedBody
 from bridge.platform.notification import Notification
-from bridge.quarantine import Overflow, QuarantinedBody
 from bridge.store import ownership
 from bridge.store.link import Argument, Call, Link, Refused, Script
 from bridge.telemetry import metrics
@@ -96,8 +96,8 @@ class Publisher:
         self._limits = (round(dedupe_window_s * 1000), ledger_max_records)
         self._quarantine_max_entries = quarantine_max_entries
         self._overflow = Overflow(time.monotonic)
-        self._script = Script.load("bridge", "publish")
-        self._quarantine_script = Script.load("bridge", "quarantine")
+        self._script = Script.load("bridge.outbox", "publish")
+        self._quarantine_script = Script.load("bridge.outbox", "quarantine")
         self._partition_keys = [
             (keys.stream(p), *keys.ledger(p), *keys.platform_ledger(p)) for p in range(partitions)
         ]

@@ -1,7 +1,7 @@
 """Held rows: those that others wait for, tried again.
 
 Owns when a refused row is let go, and the search for evidence about a partition that waits as a
-whole; `bridge.refusals` judges. Must not read rows that nobody waits for: `bridge.drainer` does.
+whole; `refusals` judges. Must not read rows that nobody waits for: `drainer` does.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
-from bridge.publisher import Publisher, Record
-from bridge.refusals import QUARANTINE, Hold, Lane, Refusals, is_of_content
-from bridge.spool import Spool
-from bridge.spool_row import Row, UnreadableRowError, to_record
-from bridge.spool_source import Source
+from bridge.outbox.publisher import Publisher, Record
+from bridge.outbox.refusals import QUARANTINE, Hold, Lane, Refusals, is_of_content
+from bridge.outbox.spool import Spool
+from bridge.outbox.spool_row import Row, UnreadableRowError, to_record
+from bridge.outbox.spool_source import Source
 from bridge.telemetry import logs
 
 _LOOK_ROWS: Final = 256

@@ -12,7 +12,7 @@ from email.utils import formatdate
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from bridge.problem import SERVER
+from bridge.http.problem import SERVER
 
 
 class PreparedAnswer(web.StreamResponse):

@@ -2,7 +2,7 @@
 
 Owns the group commit: one transaction takes all records that wait, and the removal of what was
 published beside it, so that draining costs no syncs of its own. Must not decide when to spool or
-to drain; `bridge.intake` and `bridge.drainer` do.
+to drain; `group_commit` and `drainer` do.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.errors import UnableError, UsageError
-from bridge.one_thread import OneThread
-from bridge.publisher import Outcome, Record
-from bridge.spool_file import is_full
-from bridge.spool_files import Aside, Chunk, SpoolFiles
-from bridge.spool_row import Row
-from bridge.spool_source import Source
+from bridge.outbox.one_thread import OneThread
+from bridge.outbox.publisher import Outcome, Record
+from bridge.outbox.spool_file import is_full
+from bridge.outbox.spool_files import Aside, Chunk, SpoolFiles
+from bridge.outbox.spool_row import Row
+from bridge.outbox.spool_source import Source
 from bridge.telemetry import logs, metrics
 
 SYNC_LIMIT_S: Final = 5.0  # a disk slower than this is broken

@@ -11,13 +11,13 @@ import contextlib
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
-from bridge.aside import AsideRetrier
 from bridge.clock import Clock
-from bridge.drainer import PROBE_TIMEOUT_S, Drainer
 from bridge.errors import MetaMismatchError, RedisUnavailableError
-from bridge.intake import Intake, Path
-from bridge.publisher import Publisher
-from bridge.spool import Spool
+from bridge.outbox.aside import AsideRetrier
+from bridge.outbox.drainer import PROBE_TIMEOUT_S, Drainer
+from bridge.outbox.group_commit import Intake, Path
+from bridge.outbox.publisher import Publisher
+from bridge.outbox.spool import Spool
 
 ADOPT_INTERVAL_S: Final = 60.0
 CLAIM_INTERVAL_S: Final = 5.0

@@ -21,7 +21,7 @@ from typing import Final, Literal
 from aiohttp import web
 
 from bridge.clock import Clock
-from bridge.problem import Problem
+from bridge.http.problem import Problem
 from bridge.telemetry import logs, metrics
 
 Network = IPv4Network | IPv6Network

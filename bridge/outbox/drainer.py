@@ -1,7 +1,7 @@
 """Draining: what the spool holds is brought to Redis in order, then the direct path is opened.
 
 Owns probing, back-off, the size of batches, and what becomes of rows that are refused, as far as
-`bridge.refusals` does not judge it. The one task in
+`refusals` does not judge it. The one task in
 which records leave for Redis: while it drains nobody else publishes, and while the direct path is
 open it does not drain, so the order within this process cannot be lost between the two.
 """
@@ -16,14 +16,14 @@ from typing import Final
 from bridge.backoff import Backoff
 from bridge.clock import Clock
 from bridge.errors import MetaMismatchError, RedisUnavailableError
-from bridge.held_rows import HeldRows, Pair
-from bridge.intake import Intake
-from bridge.publisher import Publisher
-from bridge.refusals import QUARANTINE, Lane, Refusals
-from bridge.spool import Spool
-from bridge.spool_files import Chunk
-from bridge.spool_row import Row
-from bridge.spool_source import Source
+from bridge.outbox.group_commit import Intake
+from bridge.outbox.held_rows import HeldRows, Pair
+from bridge.outbox.publisher import Publisher
+from bridge.outbox.refusals import QUARANTINE, Lane, Refusals
+from bridge.outbox.spool import Spool
+from bridge.outbox.spool_files import Chunk
+from bridge.outbox.spool_row import Row
+from bridge.outbox.spool_source import Source
 from bridge.store.link import Refused
 from bridge.telemetry import logs, metrics
 

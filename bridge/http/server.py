@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 from aiohttp import web
 from prometheus_client import Gauge
 
-from bridge.problem import Problem
+from bridge.http.problem import Problem
 from bridge.telemetry import metrics
 
 KEEPALIVE_S: Final = 3630.0  # an hour and a bit: longer than proxies and the platform keep one

@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 
 from bridge.contract.digests import NotificationId, arrival_id
 from bridge.contract.entries import COMMAND_STATUS_TYPE
+from bridge.outbox.publisher import Arrival, Record
+from bridge.outbox.quarantine import QuarantinedBody, Reason
 from bridge.platform.notification import accept_command_status, accept_platform_notification
-from bridge.publisher import Arrival, Record
-from bridge.quarantine import QuarantinedBody, Reason
 
 COMMAND_STATUS: Final = 0
 QUARANTINE: Final = 1

@@ -1,7 +1,7 @@
 """When a certificate begins and ends, read from its PEM file by the standard library alone.
 
 Pure but for reading the file. Reads its validity, and judges nothing: whether a certificate can be
-used is OpenSSL's to say (`bridge.tls`).
+used is OpenSSL's to say (`tls`).
 """
 
 from __future__ import annotations

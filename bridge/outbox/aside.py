@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from bridge.errors import MetaMismatchError, RedisUnavailableError
-from bridge.publisher import Publisher
-from bridge.spool import Spool
-from bridge.spool_row import UnreadableRowError, to_record
+from bridge.outbox.publisher import Publisher
+from bridge.outbox.spool import Spool
+from bridge.outbox.spool_row import UnreadableRowError, to_record
 from bridge.store.link import Refused
 from bridge.telemetry import logs
 
