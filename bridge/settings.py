@@ -1,8 +1,8 @@
 """Settings: environment variables `NB_BRIDGE_*`, read once into one frozen object per process.
 
 Every problem is reported at once, never only the first, and never with a secret's value. Only
-composition roots (`bridge.app`, `consumers.worker`, `bridge.cli`) see the whole object; everything
-below them is given plain values.
+composition roots (`bridge.ingress.app`, the worker's two processes, `bridge.cli`) see the whole
+object; everything below them is given plain values.
 """
 
 from __future__ import annotations

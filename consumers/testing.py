@@ -32,8 +32,8 @@ from bridge.platform.notification import (
 )
 from bridge.platform.strict_json import parse_object
 from consumers.context import Delivery
-from consumers.handler import Handler, Handlers
 from consumers.outcome import Failed, Rejected, of_exception
+from consumers.worker.delivery.handler import Handler, Handlers
 
 Body = bytes | str | Mapping[str, Any]
 

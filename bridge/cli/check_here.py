@@ -70,7 +70,7 @@ def imports(settings: Settings) -> list[Finding]:
 
 def receiver(settings: Settings) -> Finding:
     """Whether a worker here could load its receiver."""
-    from consumers import loading
+    from consumers.worker.process import loading
 
     name = "receiver"
     if settings.receiver is None and not loading.available():

@@ -14,7 +14,7 @@ from bridge.errors import BridgeError, UsageError
 from bridge.terminal import visible, visible_line
 
 if TYPE_CHECKING:
-    from consumers.dead_letters import Buried
+    from consumers.worker.recording.dead_letters import Buried
 
 Place = tuple[int, bytes]
 """Partition and id in its dead stream: what `PARTITION/ID` names."""
@@ -108,7 +108,7 @@ def replay(names: tuple[str, ...], **said: Any) -> int:
     """
 
     async def act(connected: Namespace, group: str, place: Place) -> str:
-        from consumers import dead_letters
+        from consumers.worker.recording import dead_letters
 
         partition, dead_id = place
         done = await dead_letters.replay(
@@ -131,7 +131,7 @@ def drop(names: tuple[str, ...], **said: Any) -> int:
     """Delete dead letters for good: those named, those that filters leave, or --all."""
 
     async def act(connected: Namespace, group: str, place: Place) -> str:
-        from consumers import dead_letters
+        from consumers.worker.recording import dead_letters
 
         partition, dead_id = place
         done = await dead_letters.drop(
@@ -183,7 +183,7 @@ def _act(
 
 async def _matching(connected: Namespace, group: str, wanted: Filter) -> Any:
     """The dead letters of a group that are meant."""
-    from consumers import dead_letters
+    from consumers.worker.recording import dead_letters
 
     async for each in dead_letters.letters(
         connected.link, connected.keys, group=group, partitions=connected.partitions
@@ -197,7 +197,7 @@ async def _matching(connected: Namespace, group: str, wanted: Filter) -> Any:
 
 async def _one(connected: Namespace, group: str, place: Place) -> Buried:
     from bridge.store.link import command as call
-    from consumers import dead_letters
+    from consumers.worker.recording import dead_letters
 
     partition, dead_id = place
     if partition < connected.partitions:

@@ -85,7 +85,7 @@ def retire(group: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     """
 
     async def work(connected: Namespace) -> Group:
-        from consumers import registry
+        from consumers.worker.process import registry
 
         found = await _existing(connected, group)
         if not dry_run:
@@ -128,7 +128,7 @@ def restore(group: str, as_json: bool) -> None:
     """Let workers of a retired GROUP start again; it begins with what is in the streams then."""
 
     async def work(connected: Namespace) -> bool:
-        from consumers import registry
+        from consumers.worker.process import registry
 
         return await registry.restore(connected.link, connected.keys, group)
 
@@ -147,7 +147,7 @@ def pause(group: str, as_json: bool) -> None:
     """
 
     async def work(connected: Namespace) -> bool:
-        from consumers import registry
+        from consumers.worker.process import registry
 
         await _existing(connected, group)
         return await registry.pause(connected.link, connected.keys, group)
@@ -164,7 +164,7 @@ def resume(group: str, as_json: bool) -> None:
     """End the pause of GROUP."""
 
     async def work(connected: Namespace) -> bool:
-        from consumers import registry
+        from consumers.worker.process import registry
 
         return await registry.resume(connected.link, connected.keys, group)
 

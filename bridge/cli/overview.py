@@ -1,7 +1,7 @@
 """What Redis tells about a namespace, for `status` and `groups`: read-only, a few round trips.
 
-Judges as `bridge.monitor` does what is not handled, and adds what that leaves to others: parked
-messages, dead letters, leases, workers.
+Judges as `bridge.ingress.monitor` does what is not handled, and adds what that leaves to others:
+parked messages, dead letters, leases, workers.
 """
 
 from __future__ import annotations

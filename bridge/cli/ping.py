@@ -18,7 +18,7 @@ import click
 from bridge.cli import report
 from bridge.errors import UsageError
 
-DEFAULT_PORTS: Final = {"ingress": 8081, "worker": 8082}  # as bridge.app and consumers.worker
+DEFAULT_PORTS: Final = {"ingress": 8081, "worker": 8082}  # as their compositions have it
 _ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
 _MAX_ANSWER_BYTES: Final = 65536
 

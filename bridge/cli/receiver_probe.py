@@ -13,8 +13,8 @@ from bridge.errors import BridgeError
 
 def main(spec: str | None) -> int:
     """Loads the receiver and looks at its handlers."""
-    from consumers import loading
-    from consumers.handler import Handlers
+    from consumers.worker.delivery.handler import Handlers
+    from consumers.worker.process import loading
 
     try:
         Handlers(loading.load(spec))

@@ -13,7 +13,7 @@ from bridge.cli import report
 @report.json_option
 def command(as_json: bool) -> None:
     """List the receivers that installed packages offer (entry-point group nb_bridge.receivers)."""
-    from consumers import loading
+    from consumers.worker.process import loading
 
     found = loading.available()
     if as_json:

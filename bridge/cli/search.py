@@ -141,7 +141,7 @@ class Search:
         return places
 
     async def _messages(self, key: str) -> AsyncIterator[tuple[bytes, list[bytes]]]:
-        from consumers import netstrings
+        from consumers.worker.recording import netstrings
 
         at = 0
         while raws := await self._in.get(command("LRANGE", key, at, at + PAGE - 1)):
@@ -186,7 +186,7 @@ class Search:
         places: dict[bytes, Place],
     ) -> None:
         """Fills in what is neither parked nor dead, and the attempts that were noted."""
-        from consumers.attempts import Attempts
+        from consumers.worker.delivery.attempts import Attempts
 
         keys = self._in.keys
         stream, retry = keys.stream(partition), keys.retry(partition, group)

@@ -19,7 +19,7 @@ def command() -> int:
     """
     settings = options.load()
 
-    from bridge.app import Ingress
+    from bridge.ingress.app import Ingress
     from bridge.telemetry import logs
 
     logs.configure(level=settings.log_level, format=settings.log_format)

@@ -24,7 +24,7 @@ def command(show_deliveries: bool) -> int:
     settings = options.load()
 
     from bridge.telemetry import logs
-    from consumers import parent
+    from consumers.worker.process import parent
 
     logs.configure(level=settings.log_level, format=settings.log_format)
     return parent.main(settings, show_deliveries=show_deliveries)

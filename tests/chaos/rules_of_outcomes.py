@@ -9,7 +9,7 @@ from typing import Final
 
 from bridge.errors import RedisUnavailableError
 from case import NEVER, Case, Violation
-from consumers.settler import CALL_TIMEOUT_S
+from consumers.worker.recording.settler import CALL_TIMEOUT_S
 from evidence import Delivery, Disturbance
 
 # A child that a handler killed shortly before or while its worker was asked to stop.

@@ -12,7 +12,7 @@ import aof
 from bridge.contract.entries import EntryId
 from bridge.contract.keys import Keys
 from bridge.store.embedded import EmbeddedServer
-from consumers import netstrings
+from consumers.worker.recording import netstrings
 from entries import entry
 from evidence import Acquired, Appended, ClockSet, Emptied, Recorded, Registered
 

@@ -9,8 +9,9 @@ import servers
 from bridge.errors import BridgeError, MetaMismatchError, RedisRefusesError
 from bridge.store import ownership
 from bridge.store.embedded import EmbeddedServer
-from consumers import dead_letters, registry
-from consumers.trimmer import Trimmer
+from consumers.worker.process import registry
+from consumers.worker.recording import dead_letters
+from consumers.worker.recording.trimmer import Trimmer
 from entries import entry
 
 

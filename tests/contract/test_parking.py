@@ -12,14 +12,14 @@ import servers
 from bridge import clock
 from bridge.contract.entries import DeadLetter, EntryId
 from bridge.store.link import Refused
-from consumers import netstrings, parking
-from consumers.lanes import Lanes
-from consumers.parking import Parking
-from consumers.partition import Lane, Partition
-from consumers.reloader import LOAD
-from consumers.restorer import DEVICES
-from consumers.settler import Settler
-from consumers.window import Window
+from consumers.worker.partitions.lanes import Lanes
+from consumers.worker.partitions.partition import Lane, Partition
+from consumers.worker.partitions.window import Window
+from consumers.worker.recording import netstrings, parking
+from consumers.worker.recording.parking import Parking
+from consumers.worker.recording.reloader import LOAD
+from consumers.worker.recording.restorer import DEVICES
+from consumers.worker.recording.settler import Settler
 from entries import item
 from waiting import wait_until
 

@@ -11,10 +11,10 @@ import redis.asyncio
 import servers
 from bridge.contract.entries import entry_order
 from bridge.store.embedded import EmbeddedServer
-from consumers import netstrings
-from consumers.fetcher import CONSUMER
-from consumers.parking import PARK, UNPARK
-from consumers.settler import SETTLE
+from consumers.worker.delivery.fetcher import CONSUMER
+from consumers.worker.recording import netstrings
+from consumers.worker.recording.parking import PARK, UNPARK
+from consumers.worker.recording.settler import SETTLE
 from entries import entry
 
 GROUP = "g"

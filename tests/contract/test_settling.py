@@ -15,11 +15,11 @@ from bridge.contract.entries import DeadLetter, EntryId
 from bridge.errors import RedisUnavailableError
 from bridge.store.link import Call, Link
 from bridge.telemetry import metrics
-from consumers.attempts import NO_ATTEMPT, Attempts
-from consumers.fetcher import CONSUMER
-from consumers.lanes import Lanes
-from consumers.partition import Item, Lane, LaneState, Partition
-from consumers.settler import Settler
+from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
+from consumers.worker.delivery.fetcher import CONSUMER
+from consumers.worker.partitions.lanes import Lanes
+from consumers.worker.partitions.partition import Item, Lane, LaneState, Partition
+from consumers.worker.recording.settler import Settler
 from entries import entry
 from waiting import wait_until
 

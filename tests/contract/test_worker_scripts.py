@@ -16,14 +16,14 @@ import servers
 from bridge.contract.entries import DeadLetter, EntryId, entry_order
 from bridge.errors import RedisUnavailableError
 from bridge.store.link import Link, Refused, Script, command
-from consumers import parent
-from consumers.attempts import Attempts
-from consumers.fetcher import CONSUMER, FETCH
-from consumers.leases import ACQUIRE, HEARTBEAT, RELEASE
-from consumers.parent import RENEW
-from consumers.registry import register, registered_groups
-from consumers.settler import SETTLE
-from consumers.trimmer import TRIM
+from consumers.worker.delivery.attempts import Attempts
+from consumers.worker.delivery.fetcher import CONSUMER, FETCH
+from consumers.worker.partitions.leases import ACQUIRE, HEARTBEAT, RELEASE
+from consumers.worker.process import parent
+from consumers.worker.process.parent import RENEW
+from consumers.worker.process.registry import register, registered_groups
+from consumers.worker.recording.settler import SETTLE
+from consumers.worker.recording.trimmer import TRIM
 from entries import entry
 
 GROUP = "g"

@@ -11,7 +11,7 @@ import yaml
 
 from bridge.cli import COMMANDS
 from bridge.settings import Settings
-from consumers.parent import STOP_SLACK_S
+from consumers.worker.process.parent import STOP_SLACK_S
 from deploy_tools import DEPLOY, check
 from deployed_settings import taken
 

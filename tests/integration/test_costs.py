@@ -18,11 +18,11 @@ from bridge import clock
 from bridge.outbox.publisher import Arrival, Outcome, Publisher
 from bridge.platform.notification import accept_command_status
 from bridge.store.embedded import EmbeddedServer
-from consumers.fetcher import FETCH, Fetcher
-from consumers.lanes import Lanes
-from consumers.partition import Partition
-from consumers.settler import SETTLE, Settler
-from consumers.window import Window
+from consumers.worker.delivery.fetcher import FETCH, Fetcher
+from consumers.worker.partitions.lanes import Lanes
+from consumers.worker.partitions.partition import Partition
+from consumers.worker.partitions.window import Window
+from consumers.worker.recording.settler import SETTLE, Settler
 from entries import entry
 from ingresses import body
 from nothing_parked import NothingParked

@@ -14,9 +14,9 @@ import pytest
 import structlog
 
 import servers
-from bridge.app import Ingress
 from bridge.contract.entries import Entry
 from bridge.errors import UsageError
+from bridge.ingress.app import Ingress
 from bridge.outbox.quarantine import QuarantinedBody
 from bridge.platform.statuses import CommandStatus
 from ingresses import body, get_json, post, raw_exchange, running, settings_for

@@ -17,9 +17,9 @@ import pytest
 import structlog.testing
 
 import servers
-from bridge.app import Ingress
 from bridge.http import server
 from bridge.http.server import Connection
+from bridge.ingress.app import Ingress
 from bridge.telemetry import metrics
 from certificates import Authority
 from ingresses import body, post, raw_exchange, running, settings_for

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 import servers
-from bridge.app import Ingress
+from bridge.ingress.app import Ingress
 from ingresses import body, post, raw_exchange, running, settings_for
 from waiting import wait_until
 

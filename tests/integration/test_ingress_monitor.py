@@ -12,10 +12,10 @@ import pytest
 from structlog.testing import capture_logs
 
 import servers
-from bridge.app import Ingress
 from bridge.contract.keys import partition_of
 from bridge.contract.meta import Meta
-from bridge.monitor import Monitor
+from bridge.ingress.app import Ingress
+from bridge.ingress.monitor import Monitor
 from bridge.store.connect import open_link
 from bridge.store.embedded import EmbeddedServer
 from bridge.store.server_info import ServerInfo
@@ -141,7 +141,7 @@ async def test_what_nobody_thought_of_is_told_once_and_looked_at_again(
         raise KeyError("of something")
 
     monkeypatch.setattr(it, "look", look)
-    monkeypatch.setattr("bridge.monitor.INTERVAL_S", 0)
+    monkeypatch.setattr("bridge.ingress.monitor.INTERVAL_S", 0)
     with capture_logs() as lines:
         running_ = asyncio.create_task(it.run())
         await wait_until(lambda: looks > 2)

@@ -14,8 +14,8 @@ import structlog
 
 import servers
 import streams
-from bridge.app import Ingress
 from bridge.contract.meta import Meta
+from bridge.ingress.app import Ingress
 from bridge.store.embedded import EmbeddedServer
 from ingresses import body, get_json, post, running, settings_for
 from proxy import Proxy

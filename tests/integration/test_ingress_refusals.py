@@ -11,7 +11,7 @@ import pytest
 
 import servers
 import streams
-from bridge.app import Ingress
+from bridge.ingress.app import Ingress
 from bridge.store.embedded import EmbeddedServer
 from ingresses import body, get_json, post, running, settings_for
 from refusing_proxy import WRITES_AND_SCRIPTS, RefusingProxy, refusing

@@ -16,8 +16,8 @@ import aiohttp
 import pytest
 
 import servers
-from bridge.app import Ingress
 from bridge.errors import UsageError
+from bridge.ingress.app import Ingress
 from bridge.settings import Settings
 from certificates import Authority, Pair
 from ingresses import body, post, running, settings_for

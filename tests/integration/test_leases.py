@@ -12,11 +12,11 @@ import pytest
 import servers
 from bridge.errors import UsageError
 from bridge.store.link import command
-from consumers import leases
-from consumers.leases import LeaseKeeper
-from consumers.partition import Partition
-from consumers.shared_state import SharedState
-from consumers.trimmer import Trimmer
+from consumers.worker.partitions import leases
+from consumers.worker.partitions.leases import LeaseKeeper
+from consumers.worker.partitions.partition import Partition
+from consumers.worker.partitions.shared_state import SharedState
+from consumers.worker.recording.trimmer import Trimmer
 from waiting import wait_until
 
 pytestmark = pytest.mark.real

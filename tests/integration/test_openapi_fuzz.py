@@ -17,7 +17,7 @@ import pytest
 
 import servers
 import streams
-from bridge import openapi
+from bridge.ingress import openapi
 from processes import Serve, environ_for
 
 pytestmark = pytest.mark.real

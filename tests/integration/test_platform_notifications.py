@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 import servers
-from bridge.app import Ingress
+from bridge.ingress.app import Ingress
 from five_kinds import FiveKinds
 from ingresses import body, post, running, settings_for
 from programs import Programs

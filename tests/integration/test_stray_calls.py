@@ -6,7 +6,7 @@ import pytest
 
 import servers
 from bridge.contract.keys import partition_of
-from consumers.fetcher import CONSUMER, FETCH
+from consumers.worker.delivery.fetcher import CONSUMER, FETCH
 from programs import Programs
 from workers import PARTITIONS, Fleet, told
 

@@ -19,7 +19,7 @@ from bridge.contract.entries import Entry
 from bridge.contract.keys import partition_of
 from bridge.contract.meta import Meta
 from bridge.store.embedded import EmbeddedServer, free_port
-from consumers import netstrings
+from consumers.worker.recording import netstrings
 from programs import Programs, descendants, is_alive
 from waiting import wait_until
 from workers import LEASE_TTL_S, PARTITIONS, Fleet, admin_url, child_of, kill_group, told, told_body

@@ -7,8 +7,8 @@ from typing import Any
 
 from bridge.contract.digests import NotificationId
 from bridge.contract.entries import COMMAND_STATUS_TYPE, Entry
-from consumers.attempts import NO_ATTEMPT, Attempts
-from consumers.partition import Item, Partition
+from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
+from consumers.worker.partitions.partition import Item, Partition
 from ingresses import body
 
 _ids = count(1)

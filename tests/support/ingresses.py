@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from bridge.app import Ingress
+from bridge.ingress.app import Ingress
 from bridge.settings import Settings
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from consumers.partition import Partition
+from consumers.worker.partitions.partition import Partition
 
 
 class NothingParked:

@@ -16,8 +16,8 @@ from bridge.contract.entries import Entry, entry_order
 from bridge.contract.keys import Keys
 from bridge.platform.statuses import CommandStatus
 from bridge.store.link import Call
-from consumers import netstrings
-from consumers.attempts import Attempts
+from consumers.worker.delivery.attempts import Attempts
+from consumers.worker.recording import netstrings
 
 
 @dataclass(eq=False, slots=True, kw_only=True)

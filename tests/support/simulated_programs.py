@@ -21,9 +21,9 @@ from bridge.outbox.outbox import Keeping
 from bridge.outbox.publisher import Arrival, Outcome, Publisher
 from bridge.outbox.spool import Spool
 from bridge.settings import Settings
-from consumers.parent import Parent
-from consumers.shared_state import SharedState
-from consumers.worker import Worker
+from consumers.worker.partitions.shared_state import SharedState
+from consumers.worker.process.composition import Worker
+from consumers.worker.process.parent import Parent
 from simulated_redis import Server, Wire
 from simulation import Loop, Process, State
 
@@ -242,11 +242,11 @@ def simulated(loop: Loop, server: Server) -> Iterator[None]:
             ("bridge.clock.boottime_s", loop.time),
             ("bridge.clock.epoch_ms", lambda: int(loop.epoch_s() * 1000)),
             ("bridge.outbox.spool.OneThread", _Disk),
-            ("consumers.parent.open_link", open_link),
-            ("consumers.parent._is_stopped", is_stopped),
-            ("consumers.parent.subprocess", SimpleNamespace(Popen=_Child)),
-            ("consumers.worker.open_link", open_link),
-            ("consumers.worker.AdminListener", _NoListener),
+            ("consumers.worker.process.parent.open_link", open_link),
+            ("consumers.worker.process.parent._is_stopped", is_stopped),
+            ("consumers.worker.process.parent.subprocess", SimpleNamespace(Popen=_Child)),
+            ("consumers.worker.process.composition.open_link", open_link),
+            ("consumers.worker.process.composition.AdminListener", _NoListener),
         ):
             stack.enter_context(mock.patch(target, new))
         yield

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.assignment import assign
+from consumers.worker.partitions.assignment import assign
 
 workers = st.lists(st.uuids(version=4).map(lambda it: it.hex), min_size=1, max_size=12, unique=True)
 partitions = st.integers(1, 256)

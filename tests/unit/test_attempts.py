@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.attempts import NO_ATTEMPT, Attempts, RetryPolicy
+from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts, RetryPolicy
 
 records = st.builds(
     Attempts,

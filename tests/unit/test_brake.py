@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from consumers.brake import MANY_DEVICES, MANY_FAILURES, NO_SUCCESS_FOR_S, Brake
+from consumers.worker.delivery.circuit_breaker import (
+    MANY_DEVICES,
+    MANY_FAILURES,
+    NO_SUCCESS_FOR_S,
+    Brake,
+)
 
 
 def fail(brake: Brake, times: int, devices: int, *, at_s: float) -> list[bool]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from consumers import charging
-from consumers.attempts import NO_ATTEMPT, Attempts
-from consumers.charging import RECENT_MS, Charging
+from consumers.worker.delivery import charging
+from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
+from consumers.worker.delivery.charging import RECENT_MS, Charging
 
 HOUR_S = 3600.0
 

@@ -88,7 +88,7 @@ def test_an_option_overrides_its_variable_and_its_file(
         seen["group"], seen["receiver"] = settings.group, settings.receiver
         return 0
 
-    monkeypatch.setattr("consumers.parent.main", main)
+    monkeypatch.setattr("consumers.worker.process.parent.main", main)
     code, _, _ = told(["worker", "--group", "from-option", "--receiver", "x:Y"], capsys)
     assert code == 0
     assert seen == {"group": "from-option", "receiver": "x:Y"}
@@ -178,10 +178,10 @@ def test_settings_as_json_have_a_schema(capsys: pytest.CaptureFixture[str]) -> N
 def test_receivers_lists_what_is_installed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from consumers.loading import Available
+    from consumers.worker.process.loading import Available
 
     found = [Available(name="audit", target="shop.audit:Audit", distribution="shop")]
-    monkeypatch.setattr("consumers.loading.available", lambda: found)
+    monkeypatch.setattr("consumers.worker.process.loading.available", lambda: found)
     _, out, _ = told(["receivers", "--json"], capsys)
     assert json.loads(out) == {
         "schema": 1,
@@ -194,7 +194,7 @@ def test_receivers_lists_what_is_installed(
 def test_receivers_says_what_to_do_without_any(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("consumers.loading.available", list)
+    monkeypatch.setattr("consumers.worker.process.loading.available", list)
     code, out, _ = told(["receivers"], capsys)
     assert code == 0
     assert "file.py:Class" in out

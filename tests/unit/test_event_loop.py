@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import structlog.testing
 
-from consumers import event_loop
+from consumers.worker.process import event_loop
 
 
 def stop_it() -> None:

@@ -12,11 +12,11 @@ from bridge.contract.entries import Entry, entry_order
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.store.link import Call, Refused
-from consumers.attempts import Attempts
-from consumers.fetcher import Doorbell, Fetcher
-from consumers.lanes import Lanes
-from consumers.partition import Partition
-from consumers.window import Window
+from consumers.worker.delivery.attempts import Attempts
+from consumers.worker.delivery.fetcher import Doorbell, Fetcher
+from consumers.worker.partitions.lanes import Lanes
+from consumers.worker.partitions.partition import Partition
+from consumers.worker.partitions.window import Window
 from entries import entry, partition
 
 WaitUntil = Callable[..., Awaitable[Any]]
@@ -472,7 +472,7 @@ async def test_only_a_fetch_that_ran_out_of_time_asks_for_less(
 ) -> None:
     it = bench(1)
     now_s = [0.0]
-    monkeypatch.setattr("consumers.fetcher.clock.boottime_s", lambda: now_s[0])
+    monkeypatch.setattr("consumers.worker.delivery.fetcher.clock.boottime_s", lambda: now_s[0])
     asked: list[int] = []
 
     async def fail(calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
@@ -480,7 +480,7 @@ async def test_only_a_fetch_that_ran_out_of_time_asks_for_less(
         now_s[0] += took_s
         raise RedisUnavailableError("gone")
 
-    monkeypatch.setattr("consumers.fetcher.Backoff.next_s", lambda _: 0.0)
+    monkeypatch.setattr("consumers.worker.delivery.fetcher.Backoff.next_s", lambda _: 0.0)
     it.server.run = fail  # type: ignore[method-assign]
     await it.answered([[], []])  # of the fetch that waits since the start
     for _ in range(20):

@@ -16,8 +16,8 @@ from consumers import (
     request,
 )
 from consumers.context import Delivery
-from consumers.handler import Handler, Handlers, ReceiverError
 from consumers.receiver import METHOD_OF_TYPE, OTHER_METHOD
+from consumers.worker.delivery.handler import Handler, Handlers, ReceiverError
 from entries import entry
 
 COMMAND_STATUS = "nbCommandStateChanged"

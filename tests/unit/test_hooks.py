@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from consumers import hooks
-from consumers.handler import ReceiverError
-from consumers.hooks import Hooks
+from consumers.worker.delivery.handler import ReceiverError
+from consumers.worker.process import hooks
+from consumers.worker.process.hooks import Hooks
 from waiting import wait_until
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.attempts import NO_ATTEMPT, Attempts
-from consumers.lanes import Lanes
-from consumers.partition import Item, Lane, Partition
+from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
+from consumers.worker.partitions.lanes import Lanes
+from consumers.worker.partitions.partition import Item, Lane, Partition
 from entries import item, partition
 
 

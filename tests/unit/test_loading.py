@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from consumers import loading
-from consumers.handler import ReceiverError
-from consumers.loading import load
+from consumers.worker.delivery.handler import ReceiverError
+from consumers.worker.process import loading
+from consumers.worker.process.loading import load
 
 RECEIVER = """
 from consumers import PushMessageReceiver

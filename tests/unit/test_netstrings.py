@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.contract.meta import ContractError
-from consumers import netstrings
+from consumers.worker.recording import netstrings
 
 strings = st.lists(st.binary(max_size=40))
 

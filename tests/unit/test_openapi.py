@@ -14,8 +14,8 @@ import pytest
 from marshmallow import Schema, fields, validate
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from bridge import openapi
 from bridge.http.problem import Problem
+from bridge.ingress import openapi
 from bridge.platform.schemas import (
     NBCommandResultSchema,
     NotifyNBCommandStatusChangedSchema,
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 ANSWERING = (
     "bridge/http/answer.py",
     "bridge/http/access.py",
-    "bridge/callback.py",
+    "bridge/ingress/callback.py",
     "bridge/http/server.py",
     "bridge/http/problem.py",
 )
@@ -187,5 +187,5 @@ def test_a_secret_header_is_known_by_its_name() -> None:
 
 
 def test_nothing_of_it_is_loaded_before_somebody_asks() -> None:
-    code = "import sys, bridge.app, bridge.cli; sys.exit('apispec' in sys.modules)"
+    code = "import sys, bridge.ingress.app, bridge.cli; sys.exit('apispec' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,9 +15,9 @@ import pytest
 from bridge import clock
 from bridge.settings import Settings
 from bridge.store.link import Call, Link, Refused
-from consumers import parent
-from consumers.parent import Parent, to_blame
-from consumers.shared_state import Running
+from consumers.worker.partitions.shared_state import Running
+from consumers.worker.process import parent
+from consumers.worker.process.parent import Parent, to_blame
 from waiting import wait_until, wait_until_sync
 
 LOOKS = round(parent.SILENT_S / parent.WATCH_S)

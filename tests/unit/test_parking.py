@@ -9,10 +9,16 @@ import pytest
 
 from bridge.contract.keys import Keys
 from bridge.store.link import Call
-from consumers.lanes import Lanes
-from consumers.parking import LONG_LANE, LONG_WAIT_S, MOVED_AT_ONCE, SLOW_S, Parking
-from consumers.partition import Lane, LaneState, Parked, Partition
-from consumers.window import Window
+from consumers.worker.partitions.lanes import Lanes
+from consumers.worker.partitions.partition import Lane, LaneState, Parked, Partition
+from consumers.worker.partitions.window import Window
+from consumers.worker.recording.parking import (
+    LONG_LANE,
+    LONG_WAIT_S,
+    MOVED_AT_ONCE,
+    SLOW_S,
+    Parking,
+)
 from entries import item, partition
 
 SHARE = 400

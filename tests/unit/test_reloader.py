@@ -11,10 +11,10 @@ import pytest
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.store.link import Call, Refused
-from consumers import netstrings, reloader
-from consumers.lanes import Lanes
-from consumers.partition import FIRST_PAGE, Lane, Parked, Partition
-from consumers.reloader import CALL_TIMEOUT_S, MESSAGES, Reloader
+from consumers.worker.partitions.lanes import Lanes
+from consumers.worker.partitions.partition import FIRST_PAGE, Lane, Parked, Partition
+from consumers.worker.recording import netstrings, reloader
+from consumers.worker.recording.reloader import CALL_TIMEOUT_S, MESSAGES, Reloader
 from entries import item, partition
 from waiting import wait_until
 

@@ -10,7 +10,7 @@ import pytest
 from bridge import clock
 from bridge.errors import RedisUnavailableError
 from bridge.store.link import Call, Refused
-from consumers.reply_size import ReplySize
+from consumers.worker.delivery.reply_size import ReplySize
 
 TIMEOUT_S = 5.0
 MOST = 1000

@@ -11,9 +11,9 @@ import pytest
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.store.link import Call, Refused
-from consumers import restorer
-from consumers.partition import Parked, Partition
-from consumers.restorer import CALL_TIMEOUT_S, DEVICES, Restorer
+from consumers.worker.partitions.partition import Parked, Partition
+from consumers.worker.recording import restorer
+from consumers.worker.recording.restorer import CALL_TIMEOUT_S, DEVICES, Restorer
 from entries import partition
 from waiting import wait_until
 

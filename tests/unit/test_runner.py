@@ -19,13 +19,13 @@ from bridge import clock
 from bridge.contract.entries import DeadLetter
 from bridge.telemetry import metrics
 from consumers import Reject, Retry, delivery, request
-from consumers.attempts import Attempts, RetryPolicy
-from consumers.burials import Burials
-from consumers.handler import Handlers
-from consumers.lanes import Lanes
-from consumers.partition import Item, Lane, Partition
-from consumers.runner import Plan, Runner
-from consumers.shared_state import SharedState
+from consumers.worker.delivery.attempts import Attempts, RetryPolicy
+from consumers.worker.delivery.handler import Handlers
+from consumers.worker.delivery.runner import Plan, Runner
+from consumers.worker.partitions.lanes import Lanes
+from consumers.worker.partitions.partition import Item, Lane, Partition
+from consumers.worker.partitions.shared_state import SharedState
+from consumers.worker.recording.burials import Burials
 from entries import item, partition
 
 WaitUntil = Callable[..., Awaitable[Any]]
@@ -743,9 +743,9 @@ async def test_a_fault_of_ours_is_not_hidden(bench: Make, wait_until: WaitUntil)
 async def test_an_outage_is_probed_and_charges_no_attempts_until_something_succeeds(
     bench: Make, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.brake.NO_SUCCESS_FOR_S", 0.0)
-    monkeypatch.setattr("consumers.brake.PROBES_PER_PARTITION_S", 200.0)
-    monkeypatch.setattr("consumers.aftermath.RETRY_S", 0.01)
+    monkeypatch.setattr("consumers.worker.delivery.circuit_breaker.NO_SUCCESS_FOR_S", 0.0)
+    monkeypatch.setattr("consumers.worker.delivery.circuit_breaker.PROBES_PER_PARTITION_S", 200.0)
+    monkeypatch.setattr("consumers.worker.delivery.outcomes.RETRY_S", 0.01)
     is_down = True
 
     async def handle() -> None:
@@ -771,7 +771,7 @@ async def test_an_outage_is_probed_and_charges_no_attempts_until_something_succe
 async def test_a_small_fleets_outage_charges_no_attempts(
     bench: Make, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch, devices: int
 ) -> None:
-    monkeypatch.setattr("consumers.aftermath.RETRY_S", 0.01)
+    monkeypatch.setattr("consumers.worker.delivery.outcomes.RETRY_S", 0.01)
     is_down = True
 
     async def handle() -> None:
@@ -809,7 +809,7 @@ async def test_what_fails_while_others_succeed_becomes_a_dead_letter(
 async def test_a_wait_that_handlers_ask_for_is_no_outage(
     bench: Make, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.brake.NO_SUCCESS_FOR_S", 0.0)
+    monkeypatch.setattr("consumers.worker.delivery.circuit_breaker.NO_SUCCESS_FOR_S", 0.0)
 
     async def handle() -> None:
         raise Retry("not yet", after_s=20)

@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from consumers.shared_state import LOST, MAX_PARTITIONS, Held, Running, SharedState
+from consumers.worker.partitions.shared_state import (
+    LOST,
+    MAX_PARTITIONS,
+    Held,
+    Running,
+    SharedState,
+)
 from waiting import wait_until_sync
 
 
@@ -178,7 +184,7 @@ def test_an_old_deadline_is_never_seen_under_a_new_epoch(pair: Pair) -> None:
 
 RENEWING = """
 import sys
-from consumers.shared_state import SharedState
+from consumers.worker.partitions.shared_state import SharedState
 shared = SharedState(int(sys.argv[1]), concurrency=3)
 while True:
     shared.renewed(2, 7, 210.0)

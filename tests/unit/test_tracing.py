@@ -15,16 +15,16 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from bridge.callback_spans import traced
 from bridge.errors import UnableError
+from bridge.ingress.callback_spans import traced
 from bridge.outbox.publisher import Arrival, Outcome, Record
 from bridge.platform.notification import accept_command_status
 from bridge.telemetry import tracing
 from bridge.telemetry.tracing import Tracing
 from consumers import PushMessageReceiver, Reject, Retry
 from consumers.context import Delivery
-from consumers.delivery_spans import DeliverySpans
-from consumers.handler import Handler, Handlers
+from consumers.worker.delivery.delivery_spans import DeliverySpans
+from consumers.worker.delivery.handler import Handler, Handlers
 from entries import entry
 from ingresses import body
 
@@ -188,7 +188,7 @@ def test_nobody_asks_for_spans(environ: dict[str, str]) -> None:
 
 def test_no_exporter_is_imported_unasked() -> None:
     code = (
-        "import sys, bridge.app, consumers.worker;"
+        "import sys, bridge.ingress.app, consumers.worker.process.composition;"
         "from bridge.telemetry import tracing;"
         "assert tracing.start('x', namespace='n', environ={}) is None;"
         "sys.exit('opentelemetry.exporter' in sys.modules)"

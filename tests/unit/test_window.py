@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from consumers.partition import Item, Partition
-from consumers.window import Window
+from consumers.worker.partitions.partition import Item, Partition
+from consumers.worker.partitions.window import Window
 from entries import entry, item, partition
 
 MIB = 2**20

@@ -1,0 +1,49 @@
+"""Whether a failed attempt is the notification's fault.
+
+While the user's database is down every delivery fails, and says nothing about what was delivered:
+charged, the outage would end as dead letters, in a fleet of three devices as in one of a million.
+So a failure counts against a notification only on evidence that other things work. Pure but for
+the clock.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bridge import clock
+from consumers.worker.delivery.attempts import Attempts
+
+RECENT_MS: Final = 60_000
+"""How old a success may be to count against what fails for the first time."""
+
+
+class Charging:
+    """Fed with every success of this worker; asked about every failure."""
+
+    def __init__(self, *, give_up_after_s: float) -> None:
+        self._give_up_after_ms = give_up_after_s * 1000
+        self.successes = 0
+        """Counted by whoever records outcomes: a call per success would cost too much."""
+        self._noted = 0
+        self._succeeded_ms = 0
+
+    def note(self) -> None:
+        """Gives the successes since the last time their time; to be called now and then."""
+        if self.successes != self._noted:
+            self._noted = self.successes
+            self._succeeded_ms = clock.epoch_ms()
+
+    def after_failure(self, known: Attempts) -> tuple[Attempts, bool]:
+        """What is known after one more failure, and whether that was charged.
+
+        It is charged if something has succeeded here since the notification's previous failure (for
+        its first one: within the last minute), or if it has failed for longer than the settings
+        allow: then nobody waits for an outage to end.
+        """
+        self.note()
+        now_ms = clock.epoch_ms()
+        first_ms = known.first_failed_ms or now_ms
+        since_ms = known.failed_ms or now_ms - RECENT_MS
+        is_charged = self._succeeded_ms > since_ms or now_ms - first_ms >= self._give_up_after_ms
+        count = known.count + is_charged
+        return Attempts(count=count, first_failed_ms=first_ms, failed_ms=now_ms), is_charged

@@ -1,0 +1,224 @@
+"""What follows from a delivery's outcome: it is settled, tried again, parked, or given up.
+
+Decides about one lane at a time and touches it exactly once per outcome. The brake is fed here, for
+here every outcome comes by.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from bridge import clock
+from bridge.contract.entries import DeadLetter, EntryId
+from bridge.telemetry import logs, metrics
+from consumers.outcome import (
+    Failed,
+    Handled,
+    Outcome,
+    Rejected,
+    Retry,
+    is_a,
+    text_of,
+    traceback_of,
+    type_of,
+)
+from consumers.worker.delivery.attempts import Attempts, RetryPolicy
+from consumers.worker.delivery.charging import Charging
+from consumers.worker.delivery.circuit_breaker import RETRY_S, Brake
+from consumers.worker.partitions.lanes import Lanes
+from consumers.worker.partitions.partition import Lane
+from consumers.worker.recording.burials import FULL_WAIT_S
+from consumers.worker.recording.parking import Parking
+from consumers.worker.recording.settler import Settler
+
+ERROR_CHARS: Final = 2000
+TRACEBACK_CHARS: Final = 8000
+MAX_TYPES_TOLD: Final = 100
+OUTCOMES: Final = ("handled", "retry", "abandoned", "ignored", "skipped")
+"""That are counted here; the dead are when Redis has them (`recording.burials`)."""
+
+
+class Aftermath:
+    """`apply` after every call; `handled` and `bury` for what ends without one."""
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        settler: Settler,
+        parking: Parking,
+        policy: RetryPolicy,
+        brake: Brake,
+        charging: Charging,
+        *,
+        group: str,
+        on_brake: Callable[[bool], None],
+    ) -> None:
+        self._lanes = lanes
+        self._settler = settler
+        self._parking = parking
+        self._policy = policy
+        self._brake = brake
+        self._charging = charging
+        self._on_brake = on_brake
+        self._group = group
+        self._log = logs.get("deliveries").bind(group=group)
+        self._brake_metric = metrics.brake_on.labels(group)
+        self._counters = {each: metrics.deliveries.labels(group, each) for each in OUTCOMES}
+        self._counts = dict.fromkeys(OUTCOMES, 0)
+        self._told_failing: set[str] = set()
+
+    def apply(self, lane: Lane, attempt: int, outcome: Outcome) -> str:
+        """Does what follows from `outcome` for the head of `lane`; returns how it counts."""
+        if isinstance(outcome, Handled):
+            self._succeeded()
+            self.handled(lane)
+            self._counts["handled"] += 1
+            return "handled"
+        if isinstance(outcome, Failed):
+            return self._failed(lane, outcome)
+        if isinstance(outcome, Rejected):
+            self._succeeded()  # the handler knew what it did
+            self.bury(lane, attempt, "rejected", error=outcome.error)
+            return "dead"
+        if lane.partition.lost:
+            self._lanes.finished(lane)
+        else:  # we stop
+            if lane.head.attempts.suspect:  # its attempt was written before it ran
+                self._settler.retry(lane.partition, lane.head)
+            self._lanes.put_back(lane)
+        self.count("abandoned")
+        return "abandoned"
+
+    def count(self, outcome: str) -> None:
+        """Counts an outcome; the metric gets it with the next `publish_counts`."""
+        self._counts[outcome] += 1
+
+    def publish_counts(self) -> None:
+        """Gives what was counted to the metrics: for each delivery alone that would be dear."""
+        self._charging.note()
+        for outcome, count in self._counts.items():
+            if count:
+                self._counters[outcome].inc(count)
+                self._counts[outcome] = 0
+
+    def handled(self, lane: Lane) -> None:
+        """The head of `lane` is done with."""
+        if lane.is_parked:
+            self._parking.handled(lane)
+        else:
+            self._settler.handled(lane.partition, lane.head)
+        self._lanes.finished(lane)
+
+    def bury(
+        self,
+        lane: Lane,
+        attempts: int,
+        reason: str,
+        text: str = "",
+        *,
+        error: BaseException | None = None,
+    ) -> None:
+        """The head of `lane` is given up; its device goes on when that is recorded."""
+        letter = DeadLetter(
+            reason=reason,
+            attempts=attempts,
+            error_type=type_of(error) if error is not None else "",
+            error=(text if error is None else text_of(error))[:ERROR_CHARS],
+            traceback="" if error is None else traceback_of(error)[-TRACEBACK_CHARS:],
+            dead_at_ms=clock.epoch_ms(),
+            entry_id=EntryId(lane.head.id),
+        )
+        self._bury(lane, letter)
+
+    def bury_again(self, lane: Lane) -> None:
+        """The head of `lane` was given up, and the dead stream was full: perhaps it has room now.
+
+        Nothing is called for it. Where much waits, it waits in Redis: it may do so for long.
+        """
+        if not lane.is_parked and self._parking.wants(lane, FULL_WAIT_S):
+            self._parking.park(lane, clock.boottime_s() + FULL_WAIT_S)
+        else:
+            self._bury(lane, self._settler.burials.letter_of(lane))
+
+    # --- inside
+
+    def _bury(self, lane: Lane, letter: DeadLetter) -> None:
+        """What becomes of it is told when it is known (`recording.burials`)."""
+        self._lanes.close(lane)
+        if lane.partition.lost:
+            return
+        if lane.is_parked:
+            self._parking.dead(lane, letter)
+        else:
+            self._settler.dead(lane, letter)
+
+    def _succeeded(self) -> None:
+        self._charging.successes += 1
+        if self._brake.succeeded():
+            self._log.info("brake_off")
+            self._brake_metric.set(0)
+            self._on_brake(False)
+
+    def _failed(self, lane: Lane, outcome: Failed) -> str:
+        # What a handler asks for says nothing about its surroundings.
+        if not is_a(outcome.error, Retry):
+            self._note_failure(lane, outcome.error)
+        known, is_charged = self._charging.after_failure(lane.head.attempts)
+        if is_charged and self._policy.is_exhausted(known.count):
+            self.bury(lane, known.count, "max_attempts", error=outcome.error)
+            return "dead"
+        if outcome.after_s is not None or (is_charged and not self._brake.is_on):
+            wait_s = self._policy.wait_s(known.count, outcome.after_s)
+        else:
+            wait_s = self._uncharged_wait_s(known)
+        self._tell_failed(lane, known.count, wait_s, outcome.error)
+        self._try_again(lane, known, wait_s)
+        self.count("retry")
+        return "retry"
+
+    def _uncharged_wait_s(self, known: Attempts) -> float:
+        """Soon, whatever the back-off: when the outage is over, nobody has to wait for it."""
+        lasts_s = (known.failed_ms - known.first_failed_ms) / 1000
+        most_s = RETRY_S if self._brake.is_on else self._policy.backoff_base_s + lasts_s
+        return random.uniform(0.5, 1) * min(RETRY_S, most_s)
+
+    def _note_failure(self, lane: Lane, error: BaseException) -> None:
+        if self._brake.failed(lane.partition.number, lane.device, clock.boottime_s()):
+            self._log.error("brake_on", error_type=type_of(error))
+            self._brake_metric.set(1)
+            self._on_brake(True)
+
+    def _tell_failed(self, lane: Lane, attempt: int, wait_s: float, error: BaseException) -> None:
+        error_type = type_of(error)
+        self._log.debug(
+            "delivery_failed",
+            **lane.head.entry.log_fields,
+            partition=lane.partition.number,
+            attempt=attempt,
+            wait_s=round(wait_s, 3),
+            error_type=error_type,
+        )
+        # Whoever put a fault into a handler is told; a `Retry` is what its handler wants.
+        known = error_type in self._told_failing or len(self._told_failing) >= MAX_TYPES_TOLD
+        if not known and not is_a(error, Retry):
+            self._told_failing.add(error_type)
+            self._log.warning(
+                "handler_failing",
+                **lane.head.entry.log_fields,
+                partition=lane.partition.number,
+                error_type=error_type,
+                advice="told once; --show-deliveries and NB_BRIDGE_LOG_LEVEL=debug tell of each",
+            )
+
+    def _try_again(self, lane: Lane, known: Attempts, wait_s: float) -> None:
+        due_ms = clock.epoch_ms() + round(wait_s * 1000)
+        lane.head.attempts = replace(known, due_ms=due_ms)
+        due_s = clock.boottime_s() + wait_s
+        if self._parking.wants(lane, wait_s):
+            self._parking.park(lane, due_s)
+        else:
+            self._settler.retry(lane.partition, lane.head)
+            self._lanes.wait(lane, due_s)

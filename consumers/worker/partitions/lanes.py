@@ -1,0 +1,269 @@
+"""Which delivery may start next. No I/O: only queues, and a clock that callers pass in.
+
+A device's lane is ready, running, waiting for a retry, or closed, and only its head ever runs: this
+is where order per device is kept. Suspects (entries that may have killed a worker) run with nothing
+beside them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from itertools import count
+
+from bridge.contract.entries import entry_order
+from consumers.worker.delivery.attempts import NO_ATTEMPT
+from consumers.worker.partitions.partition import Item, Lane, LaneState, Partition
+
+
+class Lanes:
+    """The lanes of all partitions of one worker."""
+
+    def __init__(self) -> None:
+        self._ready: deque[Lane] = deque()
+        # Lanes whose head failed before: they take turns with the others, or few good devices
+        # would wait behind thousands of bad ones wherever little may start (the brake).
+        self._again: deque[Lane] = deque()
+        self._turn_of_again = False
+        self._suspects: deque[Lane] = deque()
+        self._waiting: list[tuple[float, int, Lane]] = []
+        self._tie = count()
+        # A delivery begun under a lost epoch still runs: its device stays closed under the next.
+        self._orphans: dict[tuple[int, str], Lane] = {}
+        self._behind_orphans: dict[tuple[int, str], Lane] = {}
+        self.running = 0
+        self._alone: Lane | None = None
+
+    # --- coming in
+
+    def add(self, partition: Partition, item: Item, *, rewound: bool = False) -> Lane:
+        """Puts an entry at the end of its device's lane; a rewound one where its id belongs."""
+        device = item.entry.device
+        lane = partition.lanes.get(device)
+        if lane is None:
+            lane = partition.lanes[device] = Lane(partition, device)
+            lane.items.append(item)
+            self._open(lane)
+        else:
+            if rewound:
+                _insert(lane, item)
+            else:
+                lane.items.append(item)
+            if lane.state is LaneState.WAITING:
+                partition.waiting_items += 1
+        return lane
+
+    def adopt(self, lane: Lane) -> None:
+        """Puts a lane in that was filled elsewhere; the device must not have one."""
+        lane.partition.lanes[lane.device] = lane
+        self._open(lane)
+
+    # --- going out
+
+    def next(self, now_s: float, *, stuck: int = 0) -> Lane | None:
+        """The next lane whose head may start now; it is running from here on.
+
+        `stuck` of those that run may never end, and are not waited for.
+        """
+        self.wake(now_s)
+        queue = self._next_queue()
+        if (self._alone or queue is self._suspects) and self.running > stuck:
+            return None  # nothing else starts until the suspects are through, each alone
+        lane = queue.popleft() if _has_next(queue) else None
+        if lane is not None:
+            self._alone = lane if queue is self._suspects else None
+            lane.state = LaneState.RUNNING
+            self.running += 1
+        return lane
+
+    def wake(self, now_s: float) -> None:
+        """Makes the lanes ready whose retry is due."""
+        while self._waiting and self._waiting[0][0] <= now_s:
+            due_s, _, lane = heapq.heappop(self._waiting)
+            if lane.partition.lost or lane.state is not LaneState.WAITING:
+                continue
+            if lane.head.due_s == due_s:
+                lane.partition.waiting_items -= len(lane.items)
+                lane.head.due_s = 0.0
+                self._make_ready(lane)
+
+    def put_back(self, lane: Lane) -> None:
+        """The lane was taken by `next`, but its head was not started."""
+        self._leave(lane)
+        if lane.partition.lost:
+            self._bury(lane)
+            return
+        self._make_ready(lane, first=True)
+
+    # --- after a delivery
+
+    def finished(self, lane: Lane) -> None:
+        """The head has its outcome; the next one may run."""
+        self._leave(lane)
+        if lane.partition.lost:
+            self._bury(lane)
+            return
+        lane.items.popleft()
+        self._continue(lane)
+
+    def wait(self, lane: Lane, due_s: float) -> None:
+        """The head is tried again at `due_s` (same clock as `next`)."""
+        self._leave(lane)
+        if lane.partition.lost:
+            self._bury(lane)
+            return
+        lane.head.due_s = due_s
+        self._make_ready(lane)
+
+    def close(self, lane: Lane) -> None:
+        """The head's outcome has to be recorded before anything else of the device runs."""
+        self._leave(lane)
+        if lane.partition.lost:
+            self._bury(lane)
+            return
+        lane.state = LaneState.CLOSED
+
+    def reopen(self, lane: Lane) -> None:
+        """A closed lane's head is recorded; the next one may run."""
+        if not lane.partition.lost:
+            lane.items.popleft()
+            self._continue(lane)
+
+    def reopen_waiting(self, lane: Lane, due_s: float) -> None:
+        """A closed lane's head could not be recorded; it is tried again at `due_s`."""
+        if not lane.partition.lost:
+            lane.head.due_s = due_s
+            self._make_ready(lane)
+
+    def take_out(self, lane: Lane) -> None:
+        """Forgets a lane, whatever its state: its device is parked."""
+        if lane.state is LaneState.RUNNING:
+            self._leave(lane)
+            if lane.partition.lost:
+                self._bury(lane)
+                return
+        elif lane.state is LaneState.WAITING:
+            lane.partition.waiting_items -= len(lane.items)
+        lane.state = LaneState.CLOSED
+        lane.partition.lanes.pop(lane.device, None)
+
+    def cut(self, lane: Lane) -> list[Item]:
+        """Takes out what waits behind the head of a lane; the head stays where it is."""
+        head, *behind = lane.items
+        lane.items.clear()
+        lane.items.append(head)
+        if lane.state is LaneState.WAITING:
+            lane.partition.waiting_items -= len(behind)
+        return behind
+
+    # --- losing a partition
+
+    def drop(self, partition: Partition) -> None:
+        """Forgets the lanes of a partition that is no longer ours; running ones stay known."""
+        for lane in partition.lanes.values():
+            key = partition.number, lane.device
+            if lane.state is LaneState.RUNNING:
+                self._orphans[key] = lane
+            self._behind_orphans.pop(key, None)
+        partition.lanes = {}
+        self._waiting = [each for each in self._waiting if each[2].partition is not partition]
+        heapq.heapify(self._waiting)
+
+    # --- looking
+
+    def next_due_s(self) -> float | None:
+        """When the next waiting lane becomes ready."""
+        return self._waiting[0][0] if self._waiting else None
+
+    @property
+    def ready(self) -> int:
+        """Lanes that could start now (some may turn out to be lost)."""
+        return len(self._ready) + len(self._again) + len(self._suspects)
+
+    @property
+    def waiting(self) -> int:
+        """Lanes whose retry waits."""
+        return len(self._waiting)
+
+    def running_of(self, partition: Partition) -> int:
+        """Deliveries of this partition that run."""
+        return sum(lane.state is LaneState.RUNNING for lane in partition.lanes.values())
+
+    def is_behind_orphan(self, lane: Lane) -> bool:
+        """Whether a delivery begun under a lost epoch keeps the lane closed."""
+        return self._behind_orphans.get((lane.partition.number, lane.device)) is lane
+
+    # --- inside
+
+    def _make_ready(self, lane: Lane, *, first: bool = False) -> None:
+        """Ready, or waiting if the head is not due yet."""
+        if lane.head.due_s:
+            lane.state = LaneState.WAITING
+            lane.partition.waiting_items += len(lane.items)
+            heapq.heappush(self._waiting, (lane.head.due_s, next(self._tie), lane))
+            return
+        lane.state = LaneState.READY
+        queue = self._queue_of(lane.head)
+        if first:
+            queue.appendleft(lane)
+        else:
+            queue.append(lane)
+
+    def _queue_of(self, head: Item) -> deque[Lane]:
+        if head.attempts is NO_ATTEMPT:
+            return self._ready
+        runs_alone = head.attempts.suspect and not head.attempts.given_up
+        return self._suspects if runs_alone else self._again
+
+    def _next_queue(self) -> deque[Lane]:
+        if _has_next(self._suspects):
+            return self._suspects
+        self._turn_of_again = not self._turn_of_again
+        first, second = self._ready, self._again
+        if self._turn_of_again:
+            first, second = second, first
+        return first if _has_next(first) else second
+
+    def _continue(self, lane: Lane) -> None:
+        if lane.items:
+            self._make_ready(lane)
+        else:
+            lane.partition.lanes.pop(lane.device, None)
+
+    def _leave(self, lane: Lane) -> None:
+        self.running -= 1
+        if self._alone is lane:
+            self._alone = None
+
+    def _open(self, lane: Lane) -> None:
+        key = lane.partition.number, lane.device
+        if key in self._orphans:
+            lane.state = LaneState.CLOSED
+            self._behind_orphans[key] = lane
+        else:
+            self._make_ready(lane)
+
+    def _bury(self, lane: Lane) -> None:
+        """An orphan ended: the device's lane under the new epoch may open."""
+        key = lane.partition.number, lane.device
+        if self._orphans.get(key) is lane:
+            del self._orphans[key]
+            successor = self._behind_orphans.pop(key, None)
+            if successor is not None:
+                self._make_ready(successor)
+
+
+def _has_next(queue: deque[Lane]) -> bool:
+    """Whether a lane can start; forgets those before it that were lost or taken out meanwhile."""
+    while queue and not (queue[0].partition.is_open and queue[0].state is LaneState.READY):
+        queue.popleft()
+    return bool(queue)
+
+
+def _insert(lane: Lane, item: Item) -> None:
+    """Puts `item` before the first newer one, but never before a head that runs."""
+    order = entry_order(item.id)
+    at = 1 if lane.state is not LaneState.READY else 0
+    while at < len(lane.items) and entry_order(lane.items[at].id) < order:
+        at += 1
+    lane.items.insert(at, item)

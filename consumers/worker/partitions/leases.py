@@ -1,0 +1,336 @@
+"""Which partitions this worker owns: takes leases, gives them back, notices that they are lost.
+
+The parent renews (`process.parent`); this side acquires, and looks at the shared deadlines. What
+should be whose follows from heartbeats and `assignment`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from bridge import clock
+from bridge.backoff import Backoff
+from bridge.contract.keys import Keys
+from bridge.errors import BridgeError, RedisUnavailableError, UsageError
+from bridge.store import ownership
+from bridge.store.link import Link, Refused, Script, command
+from bridge.telemetry import logs, metrics
+from consumers.worker.partitions.assignment import assign
+from consumers.worker.partitions.partition import Partition
+from consumers.worker.partitions.shared_state import SharedState
+from consumers.worker.process import registry
+
+CALL_TIMEOUT_S: Final = 5.0
+MAX_TICK_S: Final = 1.0
+# A worker that was silent for this many TTLs has no share any more (it may still hold leases). Nor
+# before it missed some ticks: a short TTL of ours must not drop those who tick by a longer one.
+GONE_AFTER_TTLS: Final = 1
+GONE_AFTER_TICKS: Final = 3
+# A partition that nobody leased for this many TTLs is anyone's: its share's owner cannot take it.
+ABANDONED_AFTER_TTLS: Final = 2
+# What was refused is looked at again. Not before a newer worker had the time to find it abandoned:
+# with each look it is ours for a moment.
+LOOK_AGAIN_S: Final = 60.0
+LOOK_AGAIN_AFTER_TTLS: Final = 4 * ABANDONED_AFTER_TTLS
+
+# After Redis was away, the other workers' heartbeats are old although they live: for some ticks we
+# take back only what we had and can vouch for, not theirs as if they had died.
+CAREFUL_TICKS: Final = 4
+
+ACQUIRE: Final = Script.load("consumers.worker", "acquire")
+RELEASE: Final = Script.load("consumers.worker", "release")
+HEARTBEAT: Final = Script.load("consumers.worker", "heartbeat")
+
+
+class LeaseKeeper:
+    """`run` is the loop; `lost` is called by whoever sees a lease fail."""
+
+    def __init__(
+        self,
+        link: Link,
+        keys: Keys,
+        shared: SharedState,
+        *,
+        worker: str,
+        group: str,
+        partitions: int,
+        ttl_s: float,
+        on_acquired: Callable[[Partition, list[bytes]], None],
+        on_lost: Callable[[Partition], None],
+        quiesce: Callable[[Partition], Awaitable[None]],
+    ) -> None:
+        self._link = link
+        self._keys = keys
+        self._shared = shared
+        self._worker = worker
+        self._group = group
+        self._count = partitions
+        self._ttl_s = ttl_s
+        self._on_acquired = on_acquired
+        self._on_lost = on_lost
+        self._quiesce = quiesce
+        self.owned: dict[int, Partition] = {}
+        self.refused: dict[int, float] = {}
+        """Partitions with entries of a newer contract, left to newer workers: until when."""
+        self.is_paused = False
+        """Whether an operator paused the group: then we own nothing."""
+        self._unleased_since_s: dict[int, float] = {}
+        self._workers: list[str] = []
+        self._adopted: set[int] = set()
+        """Partitions of others' shares that nobody took; ours until workers come or go."""
+        self._trusted: dict[int, int] = {}
+        """Last epoch of each partition that we got from one who ended in a known way."""
+        self._careful_ticks = 0
+        self._releases: set[asyncio.Task[None]] = set()
+        self._log = logs.get("leases").bind(group=group, worker=worker)
+        self._owned_metric = metrics.leases_owned.labels(group)
+
+    async def run(self) -> None:
+        """Keeps the owned partitions as they should be, until cancelled."""
+        backoff = Backoff()
+        tick_s = min(MAX_TICK_S, self._ttl_s / 4)
+        while True:
+            try:
+                await self._tick()
+                backoff.reset()
+                wait_s = tick_s
+            except RedisUnavailableError:
+                self._careful_ticks = CAREFUL_TICKS
+                wait_s = max(tick_s, backoff.next_s())
+            except UsageError:  # retired, or the namespace is another program's now
+                raise
+            except BridgeError as error:
+                self._log.error("leases_failed", error=str(error))
+                wait_s = max(tick_s, backoff.next_s())
+            await asyncio.sleep(wait_s)
+
+    def lost(self, partition: Partition, *, why: str = "fenced") -> None:
+        """A lease is ours no more: nothing starts, nothing is recorded under it."""
+        if self._forget(partition, "lost"):
+            self._log.warning(
+                "lease_lost", partition=partition.number, epoch=partition.epoch, reason=why
+            )
+
+    def refuse(self, partition: Partition) -> None:
+        """Entries of a newer contract: gives the partition back, and leaves it for a while."""
+        if partition.number not in self.refused:
+            self._log.error("newer_contract", partition=partition.number)
+        wait_s = max(LOOK_AGAIN_S, LOOK_AGAIN_AFTER_TTLS * self._ttl_s)
+        self.refused[partition.number] = clock.boottime_s() + wait_s
+        self._start_release(partition)
+
+    async def release_all(self) -> None:
+        """Leaves the list of workers and gives every lease back; for a worker that stops.
+
+        In that order: the others take what comes free only where they need not leave it to us.
+        """
+        for partition in list(self.owned.values()):
+            self._start_release(partition)
+        try:
+            await self._link.one(
+                command("ZREM", self._keys.workers(self._group), self._worker),
+                timeout_s=CALL_TIMEOUT_S,
+            )
+        except RedisUnavailableError:
+            pass  # it is forgotten by time
+        if self._releases:
+            await asyncio.wait(self._releases)
+
+    # --- one tick
+
+    async def _tick(self) -> None:
+        workers = await self._heartbeat()
+        if workers != self._workers or self.is_paused:
+            self._workers = workers
+            self._adopted.clear()
+        mine = self._adopted | {
+            number
+            for number, worker in assign(workers, self._count).items()
+            if worker == self._worker and not self.is_paused
+        }
+        for number, partition in list(self.owned.items()):
+            if number not in mine:
+                self._start_release(partition)
+        if self.is_paused:
+            return
+        free = await self._free()
+        wanted = [n for n in free if n in mine or self._is_orphan(n)]
+        # What another one holds of our share is asked for, too: it may be dead, and its lease
+        # last for long (acquire.lua).
+        wanted += mine.difference(self.owned, free)
+        self._forget_refused(mine.union(free))
+        now_s = clock.boottime_s()
+        wanted = [number for number in wanted if self.refused.get(number, now_s) <= now_s]
+        if self._careful_ticks:
+            self._careful_ticks -= 1
+            wanted = [number for number in wanted if number in self._trusted]
+        if wanted:
+            await self._acquire(wanted)
+            self._adopted.update(n for n in wanted if n in self.owned and n not in mine)
+
+    def _forget_refused(self, ours_to_look_at: set[int]) -> None:
+        """Those that we read to the end since, or that others see to, are refused no more."""
+        for number in list(self.refused):
+            partition = self.owned.get(number)
+            if partition is None:
+                is_over = number not in ours_to_look_at
+            else:
+                is_over = partition.is_open and partition.is_read
+            if is_over:
+                del self.refused[number]
+                self._log.info("newer_contract_over", partition=number)
+
+    async def _heartbeat(self) -> list[str]:
+        keys = self._keys
+        gone_s = max(GONE_AFTER_TTLS * self._ttl_s, GONE_AFTER_TICKS * MAX_TICK_S)
+        alive, registered, paused = await self._link.run(
+            [
+                HEARTBEAT.call([keys.workers(self._group)], [self._worker, round(gone_s * 1000)]),
+                command("SISMEMBER", keys.groups, self._group),
+                command("SISMEMBER", keys.paused, self._group),
+            ],
+            timeout_s=CALL_TIMEOUT_S,
+        )
+        if isinstance(alive, Refused):
+            raise BridgeError(f"the heartbeat was refused: {alive.text}")
+        if registered != 1:
+            self._log.warning("group_missing")  # a flushed server: it has no meta value either
+            await ownership.guard(
+                self._link, keys, self._count, timeout_s=CALL_TIMEOUT_S, also_full=True
+            )
+            await registry.register(self._link, keys, group=self._group, partitions=self._count)
+        self._pause(paused == 1)
+        return [worker.decode() for worker in alive]
+
+    def _pause(self, paused: bool) -> None:
+        if paused != self.is_paused:
+            self.is_paused = paused
+            self._log.warning("group_paused" if paused else "group_resumed")
+            metrics.paused.labels(self._group).set(paused)
+            # Nobody leased them meanwhile, and that was no one's failure.
+            self._unleased_since_s.clear()
+
+    async def _free(self) -> list[int]:
+        """Partitions that we do not own and nobody leases, or that we leased and forgot."""
+        others = [number for number in range(self._count) if number not in self.owned]
+        if not others:
+            return []
+        calls = [command("GET", self._keys.lease(number, self._group)) for number in others]
+        holders = await self._link.run_each(calls, timeout_s=CALL_TIMEOUT_S)
+        now_s, free, own = clock.boottime_s(), [], f"{self._worker}:".encode()
+        for number, holder in zip(others, holders, strict=True):
+            if holder is None or (isinstance(holder, bytes) and holder.startswith(own)):
+                self._unleased_since_s.setdefault(number, now_s)
+                free.append(number)
+            else:
+                self._unleased_since_s.pop(number, None)
+        return free
+
+    def _is_orphan(self, number: int) -> bool:
+        since_s = self._unleased_since_s.get(number)
+        if since_s is None:
+            return False
+        return clock.boottime_s() - since_s >= ABANDONED_AFTER_TTLS * self._ttl_s
+
+    async def _acquire(self, numbers: list[int]) -> None:
+        sent_s = clock.boottime_s()
+        calls = [
+            ACQUIRE.call(
+                (
+                    self._keys.lease(number, self._group),
+                    self._keys.epoch(number, self._group),
+                    self._keys.retry(number, self._group),
+                    self._keys.stream(number),
+                    self._keys.parked(number, self._group),
+                    self._keys.ttl(number, self._group),
+                ),
+                (
+                    self._worker,
+                    self._group,
+                    round(self._ttl_s * 1000),
+                    self._trusted.get(number, 0),
+                ),
+            )
+            for number in numbers
+        ]
+        replies = await self._link.run_each(calls, timeout_s=CALL_TIMEOUT_S)
+        acquired, suspects = False, []
+        for number, reply in zip(numbers, replies, strict=True):
+            if isinstance(reply, RedisUnavailableError):
+                continue  # its shard is away: asked again with the next tick
+            if isinstance(reply, Refused):
+                self._log.error("acquire_refused", partition=number, error=reply.text)
+            elif reply[0] == 1:
+                acquired = True
+                self._acquired(number, reply, deadline_s=sent_s + self._ttl_s)
+                if not self.owned[number].trusted:
+                    suspects.append(number)
+        if acquired:
+            self._log.info("leases_acquired", owned=sorted(self.owned), ended_uncleanly=suspects)
+
+    def _acquired(self, number: int, reply: Any, *, deadline_s: float) -> None:
+        _, epoch, clean, delivered, parked = reply
+        partition = Partition(
+            number,
+            worker=self._worker,
+            epoch=int(epoch),
+            clean=clean == 1,
+            delivered=delivered,
+        )
+        self._unleased_since_s.pop(number, None)
+        self.owned[number] = partition
+        if partition.trusted:
+            self._trusted[number] = partition.epoch
+        self._shared.hold(number, partition.epoch, deadline_s)
+        metrics.lease_changes.labels(self._group, "acquired").inc()
+        self._owned_metric.set(len(self.owned))
+        self._on_acquired(partition, parked)
+
+    def look_at_deadlines(self, now_s: float) -> None:
+        """Gives up the leases whose deadline has passed."""
+        for partition in list(self.owned.values()):
+            if now_s >= self._shared.deadline_s(partition.number, partition.epoch):
+                self.lost(partition, why="expired")
+
+    # --- giving back
+
+    def _start_release(self, partition: Partition) -> None:
+        if partition.releasing or partition.lost:
+            return
+        partition.releasing = True
+        task = asyncio.create_task(self._release(partition), name=f"release-{partition.number}")
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+
+    async def _release(self, partition: Partition) -> None:
+        await self._quiesce(partition)
+        if partition.lost:
+            return
+        keys = (
+            self._keys.lease(partition.number, self._group),
+            self._keys.retry(partition.number, self._group),
+        )
+        try:
+            await self._link.one(
+                RELEASE.call(keys, (partition.token, partition.epoch)), timeout_s=CALL_TIMEOUT_S
+            )
+        except RedisUnavailableError:
+            self._log.warning("release_failed", partition=partition.number)
+        if self._forget(partition, "released"):
+            self._trusted.pop(partition.number, None)
+            self._log.debug("lease_released", partition=partition.number, epoch=partition.epoch)
+
+    def _forget(self, partition: Partition, change: str) -> bool:
+        """The partition is ours no more; False if that was known already."""
+        if partition.lost:
+            return False
+        partition.lost = True
+        if self.owned.get(partition.number) is partition:
+            del self.owned[partition.number]
+            self._shared.let_go(partition.number)
+        metrics.lease_changes.labels(self._group, change).inc()
+        self._owned_metric.set(len(self.owned))
+        self._on_lost(partition)
+        return True

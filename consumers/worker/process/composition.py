@@ -1,0 +1,392 @@
+"""The child process of a worker: composes the actors and runs them until told to stop.
+
+The only place of this package, with `parent`, that sees the settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from bridge import clock
+from bridge.contract.keys import Keys
+from bridge.errors import RedisUnavailableError, UsageError, advised
+from bridge.http.admin import AdminListener
+from bridge.settings import Settings, without_password
+from bridge.store import ownership, rights
+from bridge.store.connect import is_cluster, open_link
+from bridge.store.health import Health
+from bridge.store.link import Link
+from bridge.telemetry import logs, metrics, tracing
+from consumers.context import Current
+from consumers.worker.delivery.attempts import RetryPolicy
+from consumers.worker.delivery.fetcher import Doorbell, Fetcher
+from consumers.worker.delivery.handler import Around, Handlers
+from consumers.worker.delivery.runner import Observer, Plan, Runner
+from consumers.worker.partitions.lanes import Lanes
+from consumers.worker.partitions.leases import LeaseKeeper
+from consumers.worker.partitions.partition import Partition
+from consumers.worker.partitions.shared_state import SharedState
+from consumers.worker.partitions.window import Window
+from consumers.worker.process import registry
+from consumers.worker.process.hooks import Hooks
+from consumers.worker.recording.dead_letter_counts import Census
+from consumers.worker.recording.parking import Parking
+from consumers.worker.recording.settler import Settler
+from consumers.worker.recording.trimmer import Trimmer
+
+START_TIMEOUT_S: Final = 5.0
+BEAT_S: Final = 0.25
+LAST_FLUSH_S: Final = 5.0
+LEAST_TEARDOWN_S: Final = 0.5  # where handlers have used up the grace time
+DEFAULT_ADMIN_PORT: Final = 8082
+QUIESCE_POLL_S: Final = 0.005
+
+
+class Worker:
+    """`run` serves one receiver until `stop` is called or an actor fails."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        receiver: Any,
+        shared: SharedState,
+        *,
+        worker: str,
+        observer: Observer | None = None,
+    ) -> None:
+        self._settings = settings
+        self._receiver = receiver
+        self._hooks = Hooks(receiver)
+        self._shared = shared
+        self._keys = Keys(namespace=settings.namespace)
+        self._stopping = asyncio.Event()
+        self._log = logs.get("worker").bind(worker=worker, group=settings.group)
+        self._worker = worker
+        self._health = Health()
+        self._links: list[Link] = []
+        self._tracing = tracing.start("nb-bridge-worker", namespace=settings.namespace)
+        self._compose(observer)
+        self.admin = AdminListener(
+            settings.admin_host,
+            DEFAULT_ADMIN_PORT if settings.admin_port is None else settings.admin_port,
+            live=lambda: (),
+            ready=self._unready,
+            status=self._status,
+            names=settings.admin_names,
+        )
+        """Its listener for probes and metrics."""
+
+    def _compose(self, observer: Observer | None) -> None:
+        settings, keys, group = self._settings, self._keys, self._settings.group
+        self._lanes = Lanes()
+        self._control = self._link("control")
+        self._settler = Settler(
+            self._link("settle"),
+            keys,
+            self._lanes,
+            group=group,
+            lease_ttl_s=settings.lease_ttl_s,
+            dead_max_entries=settings.dead_max_entries,
+            clock=clock.boottime_s,
+            on_room=self._on_room,
+            on_lost=lambda partition: self._leases.lost(partition),
+        )
+        self._leases = LeaseKeeper(
+            self._control,
+            keys,
+            self._shared,
+            worker=self._worker,
+            group=group,
+            partitions=settings.partitions,
+            ttl_s=settings.lease_ttl_s,
+            on_acquired=self._on_acquired,
+            on_lost=self._on_lost,
+            quiesce=self._quiesce,
+        )
+        self._window = Window(
+            self._leases.owned,
+            max_entries=settings.window_max_entries,
+            max_bytes=settings.window_max_bytes * 3 // 4,  # the rest is for parked messages
+        )
+        self._parking = Parking(
+            self._link("parking"),
+            keys,
+            self._lanes,
+            self._settler,
+            group=group,
+            lease_ttl_s=settings.lease_ttl_s,
+            dead_max_entries=settings.dead_max_entries,
+            max_loaded=2 * settings.concurrency,
+            max_loaded_bytes=settings.window_max_bytes // 4,
+            window=self._window,
+            on_loaded=self._on_room,
+            on_newer=self._leases.refuse,
+            on_lost=lambda partition: self._leases.lost(partition),
+        )
+        self._runner = Runner(
+            self._lanes,
+            self._settler,
+            self._parking,
+            self._shared,
+            Handlers(self._receiver, self._around()),
+            _plan(settings),
+            partitions=lambda: len(self._leases.owned),
+            on_expired=lambda partition: self._leases.lost(partition, why="expired"),
+            observer=observer,
+        )
+        self._fetcher = Fetcher(
+            self._link("fetch"),
+            self._doorbells(),
+            keys,
+            self._lanes,
+            self._settler,
+            self._parking,
+            self._leases.owned,
+            self._window,
+            group=group,
+            on_fetched=self._runner.kick,
+            on_lost=lambda partition: self._leases.lost(partition),
+            on_newer=self._leases.refuse,
+        )
+        upkeep = self._link("upkeep")
+        self._trimmer = Trimmer(upkeep, keys, self._leases.owned)
+        self._census = Census(upkeep, keys, self._leases.owned, group=group)
+
+    def _around(self) -> Around:
+        if self._tracing is None:
+            return Current
+        from consumers.worker.delivery.delivery_spans import (
+            DeliverySpans,  # only with the extra `otel`
+        )
+
+        return DeliverySpans(self._tracing)
+
+    def _doorbells(self) -> list[Doorbell]:
+        """One for all partitions; one for each in a cluster, where a read cannot cross slots."""
+        numbers = range(self._settings.partitions)
+        if not is_cluster(self._settings.redis_url):
+            return [Doorbell(self._link("doorbell"), frozenset(numbers))]
+        return [Doorbell(self._link(f"doorbell-{n}"), frozenset((n,))) for n in numbers]
+
+    def _link(self, name: str) -> Link:
+        made = open_link(
+            self._settings.redis_url,
+            name=f"nb-bridge-worker-{name}",
+            health=self._health,
+            needs=rights.needs(self._keys, rights.WORKER),
+        )
+        self._links.append(made)
+        return made
+
+    # --- life
+
+    def stop(self) -> None:
+        """Begins a clean stop; `run` returns when it is done. May be called twice."""
+        self._stopping.set()
+
+    async def run(self) -> int:
+        """Serves until stopped; returns the process's exit code.
+
+        Raises `RedisUnavailableError`, `MetaMismatchError` or `ReceiverError` only before the
+        first delivery, `GroupRetiredError` at any time; other trouble is lived through. An actor's
+        failure is a fault of ours: it ends the process, which the parent starts again.
+        """
+        await self._prepare()
+        await self.admin.start()
+        if not await self._set_up():
+            await self._close()
+            return 0
+        actors = [
+            asyncio.create_task(coroutine, name=name)
+            for name, coroutine in (
+                ("beat", self._beat()),
+                ("leases", self._leases.run()),
+                ("fetcher", self._fetcher.run()),
+                ("doorbell", self._fetcher.listen()),
+                ("parking", self._parking.run()),
+                ("trimmer", self._trimmer.run()),
+                ("census", self._census.run()),
+            )
+        ]
+        settling = asyncio.create_task(self._settler.run(), name="settler")
+        runners = self._runner.start()
+        self._log.info("worker_started", admin_url=self.admin.url)
+        stopping = asyncio.create_task(self._stopping.wait())
+        watched = [*actors, settling, *runners]
+        await asyncio.wait([*watched, stopping], return_when=asyncio.FIRST_COMPLETED)
+        failed = [task for task in watched if task.done()]
+        for task in failed:
+            if not isinstance(task.exception(), UsageError):
+                self._log.error("actor_failed", actor=task.get_name(), exc_info=task.exception())
+        await self._wind_down(actors, settling)
+        for task in failed:
+            task.result()
+        return 0
+
+    async def _prepare(self) -> None:
+        settings, keys = self._settings, self._keys
+        # A link without health: trouble at the start is an error message, not a change of state.
+        first = open_link(settings.redis_url, name="nb-bridge-worker-start")
+        try:
+            await ownership.guard(
+                first, keys, settings.partitions, timeout_s=START_TIMEOUT_S, also_full=True
+            )
+            await registry.register(
+                first, keys, group=settings.group, partitions=settings.partitions
+            )
+        except RedisUnavailableError as error:
+            raise advised(without_password(settings.redis_url), error) from error
+        finally:
+            await first.close()
+
+    async def _set_up(self) -> bool:
+        """Waits for the receiver's `setup`; whether the worker may begin, or has to stop."""
+        setting_up = asyncio.create_task(self._hooks.set_up())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([setting_up, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in (setting_up, stopping):
+            task.cancel()
+        await asyncio.wait([setting_up, stopping], timeout=LAST_FLUSH_S)
+        return self._hooks.trouble is None and not self._stopping.is_set()
+
+    async def _wind_down(
+        self, actors: list[asyncio.Task[None]], settling: asyncio.Task[None]
+    ) -> None:
+        self._log.info("worker_stopping")
+        self._stopping.set()
+        grace_ends_s = clock.boottime_s() + self._settings.grace_s
+        beat, *others = actors
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others)
+        owned = list(self._leases.owned)
+        # Each as it falls idle: what a slow handler keeps is one partition, not all of them.
+        leaving = asyncio.create_task(self._leases.release_all())
+        ended = await self._runner.stop(within_s=self._settings.grace_s)
+        if not ended:
+            self._log.error("handlers_still_running")
+        try:
+            async with asyncio.timeout(LAST_FLUSH_S):
+                if not settling.done():
+                    await self._settler.flushed()
+                await self._trimmer.trim(owned)
+                await leaving
+        except TimeoutError:
+            self._log.error("flush_timed_out")
+        for task in (beat, settling):
+            task.cancel()
+        await asyncio.wait([beat, settling])
+        left_s = grace_ends_s - clock.boottime_s()
+        await self._hooks.tear_down(within_s=max(left_s, LEAST_TEARDOWN_S))
+        await self._close()
+
+    async def _close(self) -> None:
+        if self._tracing is not None:
+            await self._tracing.stop()
+        await self.admin.stop()
+        for each in self._links:
+            await each.close()
+        self._log.info("worker_stopped")
+
+    async def _beat(self) -> None:
+        group = self._settings.group
+        window = metrics.window_entries.labels(group)
+        window_bytes = metrics.window_bytes.labels(group)
+        parked = metrics.parked_entries.labels(group)
+        parked_devices = metrics.parked_devices.labels(group)
+        lanes, waiting = metrics.lanes.labels(group), metrics.waiting_lanes.labels(group)
+        while True:
+            now_s = clock.boottime_s()
+            self._shared.beat(now_s)
+            self._leases.look_at_deadlines(now_s)
+            owned = list(self._leases.owned.values())
+            window.set(sum(len(each.items) for each in owned))
+            window_bytes.set(sum(each.window_bytes for each in owned))
+            lanes.set(sum(len(each.lanes) for each in owned))
+            waiting.set(self._lanes.waiting)
+            parked.set(sum(each.parked_messages for each in owned))
+            parked_devices.set(sum(len(each.parked) for each in owned))
+            for each in owned:
+                self._parking.relieve(each, now_s)
+            self._fetcher.stir()  # heads that turned out slow made room
+            await asyncio.sleep(BEAT_S)
+
+    # --- what the actors tell each other
+
+    def _on_room(self) -> None:
+        self._runner.kick()
+        self._fetcher.stir()
+
+    def _on_acquired(self, partition: Partition, parked: list[bytes]) -> None:
+        self._parking.restore(partition, parked)
+        self._fetcher.stir()
+
+    def _on_lost(self, partition: Partition) -> None:
+        self._lanes.drop(partition)
+        self._parking.drop(partition)
+        self._settler.drop(partition)
+        self._runner.abandon(partition)
+        self._runner.kick()
+        self._fetcher.stir()
+
+    async def _quiesce(self, partition: Partition) -> None:
+        """Waits (at most the grace time) until nothing of a partition runs or is unrecorded.
+
+        At the end it is the runner that keeps to the grace time, and ends what runs then.
+        """
+        give_up_s = clock.boottime_s() + self._settings.grace_s
+        while not partition.lost and (self._stopping.is_set() or clock.boottime_s() < give_up_s):
+            if not self._runner.is_running(partition) and not self._settler.is_unsettled(partition):
+                return
+            await asyncio.sleep(QUIESCE_POLL_S)
+
+    # --- the admin listener
+
+    def _unready(self) -> list[str]:
+        """Why not.
+
+        Neither that Redis is there nor a lease is asked for: rollouts must not stick on them. A
+        Redis that is there and refuses what we need is another matter: this worker is set up wrong.
+        """
+        reasons = []
+        if self._stopping.is_set():
+            reasons.append("stopping")
+        if self._hooks.trouble is not None:
+            reasons.append(self._hooks.trouble)
+        if self._health.refusal is not None:
+            reasons.append(str(self._health.refusal))
+        if self._leases.refused:
+            reasons.append("entries of a newer contract: update this worker")
+        return reasons
+
+    def _status(self) -> dict[str, Any]:
+        owned = self._leases.owned
+        return {
+            "schema": 1,
+            "role": "worker",
+            "worker": self._worker,
+            "group": self._settings.group,
+            "ready": not self._unready(),
+            "redis_up": bool(self._health.is_up),
+            "paused": self._leases.is_paused,
+            "partitions": sorted(owned),
+            "window_entries": sum(len(each.items) for each in owned.values()),
+            "running": self._lanes.running,
+            "waiting": self._lanes.waiting,
+        }
+
+
+def _plan(settings: Settings) -> Plan:
+    return Plan(
+        group=settings.group,
+        concurrency=settings.concurrency,
+        timeout_s=settings.handler_timeout_s,
+        skip_late=settings.late == "skip",
+        policy=RetryPolicy(
+            max_attempts=settings.max_attempts,
+            backoff_base_s=settings.backoff_base_s,
+            backoff_max_s=settings.backoff_max_s,
+        ),
+        give_up_after_s=settings.give_up_after_s,
+    )

@@ -1,0 +1,311 @@
+"""Parking: devices whose retry takes long wait in Redis, so that they never fill the window. So
+does what waits behind others where it keeps a partition from being fetched from.
+
+A parked device's messages are in a list of its own, oldest first, acknowledged in the stream; later
+arrivals are appended as they are fetched. When its head is due, the first messages are loaded into
+a lane and run like any other; the head stays listed until its outcome is recorded. A device is
+unparked when its list is empty, and from then on its entries take the direct way again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from bridge import clock
+from bridge.contract.entries import DeadLetter
+from bridge.contract.keys import Keys
+from bridge.store.link import Argument, Link, Script
+from bridge.telemetry import logs
+from consumers.worker.partitions.lanes import Lanes
+from consumers.worker.partitions.partition import NO_ID, Item, Lane, LaneState, Parked, Partition
+from consumers.worker.partitions.window import Window
+from consumers.worker.recording import netstrings
+from consumers.worker.recording.burials import FULL_WAIT_S
+from consumers.worker.recording.reloader import Reloader
+from consumers.worker.recording.restorer import Restorer
+from consumers.worker.recording.settler import Settler, dead_fields, record_of_held
+
+# A wait worth a round trip to Redis and back; shorter ones stay in the window.
+LONG_WAIT_S: Final = 30.0
+LONG_LANE: Final = 64
+# A shorter wait moves no long lane. A partition that nothing could be fetched from for longer is
+# relieved of what waits behind others; heads that run longer count against no share of the window.
+SLOW_S: Final = 1.0
+# Messages that one call moves: Redis does nothing else meanwhile. What a crash leaves unmoved is
+# pending, and follows when the next owner reads it.
+MOVED_AT_ONCE: Final = 256
+
+PARK: Final = Script.load("consumers.worker", "park")
+UNPARK: Final = Script.load("consumers.worker", "unpark")
+
+
+class Parking:
+    """`run` loads what is due; the other methods never block."""
+
+    def __init__(
+        self,
+        link: Link,
+        keys: Keys,
+        lanes: Lanes,
+        settler: Settler,
+        *,
+        group: str,
+        lease_ttl_s: float,
+        dead_max_entries: int,
+        max_loaded: int,
+        max_loaded_bytes: int,
+        window: Window,
+        on_loaded: Callable[[], None],
+        on_newer: Callable[[Partition], None],
+        on_lost: Callable[[Partition], None],
+    ) -> None:
+        self._keys = keys
+        self._lanes = lanes
+        self._settler = settler
+        self._group = group
+        self._ttl_ms = round(lease_ttl_s * 1000)
+        self._dead_max = dead_max_entries
+        self._window = window
+        self._reloader = Reloader(
+            link,
+            keys,
+            lanes,
+            group=group,
+            max_loaded=max_loaded,
+            max_bytes=max_loaded_bytes,
+            on_empty=self._found_empty,
+            on_loaded=on_loaded,
+            on_newer=on_newer,
+        )
+        self._restorer = Restorer(
+            link,
+            keys,
+            group=group,
+            schedule=self._reloader.schedule,
+            on_restored=on_loaded,
+            on_went_back=on_lost,
+        )
+        self._log = logs.get("parking")
+
+    # --- what is parked
+
+    def restore(self, partition: Partition, parked: list[bytes]) -> None:
+        """The devices found parked at acquisition, the first of them: `[device, due_ms, …]`."""
+        self._restorer.restore(partition, parked)
+
+    def look_again(self, partition: Partition) -> None:
+        """Finds out again which devices are parked: another server may answer now."""
+        self._restorer.look_again(partition)
+
+    def wants(self, lane: Lane, wait_s: float) -> bool:
+        """Whether a lane whose head waits `wait_s` should leave the window."""
+        if lane.device in lane.partition.parked:
+            return lane.is_parked
+        if wait_s > LONG_WAIT_S:
+            return True
+        if len(lane.items) > LONG_LANE:
+            # Not for a moment: whether it holds the others up, `relieve` will see.
+            return wait_s > SLOW_S
+        most, _ = self._window.waiting_share()
+        return lane.partition.waiting_items + len(lane.items) > most
+
+    def park(self, lane: Lane, due_s: float) -> None:
+        """Parks the device of a lane until `due_s`, its messages with it."""
+        if lane.is_parked:
+            self._put_off(lane, due_s)
+            return
+        self._lanes.take_out(lane)
+        if lane.partition.lost:
+            return
+        self._move(lane.partition, lane.device, list(lane.items), due_s)
+
+    def relieve(self, partition: Partition, now_s: float) -> None:
+        """Parks what waits behind others, where it keeps a partition from being fetched from."""
+        held = [each for each in partition.lanes.values() if each.state is not LaneState.READY]
+        slow = [lane for lane in held if self._is_slow(lane, now_s)]
+        for lane in slow:
+            if lane.is_parked:
+                self._reloader.give_back(lane)
+        fetched = [lane.head for lane in slow if not lane.is_parked]
+        partition.slow_entries = len(fetched)
+        partition.slow_bytes = sum(item.size_bytes for item in fetched)
+        if self._window.has_room(partition) or now_s - partition.read_s < SLOW_S:
+            return
+        self._park_tails([each for each in held if len(each.items) > 1 and not each.is_parked])
+
+    def _is_slow(self, lane: Lane, now_s: float) -> bool:
+        if lane.state is LaneState.RUNNING:
+            return now_s - lane.started_s > SLOW_S
+        return self._lanes.is_behind_orphan(lane)
+
+    def _park_tails(self, lanes: list[Lane]) -> None:
+        """The longest first, until the rest is no more than may wait."""
+        most, most_bytes = self._window.waiting_share()
+        tails = []
+        for lane in lanes:
+            length = len(lane.items) - 1
+            bytes_ = sum(item.size_bytes for item in lane.items) - lane.head.size_bytes
+            tails.append((max(length / most, bytes_ / most_bytes), length, bytes_, lane))
+        tails.sort(key=lambda tail: tail[0])
+        waiting, waiting_bytes = sum(tail[1] for tail in tails), sum(tail[2] for tail in tails)
+        while waiting > most or waiting_bytes > most_bytes:
+            _, length, bytes_, lane = tails.pop()
+            waiting -= length
+            waiting_bytes -= bytes_
+            now_s = clock.boottime_s()
+            self._move(lane.partition, lane.device, self._lanes.cut(lane), now_s)
+
+    def append(self, partition: Partition, item: Item) -> None:
+        """An entry of a parked device was fetched: it goes behind the others."""
+        device = item.entry.device
+        self._send(partition, device, [item], "")
+
+    # --- outcomes of parked heads
+
+    def handled(self, lane: Lane) -> None:
+        """The head of a parked lane is done with."""
+        self._unpark(lane, ("handled",), self._confirmed)
+
+    def dead(self, lane: Lane, letter: DeadLetter) -> None:
+        """The head of a parked lane is given up; the lane is closed until that is recorded."""
+        held_until_ms = clock.epoch_ms() + round(FULL_WAIT_S * 1000)
+        outcome: list[Argument] = [
+            "dead",
+            record_of_held(lane, letter).encode(),
+            held_until_ms,
+            self._dead_max,
+            *dead_fields(lane, letter),
+        ]
+        self._unpark(lane, outcome, partial(self._buried, letter))
+
+    # --- loading
+
+    async def run(self) -> None:
+        """Loads due devices until cancelled."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._restorer.run(), name="restorer")
+            both.create_task(self._reloader.run(), name="reloader")
+
+    # --- inside
+
+    def _list(self, partition: Partition, device: str) -> str:
+        return self._keys.parked_device(partition.number, self._group, device)
+
+    def _move(self, partition: Partition, device: str, items: list[Item], due_s: float) -> None:
+        one = partition.parked[device] = Parked(due_s)
+        self._reloader.schedule(partition, device, one)
+        due_ms = clock.epoch_ms() + round((due_s - clock.boottime_s()) * 1000)
+        for at in range(0, len(items), MOVED_AT_ONCE):
+            self._send(partition, device, items[at : at + MOVED_AT_ONCE], due_ms)
+
+    def _send(
+        self, partition: Partition, device: str, items: list[Item], due_ms: int | str
+    ) -> None:
+        number = partition.number
+        keys = (
+            self._keys.lease(number, self._group),
+            self._keys.stream(number),
+            self._keys.parked(number, self._group),
+            self._list(partition, device),
+            self._keys.retry(number, self._group),
+        )
+        arguments: list[Argument] = [partition.token, self._ttl_ms, self._group, device, due_ms]
+        for item in items:
+            record = item.attempts.encode() if item.attempts.is_known else b""
+            arguments += (item.id, record, netstrings.encode((item.id, *item.fields)))
+        partition.parked[device].unconfirmed += 1
+        on_reply = partial(self._sent, partition, device, [item.id for item in items])
+        self._settler.call(partition, PARK.call(keys, arguments), on_reply)
+
+    def _sent(self, partition: Partition, device: str, ids: list[bytes], length: int) -> None:
+        for entry_id in ids:
+            partition.settled(entry_id)
+        one = partition.parked[device]
+        one.unconfirmed -= 1
+        partition.measured(one, length)
+        self._look_after(partition, device, one)
+
+    def _put_off(self, lane: Lane, due_s: float) -> None:
+        due_ms = clock.epoch_ms() + round((due_s - clock.boottime_s()) * 1000)
+        record = lane.head.attempts.encode()
+        one = lane.partition.parked[lane.device]
+        self._unpark(lane, ("retry", record, due_ms), self._confirmed)
+        self._lanes.take_out(lane)
+        self._reloader.free(one, is_through=False)
+        if not lane.partition.lost:
+            one.due_s = due_s
+            self._reloader.schedule(lane.partition, lane.device, one)
+
+    def _unpark(
+        self,
+        lane: Lane,
+        outcome: Sequence[Argument],
+        on_reply: Callable[[Lane, list[int]], None],
+    ) -> None:
+        if lane.partition.lost:
+            return
+        lane.partition.parked[lane.device].unconfirmed += 1
+        call = self._unpark_call(lane, _beginning(lane.head), outcome)
+        self._settler.call(lane.partition, call, partial(on_reply, lane))
+
+    def _found_empty(self, lane: Lane) -> None:
+        lane.partition.parked[lane.device].unconfirmed += 1
+        call = self._unpark_call(lane, b"-", ("handled",))  # which no message is
+        self._settler.call(lane.partition, call, partial(self._confirmed, lane))
+
+    def _unpark_call(self, lane: Lane, beginning: bytes, outcome: Sequence[Argument]) -> Any:
+        number = lane.partition.number
+        keys = (
+            self._keys.lease(number, self._group),
+            self._keys.parked(number, self._group),
+            self._list(lane.partition, lane.device),
+            self._keys.retry(number, self._group),
+            self._keys.dead(number, self._group),
+        )
+        fixed = (lane.partition.token, self._ttl_ms, lane.device, beginning)
+        return UNPARK.call(keys, (*fixed, *outcome))
+
+    def _confirmed(self, lane: Lane, reply: list[int]) -> None:
+        one = lane.partition.parked[lane.device]
+        one.unconfirmed -= 1
+        lane.partition.measured(one, reply[0])
+        self._look_after(lane.partition, lane.device, one)
+
+    def _buried(self, letter: DeadLetter, lane: Lane, reply: list[int]) -> None:
+        one = lane.partition.parked[lane.device]
+        if reply[1]:
+            self._settler.burials.held(lane, letter)
+            self._lanes.take_out(lane)
+            self._reloader.free(one, is_through=False)
+            one.due_s = clock.boottime_s() + FULL_WAIT_S
+            self._reloader.schedule(lane.partition, lane.device, one)
+        else:
+            self._settler.burials.buried(lane, letter)
+            self._lanes.reopen(lane)
+        self._confirmed(lane, reply)
+
+    def _look_after(self, partition: Partition, device: str, one: Parked) -> None:
+        """When all that was loaded is through and recorded: unparks the device, or goes on."""
+        if one.lane is None or one.lane.items or one.unconfirmed:
+            return
+        self._reloader.free(one, is_through=True)
+        if one.length:
+            one.due_s = clock.boottime_s()
+            self._reloader.schedule(partition, device, one)
+        else:
+            del partition.parked[device]
+            if partition.is_restoring:
+                partition.unparked_since.add(device)
+
+    def drop(self, partition: Partition) -> None:
+        """The partition was lost: what is parked is the next owner's."""
+        self._restorer.drop(partition)
+        self._reloader.drop(partition)
+
+
+def _beginning(item: Item) -> bytes:
+    """By what unpark.lua knows a head: its id, or all of what is none of our messages."""
+    return item.fields[1] if item.id == NO_ID else netstrings.encode((item.id,))

@@ -1,0 +1,284 @@
+"""Loads the first messages of parked devices into lanes when they are due.
+
+A page at a time, so that no reply is long and what is loaded stays within its bytes. Must not
+write: what becomes of a message is recorded by `parking`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+from bridge import clock
+from bridge.backoff import Backoff
+from bridge.contract.keys import Keys
+from bridge.contract.meta import ContractError, NewerContractError
+from bridge.errors import RedisUnavailableError
+from bridge.store.link import Call, Link, Refused, Script
+from bridge.telemetry import logs
+from consumers.worker.delivery.attempts import Attempts
+from consumers.worker.delivery.reply_size import ReplySize
+from consumers.worker.partitions.lanes import Lanes
+from consumers.worker.partitions.partition import FIRST_PAGE, NO_ID, Item, Lane, Parked, Partition
+from consumers.worker.recording import netstrings
+
+CALL_TIMEOUT_S: Final = 5.0
+# Messages loaded in one round trip, of all devices that are due.
+MESSAGES: Final = 1024
+PAGE_GROWTH: Final = 4
+NOT_YET_S: Final = 0.05
+REFUSED_WAIT_S: Final = 1.0
+
+_IS_ID: Final = re.compile(rb"\d+-\d+").fullmatch
+
+LOAD: Final = Script.load("consumers.worker", "load")
+
+
+class Due(NamedTuple):
+    """A device whose messages are to be loaded."""
+
+    partition: Partition
+    device: str
+    one: Parked
+
+
+class Reloader:
+    """`run` loads; the other methods never block."""
+
+    def __init__(
+        self,
+        link: Link,
+        keys: Keys,
+        lanes: Lanes,
+        *,
+        group: str,
+        max_loaded: int,
+        max_bytes: int,
+        on_empty: Callable[[Lane], None],
+        on_loaded: Callable[[], None],
+        on_newer: Callable[[Partition], None],
+    ) -> None:
+        self._link = link
+        self._keys = keys
+        self._lanes = lanes
+        self._group = group
+        self._max_loaded = max_loaded
+        self._max_bytes = max_bytes
+        self._on_empty = on_empty
+        self._on_loaded = on_loaded
+        self._on_newer = on_newer
+        self._due: dict[Partition, list[tuple[float, str]]] = {}
+        self._loaded = 0
+        self._loaded_bytes = 0
+        self._reply = ReplySize(max_bytes)
+        self._is_tight = False
+        """Whether the last reply had no room for all: then one partition has all of the next."""
+        self._stirred = asyncio.Event()
+        self._log = logs.get("parking")
+
+    def schedule(self, partition: Partition, device: str, one: Parked) -> None:
+        """The device's messages are loaded when it is due (`one.due_s`)."""
+        if not partition.lost:
+            heapq.heappush(self._due.setdefault(partition, []), (one.due_s, device))
+            self._stirred.set()
+
+    def free(self, one: Parked, *, is_through: bool) -> None:
+        """What was loaded of the device is in its lane no more.
+
+        All of it `is_through`: the next page may be longer. The rest of a page whose head failed
+        is read again, so the next one is short.
+        """
+        one.lane = None
+        one.page = min(MESSAGES, PAGE_GROWTH * one.page) if is_through else FIRST_PAGE
+        self._loaded -= 1
+        self._loaded_bytes -= one.loaded_bytes
+        one.loaded_bytes = 0
+        self._stirred.set()
+
+    def give_back(self, lane: Lane) -> None:
+        """The head of a loaded lane does not end: what was loaded behind it is read again later.
+
+        Else few slow devices would keep the bytes from all others. Heads that do not end are at
+        most as many as deliveries may run.
+        """
+        one = lane.partition.parked[lane.device]
+        if one.loaded_bytes:
+            self._lanes.cut(lane)
+            self._loaded_bytes -= one.loaded_bytes
+            one.loaded_bytes = 0
+            one.page = 1
+            self._stirred.set()
+
+    def drop(self, partition: Partition) -> None:
+        """The partition was lost: what is parked is the next owner's."""
+        for one in partition.parked.values():
+            if one.lane is not None:
+                self.free(one, is_through=False)
+        self._due.pop(partition, None)
+
+    # --- loading
+
+    async def run(self) -> None:
+        """Loads until cancelled."""
+        backoff = Backoff()
+        while True:
+            try:
+                due = self._take_due(clock.boottime_s())
+                if due:
+                    await self._load(due)
+                backoff.reset()
+            except RedisUnavailableError:
+                await asyncio.sleep(backoff.next_s())
+            await self._until_due()
+
+    async def _until_due(self) -> None:
+        wait_s = self._wait_s(clock.boottime_s()) if self._has_capacity() else None
+        try:
+            # Not wait_for: before Python 3.12 it swallows a cancellation that comes with the event.
+            async with asyncio.timeout(wait_s):
+                await self._stirred.wait()
+        except TimeoutError:
+            pass
+        self._stirred.clear()
+
+    def _wait_s(self, now_s: float) -> float | None:
+        """Until a device is due; of partitions that cannot be loaded from yet, until a look."""
+        waits = [
+            max(0.001 if _is_read(partition) else NOT_YET_S, heap[0][0] - now_s)
+            for partition, heap in self._due.items()
+            if heap and partition.is_open
+        ]
+        return min(waits, default=None)
+
+    def _has_capacity(self) -> bool:
+        return self._loaded < self._max_loaded and self._loaded_bytes < self._max_bytes
+
+    # --- what is due
+
+    def _take_due(self, now_s: float) -> list[Due]:
+        taken: list[Due] = []
+        if not self._has_capacity():
+            return taken
+        heaps = {each: heap for each, heap in self._due.items() if _is_read(each)}
+        while self._loaded + len(taken) < self._max_loaded:
+            due = [(heap[0][0], each) for each, heap in heaps.items() if heap]
+            due_s, partition = min(due, key=lambda each: each[0], default=(now_s + 1, None))
+            if partition is None or due_s > now_s:
+                break
+            _, device = heapq.heappop(heaps[partition])
+            one = partition.parked.get(device)
+            if one is None or one.lane is not None or one.due_s != due_s:
+                continue  # unparked, loaded or put off meanwhile
+            if one.unconfirmed or device in partition.lanes:
+                # A head from before the list may be on its way into it, or running.
+                self._put_off(Due(partition, device, one), now_s + NOT_YET_S)
+                continue
+            taken.append(Due(partition, device, one))
+            if self._is_tight:
+                heaps = {partition: heaps[partition]}
+        return taken
+
+    def _put_off(self, due: Due, until_s: float) -> None:
+        due.one.due_s = until_s
+        self.schedule(*due)
+
+    async def _load(self, due: list[Due]) -> None:
+        by_partition: dict[Partition, list[Due]] = {}
+        for each in due:
+            by_partition.setdefault(each.partition, []).append(each)
+        try:
+            replies = await self._reply.run(
+                self._link, self._calls(by_partition), timeout_s=CALL_TIMEOUT_S, is_full=_is_cut
+            )
+        except RedisUnavailableError:
+            for each in due:
+                self.schedule(*each)
+            raise
+        self._is_tight = any(isinstance(each, list) and _is_cut(each) for each in replies)
+        for (partition, asked), reply in zip(by_partition.items(), replies, strict=True):
+            if not partition.lost:
+                self._take(partition, asked, reply)
+        self._on_loaded()
+
+    def _calls(self, by_partition: dict[Partition, list[Due]]) -> list[Call]:
+        most = max(1, MESSAGES // sum(map(len, by_partition.values())))
+        free = min(self._max_bytes - self._loaded_bytes, self._reply.bytes)
+        room = max(1, free // len(by_partition))
+        calls = []
+        for number, (partition, asked) in enumerate(by_partition.items()):
+            lists = [self._list(partition, each.device) for each in asked]
+            keys = (self._keys.retry(partition.number, self._group), *lists)
+            pages = [min(most, each.one.page) for each in asked]
+            calls.append(LOAD.call(keys, (room, int(number == 0), *pages)))
+        return calls
+
+    def _take(self, partition: Partition, asked: list[Due], reply: Any) -> None:
+        if isinstance(reply, Refused | RedisUnavailableError):
+            if isinstance(reply, Refused):
+                self._log.error("load_refused", partition=partition.number, error=reply.text)
+            for each in asked:
+                self._put_off(each, clock.boottime_s() + REFUSED_WAIT_S)
+            return
+        for each, (messages, records, cut) in zip(asked, reply, strict=True):
+            if cut and not messages:
+                self.schedule(*each)
+                continue
+            try:
+                items = _items(messages, records)
+            except NewerContractError:
+                self._on_newer(partition)
+                return
+            self._adopt(each, items, sum(map(len, messages)))
+
+    def _adopt(self, due: Due, items: list[Item], size_bytes: int) -> None:
+        partition, device, one = due
+        lane = one.lane = Lane(partition, device, is_parked=True)
+        self._loaded += 1
+        if not items:  # nothing listed: unpark.lua removes the device from the set
+            self._on_empty(lane)
+            return
+        one.loaded_bytes = size_bytes
+        self._loaded_bytes += size_bytes
+        lane.items.extend(items)
+        if one.suspect:
+            lane.head.attempts = replace(lane.head.attempts, suspect=True)
+            one.suspect = False
+        self._lanes.adopt(lane)
+
+    def _list(self, partition: Partition, device: str) -> str:
+        return self._keys.parked_device(partition.number, self._group, device)
+
+
+def _is_read(partition: Partition) -> bool:
+    """Whether all that was pending has been read: before, a head may be in it and not listed."""
+    return partition.is_open and partition.cursor is None
+
+
+def _is_cut(reply: list[Any]) -> bool:
+    """Whether there was no room for more, of any device."""
+    return any(cut for _, _, cut in reply)
+
+
+def _items(messages: list[bytes], records: list[bytes | None]) -> list[Item]:
+    """The messages of one list; `NewerContractError` if one of them is for a newer program."""
+    items = []
+    for raw, record in zip(messages, records, strict=True):
+        item = _item(raw)
+        item.attempts = Attempts.decode(record)
+        items.append(item)
+    return items
+
+
+def _item(raw: bytes) -> Item:
+    """A message of a parked list; what cannot be read goes to the dead letters as it is."""
+    try:
+        entry_id, *fields = netstrings.decode(raw) or (NO_ID,)
+    except ContractError as error:
+        return Item.broken(NO_ID, (b"parked", raw), str(error))
+    if entry_id == NO_ID or not _IS_ID(entry_id):
+        return Item.broken(NO_ID, (b"parked", raw), "a parked message without an entry id")
+    return Item.read(entry_id, fields)
