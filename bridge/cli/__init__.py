@@ -43,6 +43,9 @@ COMMANDS: Final = {
 }
 
 
+_IN_FOLDERS: Final = {"send": "bridge.cli.sending.send"}
+
+
 class Commands(click.Group):
     """A group that imports `bridge.cli.<name>` when `<name>` is asked for."""
 
@@ -55,13 +58,14 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         try:
-            command: click.Command = importlib.import_module(f"bridge.cli.{cmd_name}").command
+            module = importlib.import_module(_IN_FOLDERS.get(cmd_name, f"bridge.cli.{cmd_name}"))
         except Exception:
-            from bridge.cli import shadowing
+            from bridge.operations import shadowing
 
             if found := shadowing.shadowing():
                 raise UsageError(shadowing.advice(found)) from None
             raise
+        command: click.Command = module.command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

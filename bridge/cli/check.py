@@ -10,9 +10,10 @@ from typing import Final
 
 import click
 
-from bridge.cli import check_here, options, report
-from bridge.cli.findings import Finding, problem
+from bridge.cli import connection, options, report
 from bridge.errors import BridgeError, RedisRefusesError, RedisUnavailableError
+from bridge.operations import check_here
+from bridge.operations.findings import Finding, problem
 from bridge.settings import Settings
 
 _MARKS: Final = {"ok": "ok", "skipped": "–", "warning": "WARNING", "problem": "PROBLEM"}
@@ -67,14 +68,14 @@ def _here(settings: Settings, role: str | None) -> list[Finding]:
 
 def _redis(settings: Settings) -> tuple[list[Finding], RedisUnavailableError | None]:
     """What was found there, and the error if it is away."""
-    from bridge.cli import check_namespace, check_redis, namespace
+    from bridge.operations import check_namespace, check_redis, namespace
 
     async def look(connected: namespace.Namespace) -> list[Finding]:
         found = await check_redis.check(connected, settings)
         return found + await check_namespace.check(connected, settings)
 
     try:
-        return namespace.run(look, settings), None
+        return connection.run(look, settings), None
     except RedisRefusesError as error:
         return [problem("redis.reachable", str(error), error.advice)], error
     except RedisUnavailableError as error:

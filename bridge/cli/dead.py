@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli import namespace, options, report, selection, when
-from bridge.cli.namespace import Namespace
-from bridge.cli.selection import Filter, Tally
+from bridge.cli import connection, options, report, selection
 from bridge.errors import BridgeError, UsageError
+from bridge.operations import namespace, when
+from bridge.operations.bulk import Tally
+from bridge.operations.namespace import Namespace
+from bridge.operations.selection import Filter
 from bridge.terminal import visible, visible_line
 
 if TYPE_CHECKING:
@@ -30,8 +32,8 @@ def command() -> None:
 
 
 @command.command("list")
-@namespace.connection_options
-@namespace.group_option
+@connection.connection_options
+@connection.group_option
 @_filter_options
 @selection.limit_option
 @report.json_option
@@ -48,7 +50,7 @@ def list_(limit: int, as_json: bool, **asked: Any) -> None:
                 shown.append(letter)
         return shown, total
 
-    shown, total = namespace.run(work, settings)
+    shown, total = connection.run(work, settings)
     if as_json:
         documents = [_document(each) for each in shown]
         report.print_json(group=settings.group, total=total, dead=documents)
@@ -62,8 +64,8 @@ def list_(limit: int, as_json: bool, **asked: Any) -> None:
 
 @command.command()
 @click.argument("name", metavar="PARTITION/ID")
-@namespace.connection_options
-@namespace.group_option
+@connection.connection_options
+@connection.group_option
 @click.option("--body", "with_body", is_flag=True, help="Show the payload, too.")
 @report.json_option
 def show(name: str, with_body: bool, as_json: bool) -> None:
@@ -74,7 +76,7 @@ def show(name: str, with_body: bool, as_json: bool) -> None:
     async def work(connected: Namespace) -> Buried:
         return await _one(connected, settings.group, place)
 
-    letter = namespace.run(work, settings)
+    letter = connection.run(work, settings)
     document = _document(letter) | {"traceback": _text(letter, b"dead_traceback")}
     body = letter.fields.get(b"body", b"")
     if as_json:
@@ -94,11 +96,11 @@ def show(name: str, with_body: bool, as_json: bool) -> None:
 
 @command.command()
 @click.argument("names", metavar="[PARTITION/ID]...", nargs=-1)
-@namespace.connection_options
-@namespace.group_option
+@connection.connection_options
+@connection.group_option
 @_filter_options
 @selection.bulk_options
-@namespace.yes_option
+@connection.yes_option
 @report.json_option
 def replay(names: tuple[str, ...], **said: Any) -> int:
     """Give dead letters back to their group: those named, those that filters leave, or --all.
@@ -121,11 +123,11 @@ def replay(names: tuple[str, ...], **said: Any) -> int:
 
 @command.command()
 @click.argument("names", metavar="[PARTITION/ID]...", nargs=-1)
-@namespace.connection_options
-@namespace.group_option
+@connection.connection_options
+@connection.group_option
 @_filter_options
 @selection.bulk_options
-@namespace.yes_option
+@connection.yes_option
 @report.json_option
 def drop(names: tuple[str, ...], **said: Any) -> int:
     """Delete dead letters for good: those named, those that filters leave, or --all."""
@@ -169,7 +171,7 @@ def _act(
             return Tally(matched=len(chosen))
         if chosen and (asks_always or not named):
             question = f"{verb.capitalize()} {len(chosen)} dead letters of group {settings.group}?"
-            namespace.confirm(question, yes=yes)
+            connection.confirm(question, yes=yes)
         return await selection.act_on_each(
             chosen,
             lambda place: act(connected, settings.group, place),
@@ -177,7 +179,7 @@ def _act(
             title=verb,
         )
 
-    tally = namespace.run(work, settings)
+    tally = connection.run(work, settings)
     return selection.tell(tally, what="dead letters", dry_run=dry_run, as_json=as_json)
 
 

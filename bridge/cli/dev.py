@@ -17,10 +17,11 @@ from typing import Final, NoReturn
 
 import click
 
-from bridge.cli import PROGRAM, certificate, options, running, surroundings
+from bridge.cli import PROGRAM, options, running
 from bridge.cli.children import Child
-from bridge.cli.surroundings import Surroundings
 from bridge.errors import BridgeError, RedisUnavailableError, UsageError
+from bridge.operations import certificate, surroundings
+from bridge.operations.surroundings import Surroundings
 from bridge.store.embedded import EmbeddedServer
 
 READY_TIMEOUT_S: Final = 30.0

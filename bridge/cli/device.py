@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli import namespace, report, selection, when
-from bridge.cli.namespace import Namespace
+from bridge.cli import connection, report, selection
 from bridge.cli.trace import print_notifications
 from bridge.contract.keys import partition_of
+from bridge.operations import namespace, when
+from bridge.operations.namespace import Namespace
 from bridge.terminal import visible_line
 
 if TYPE_CHECKING:
-    from bridge.cli.search import Found
+    from bridge.operations.search import Found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class Queue:
 
 @click.command()
 @click.argument("device_id")
-@namespace.connection_options
+@connection.connection_options
 @selection.limit_option
 @report.json_option
 def command(device_id: str, limit: int, as_json: bool) -> None:
@@ -54,7 +55,7 @@ def command(device_id: str, limit: int, as_json: bool) -> None:
     async def work(connected: Namespace) -> tuple[int, list[Queue], list[Found]]:
         return await _look(connected, device_id)
 
-    partition, queues, found = namespace.run(work)
+    partition, queues, found = connection.run(work)
     shown = found[-limit:] if limit else found
     if as_json:
         report.print_json(
@@ -76,7 +77,7 @@ def command(device_id: str, limit: int, as_json: bool) -> None:
 
 
 async def _look(connected: Namespace, device: str) -> tuple[int, list[Queue], list[Found]]:
-    from bridge.cli.search import Search
+    from bridge.operations.search import Search
     from bridge.store.link import command as call
 
     keys = connected.keys

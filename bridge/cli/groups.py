@@ -6,10 +6,11 @@ from typing import Final
 
 import click
 
-from bridge.cli import namespace, overview, report, when
-from bridge.cli.namespace import Namespace
-from bridge.cli.overview import Group
+from bridge.cli import connection, report
 from bridge.errors import BridgeError
+from bridge.operations import namespace, overview, when
+from bridge.operations.namespace import Namespace
+from bridge.operations.overview import Group
 
 # Who writes --yes behind each command that acts is not told that this one has no such option.
 _no_question: Final = click.option(
@@ -25,11 +26,11 @@ def command() -> None:
 
 
 @command.command("list")
-@namespace.connection_options
+@connection.connection_options
 @report.json_option
 def list_(as_json: bool) -> None:
     """List the groups, registered or not, and those that were retired."""
-    groups, retired = namespace.run(_found)
+    groups, retired = connection.run(_found)
     if as_json:
         report.print_json(groups=[_document(each) for each in groups], retired=retired)
         return
@@ -74,9 +75,9 @@ def _row(group: Group) -> tuple[str, ...]:
 
 @command.command()
 @click.argument("group")
-@namespace.connection_options
+@connection.connection_options
 @click.option("--dry-run", is_flag=True, help="Say what would be lost, and do nothing.")
-@namespace.yes_option
+@connection.yes_option
 @report.json_option
 def retire(group: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Remove GROUP for good, with all it has not handled, its parked messages and its dead letters.
@@ -89,13 +90,13 @@ def retire(group: str, dry_run: bool, yes: bool, as_json: bool) -> None:
 
         found = await _existing(connected, group)
         if not dry_run:
-            namespace.confirm(_lost(found), yes=yes)
+            connection.confirm(_lost(found), yes=yes)
             await registry.retire(
                 connected.link, connected.keys, group=group, partitions=connected.partitions
             )
         return found
 
-    found = namespace.run(work)
+    found = connection.run(work)
     if as_json:
         report.print_json(**_document(found), retired=not dry_run)
     else:
@@ -121,7 +122,7 @@ async def _existing(connected: Namespace, name: str) -> Group:
 
 @command.command()
 @click.argument("group")
-@namespace.connection_options
+@connection.connection_options
 @_no_question
 @report.json_option
 def restore(group: str, as_json: bool) -> None:
@@ -132,12 +133,12 @@ def restore(group: str, as_json: bool) -> None:
 
         return await registry.restore(connected.link, connected.keys, group)
 
-    _tell(group, namespace.run(work), "may be used again", "was not retired", as_json)
+    _tell(group, connection.run(work), "may be used again", "was not retired", as_json)
 
 
 @command.command()
 @click.argument("group")
-@namespace.connection_options
+@connection.connection_options
 @_no_question
 @report.json_option
 def pause(group: str, as_json: bool) -> None:
@@ -152,12 +153,12 @@ def pause(group: str, as_json: bool) -> None:
         await _existing(connected, group)
         return await registry.pause(connected.link, connected.keys, group)
 
-    _tell(group, namespace.run(work), "is paused", "was paused already", as_json)
+    _tell(group, connection.run(work), "is paused", "was paused already", as_json)
 
 
 @command.command()
 @click.argument("group")
-@namespace.connection_options
+@connection.connection_options
 @_no_question
 @report.json_option
 def resume(group: str, as_json: bool) -> None:
@@ -168,7 +169,7 @@ def resume(group: str, as_json: bool) -> None:
 
         return await registry.resume(connected.link, connected.keys, group)
 
-    _tell(group, namespace.run(work), "goes on", "was not paused", as_json)
+    _tell(group, connection.run(work), "goes on", "was not paused", as_json)
 
 
 def _tell(group: str, changed: bool, did: str, did_not: str, as_json: bool) -> None:

@@ -18,8 +18,9 @@ from typing import Final
 import click
 
 from bridge import __version__
-from bridge.cli import PROGRAM, shadowing
+from bridge.cli import PROGRAM
 from bridge.errors import UsageError
+from bridge.operations import shadowing
 
 # Template → where it goes, in the order people should read them.
 FILES: Final = {

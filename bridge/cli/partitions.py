@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from bridge.cli import namespace, options, report
-from bridge.cli.namespace import Namespace
-from bridge.cli.repartition import MAX_PARTITIONS, Change, PendingError
+from bridge.cli import connection, options, report
 from bridge.errors import UsageError
+from bridge.operations.namespace import Namespace
+from bridge.operations.repartition import MAX_PARTITIONS, Change, PendingError
 
 
 @click.group(no_args_is_help=False)
@@ -19,7 +19,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("count", type=click.IntRange(1, MAX_PARTITIONS))
-@namespace.connection_options
+@connection.connection_options
 @click.option(
     "--timeout-s",
     type=click.FloatRange(min=0),
@@ -28,7 +28,7 @@ def command() -> None:
     help="Seconds to wait for the streams to be empty, and again for the ingresses' restart.",
 )
 @click.option("--dry-run", is_flag=True, help="Tell what is pending, and do nothing.")
-@namespace.yes_option
+@connection.yes_option
 @report.json_option
 def change(count: int, timeout_s: float, dry_run: bool, yes: bool, as_json: bool) -> int:
     """Change the partition count to COUNT while callbacks go on being answered 200.
@@ -57,7 +57,7 @@ def change(count: int, timeout_s: float, dry_run: bool, yes: bool, as_json: bool
         if before == count:
             await one.tidy()
             return _report(one, before, count, unhandled, changed=False, as_json=as_json)
-        namespace.confirm(_question(before, count, unhandled), yes=yes)
+        connection.confirm(_question(before, count, unhandled), yes=yes)
         try:
             await one.run()
         except PendingError as error:
@@ -66,7 +66,7 @@ def change(count: int, timeout_s: float, dry_run: bool, yes: bool, as_json: bool
             raise
         return _report(one, before, count, {}, changed=True, as_json=as_json)
 
-    return namespace.run(work, settings)
+    return connection.run(work, settings)
 
 
 def _question(before: int, count: int, unhandled: dict[str, int]) -> str:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from bridge.cli import namespace, options, report, selection, when
-from bridge.cli.namespace import Namespace
-from bridge.cli.selection import Filter, Tally
+from bridge.cli import connection, options, report, selection
 from bridge.errors import BridgeError, UsageError
+from bridge.operations import when
+from bridge.operations.bulk import Tally
+from bridge.operations.namespace import Namespace
+from bridge.operations.selection import Filter
 from bridge.terminal import visible_line
 
 if TYPE_CHECKING:
-    from bridge.cli.quarantined import Kept
+    from bridge.operations.quarantined import Kept
 
 Act = Callable[["Kept"], Awaitable[str]]
 """Does something with one body; returns the outcome."""
@@ -32,7 +34,7 @@ def command() -> None:
 
 
 @command.command("list")
-@namespace.connection_options
+@connection.connection_options
 @_filter_options
 @selection.limit_option
 @report.json_option
@@ -41,7 +43,7 @@ def list_(limit: int, as_json: bool, **asked: Any) -> None:
     wanted = Filter.of(**asked)
 
     async def work(connected: Namespace) -> tuple[list[Kept], int]:
-        from bridge.cli import quarantined
+        from bridge.operations import quarantined
 
         shown: list[Kept] = []
         total = 0
@@ -51,7 +53,7 @@ def list_(limit: int, as_json: bool, **asked: Any) -> None:
                 shown.append(kept)
         return shown, total
 
-    shown, total = namespace.run(work)
+    shown, total = connection.run(work)
     if as_json:
         report.print_json(total=total, quarantine=[each.document() for each in shown])
         return
@@ -64,7 +66,7 @@ def list_(limit: int, as_json: bool, **asked: Any) -> None:
 
 @command.command()
 @click.argument("name", metavar="ID")
-@namespace.connection_options
+@connection.connection_options
 @click.option("--body", "with_body", is_flag=True, help="Show the payload, too.")
 @click.option(
     "--out", type=click.File("wb"), help="Write the payload there, byte for byte, to be mended."
@@ -78,7 +80,7 @@ def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> Non
     async def work(connected: Namespace) -> Kept:
         return await _one(connected, id_)
 
-    kept = namespace.run(work)
+    kept = connection.run(work)
     body = b"" if kept.it is None else kept.it.body
     if out is not None:
         out.write(body)
@@ -95,7 +97,7 @@ def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> Non
 
 @command.command()
 @click.argument("names", metavar="[ID]...", nargs=-1)
-@namespace.connection_options
+@connection.connection_options
 @_filter_options
 @click.option(
     "--file",
@@ -104,7 +106,7 @@ def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> Non
     help="The body of the one ID that is named, mended by hand; - is stdin.",
 )
 @selection.bulk_options
-@namespace.yes_option
+@connection.yes_option
 @report.json_option
 def replay(names: tuple[str, ...], mended: BinaryIO | None, **said: Any) -> int:
     """Publish bodies after all: those named, those that filters leave, or --all.
@@ -118,7 +120,7 @@ def replay(names: tuple[str, ...], mended: BinaryIO | None, **said: Any) -> int:
     settings = options.load()
 
     def acting(connected: Namespace) -> Act:
-        from bridge.cli.quarantined import NotReplayableError, Replayer
+        from bridge.operations.quarantined import NotReplayableError, Replayer
 
         replayer = Replayer(connected, settings)
 
@@ -136,16 +138,16 @@ def replay(names: tuple[str, ...], mended: BinaryIO | None, **said: Any) -> int:
 
 @command.command()
 @click.argument("names", metavar="[ID]...", nargs=-1)
-@namespace.connection_options
+@connection.connection_options
 @_filter_options
 @selection.bulk_options
-@namespace.yes_option
+@connection.yes_option
 @report.json_option
 def drop(names: tuple[str, ...], **said: Any) -> int:
     """Delete bodies for good: those named, those that filters leave, or --all."""
 
     def acting(connected: Namespace) -> Act:
-        from bridge.cli import quarantined
+        from bridge.operations import quarantined
 
         async def act(kept: Kept) -> str:
             return "dropped" if await quarantined.remove(connected, kept.id) else "gone"
@@ -174,14 +176,14 @@ def _act(
     named = [_id(name) for name in names]
 
     async def work(connected: Namespace) -> Tally:
-        from bridge.cli import quarantined
+        from bridge.operations import quarantined
 
         await connected.refuse_while_held()
         chosen = named or [each.id async for each in quarantined.matching(connected, wanted)]
         if dry_run:
             return Tally(matched=len(chosen))
         if chosen and (asks_always or not named):
-            namespace.confirm(f"{verb.capitalize()} {len(chosen)} quarantined bodies?", yes=yes)
+            connection.confirm(f"{verb.capitalize()} {len(chosen)} quarantined bodies?", yes=yes)
 
         act = acting(connected)
 
@@ -192,12 +194,12 @@ def _act(
         return await selection.act_on_each(chosen, one, rate_per_s=rate, title=verb)
 
     return selection.tell(
-        namespace.run(work), what="quarantined bodies", dry_run=dry_run, as_json=as_json
+        connection.run(work), what="quarantined bodies", dry_run=dry_run, as_json=as_json
     )
 
 
 async def _one(connected: Namespace, id_: bytes) -> Kept:
-    from bridge.cli import quarantined
+    from bridge.operations import quarantined
 
     found = await quarantined.find(connected, id_)
     if found is None:

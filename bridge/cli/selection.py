@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from bridge.cli import report, when
-from bridge.clock import epoch_ms
+from bridge.cli import report
 from bridge.errors import UsageError
+from bridge.operations import bulk
+from bridge.operations.bulk import Tally
+from bridge.operations.selection import Filter
 from bridge.terminal import visible
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-
-GOOD: Final = frozenset(("replayed", "dropped", "duplicate"))
-"""Outcomes as asked; any other is a problem found."""
-
 
 limit_option = click.option(
     "--limit",
@@ -32,43 +28,6 @@ limit_option = click.option(
     show_default=True,
     help="Show so many at most; 0: all. All are counted.",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """What is asked for; `None` asks for nothing. Times are epoch ms, the end not included."""
-
-    device: str | None = None
-    error: str | None = None
-    since_ms: int | None = None
-    until_ms: int | None = None
-
-    @classmethod
-    def of(
-        cls, *, device: str | None, error: str | None, since: str | None, until: str | None
-    ) -> Filter:
-        """From the options; `UsageError` for what is no time."""
-        now_ms = epoch_ms()
-        return cls(
-            device=device,
-            error=error.lower() if error else None,
-            since_ms=when.parse(since, now_ms) if since else None,
-            until_ms=when.parse(until, now_ms) if until else None,
-        )
-
-    @property
-    def asks(self) -> bool:
-        """Whether anything is asked for."""
-        return self != Filter()
-
-    def matches(self, *, device: str | None, error: str, at_ms: int) -> bool:
-        """Whether one of this device, with this text of what went wrong, is meant."""
-        return (
-            (self.device is None or self.device == device)
-            and (self.error is None or self.error in error.lower())
-            and (self.since_ms is None or at_ms >= self.since_ms)
-            and (self.until_ms is None or at_ms < self.until_ms)
-        )
 
 
 def filter_options(error_is: str) -> Callable[[F], F]:
@@ -105,18 +64,6 @@ def bulk_options(command: F) -> F:
     return command
 
 
-@dataclass(slots=True, kw_only=True)
-class Tally:
-    """What became of the chosen ones: how many by outcome."""
-
-    matched: int
-    outcomes: dict[str, int] = field(default_factory=dict)
-
-    def count(self, outcome: str) -> None:
-        """One more."""
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-
-
 async def act_on_each(
     chosen: Sequence[T],
     act: Callable[[T], Awaitable[str]],
@@ -124,17 +71,9 @@ async def act_on_each(
     rate_per_s: float | None,
     title: str,
 ) -> Tally:
-    """Calls `act` for one after the other, at the pace asked for, behind a progress bar."""
-    tally = Tally(matched=len(chosen))
-    loop = asyncio.get_running_loop()
-    began_s = loop.time()
+    """As `bulk.act_on_each`, behind a progress bar."""
     with progress(len(chosen), title) as advance:
-        for number, one in enumerate(chosen):
-            if rate_per_s is not None:
-                await asyncio.sleep(max(0.0, began_s + number / rate_per_s - loop.time()))
-            tally.count(await act(one))
-            advance(1)
-    return tally
+        return await bulk.act_on_each(chosen, act, rate_per_s=rate_per_s, progress=advance)
 
 
 @contextlib.contextmanager
@@ -189,4 +128,4 @@ def tell(tally: Tally, *, what: str, dry_run: bool, as_json: bool) -> int:
     else:
         told = ", ".join(f"{count} {outcome}" for outcome, count in tally.outcomes.items())
         click.echo(f"{tally.matched} {what}: {told or 'nothing to do'}")
-    return 1 if set(tally.outcomes) - GOOD else 0
+    return 1 if set(tally.outcomes) - bulk.GOOD else 0

@@ -11,9 +11,10 @@ from typing import Any, BinaryIO, Final, TextIO
 
 import click
 
-from bridge.cli import namespace, options, report, selection, spool_reading, when
-from bridge.cli.namespace import Namespace
+from bridge.cli import connection, options, report, selection
 from bridge.errors import BridgeError
+from bridge.operations import spool_reading, when
+from bridge.operations.namespace import Namespace
 from bridge.outbox.spool_row import Row
 from bridge.settings import Settings
 
@@ -104,7 +105,7 @@ def _line(row: Row, reason: str | None) -> dict[str, Any]:
 @click.argument("file", type=click.File("rb"))
 @options.setting_option("spool_dir")
 @click.option("--dry-run", is_flag=True, help="Read and judge the file, and do nothing.")
-@namespace.yes_option
+@connection.yes_option
 @report.json_option
 def import_(file: BinaryIO, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Put an export (JSON lines; - is stdin) into the spool here, as a file of its own.
@@ -115,7 +116,7 @@ def import_(file: BinaryIO, dry_run: bool, yes: bool, as_json: bool) -> None:
     settings = options.load()
     rows = list(_rows(file))
     if rows and not dry_run:
-        namespace.confirm(f"Import {len(rows)} rows into {settings.spool_path}?", yes=yes)
+        connection.confirm(f"Import {len(rows)} rows into {settings.spool_path}?", yes=yes)
         _write(settings, rows)
     if as_json:
         report.print_json(rows=len(rows), dry_run=dry_run)
@@ -222,10 +223,10 @@ def retry(as_json: bool) -> None:
 
 
 @command.command()
-@namespace.connection_options
+@connection.connection_options
 @options.setting_option("spool_dir")
 @click.option("--dry-run", is_flag=True, help="Count, and do nothing.")
-@namespace.yes_option
+@connection.yes_option
 @report.json_option
 def drain(dry_run: bool, yes: bool, as_json: bool) -> int:
     """Publish what ended ingresses left in the spool here, when none is to be started.
@@ -250,13 +251,14 @@ def drain(dry_run: bool, yes: bool, as_json: bool) -> int:
 
 def _drain(settings: Settings, entries: int, *, yes: bool) -> int:
     """Returns how many are left."""
-    from bridge.cli import spool_draining
+    from bridge.operations import spool_draining
     from bridge.telemetry import logs
 
     async def work(connected: Namespace) -> int:
         await connected.refuse_while_held()
-        namespace.confirm(f"Publish {entries} entries of the spool?", yes=yes)
-        return await spool_draining.drain(connected, settings)
+        connection.confirm(f"Publish {entries} entries of the spool?", yes=yes)
+        with selection.progress(entries, "draining") as advance:
+            return await spool_draining.drain(connected, settings, advance)
 
     logs.configure(level="warning", format=settings.log_format)
-    return namespace.run(work, settings)
+    return connection.run(work, settings)

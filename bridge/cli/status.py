@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bridge.cli import namespace, options, overview, report, spool_reading, when
-from bridge.cli.namespace import Namespace
-from bridge.cli.overview import Group, Ingress, Overview
+from bridge.cli import connection, options, report
 from bridge.errors import BridgeError, RedisUnavailableError, UsageError
+from bridge.operations import namespace, overview, spool_reading, when
+from bridge.operations.namespace import Namespace
+from bridge.operations.overview import Group, Ingress, Overview
 from bridge.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _LISTED: Final = 8
 
 
 @click.command()
-@namespace.connection_options
+@connection.connection_options
 @options.setting_option("spool_dir")
 @click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
 @click.option(

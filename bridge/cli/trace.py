@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bridge.cli import namespace, options, report, selection, spool_reading, when
-from bridge.cli.namespace import Namespace
+from bridge.cli import connection, options, report, selection
 from bridge.contract.keys import partition_of
 from bridge.errors import BridgeError
+from bridge.operations import spool_reading, when
+from bridge.operations.namespace import Namespace
 from bridge.terminal import visible_line
 
 if TYPE_CHECKING:
-    from bridge.cli.ledger import Record
-    from bridge.cli.search import Found
+    from bridge.operations.ledger import Record
+    from bridge.operations.search import Found
 
 RANKS: Final = ("none", "pending", "sent", "delivered", "final")
 
@@ -25,7 +26,7 @@ RANKS: Final = ("none", "pending", "sent", "delivered", "final")
 @click.command()
 @click.argument("command_id")
 @click.option("--device", metavar="ID", help="Its device: one partition instead of all is read.")
-@namespace.connection_options
+@connection.connection_options
 @options.setting_option("spool_dir")
 @report.json_option
 def command(command_id: str, device: str | None, as_json: bool) -> int:
@@ -43,7 +44,7 @@ def command(command_id: str, device: str | None, as_json: bool) -> int:
         await trace.search(connected)
         return trace
 
-    trace = namespace.run(work, settings)
+    trace = connection.run(work, settings)
     trace.look_into_spool(settings.spool_path)
     if as_json:
         report.print_json(**trace.document())
@@ -70,8 +71,8 @@ class Trace:
 
     async def search(self, connected: Namespace) -> None:
         """Looks through Redis."""
-        from bridge.cli import ledger
-        from bridge.cli.search import Search
+        from bridge.operations import ledger
+        from bridge.operations.search import Search
         from bridge.store.link import command as call
 
         groups = await connected.groups()
@@ -146,7 +147,7 @@ class Trace:
         }
 
     def _accepted(self, device: str, record: Record) -> dict[str, Any]:
-        from bridge.cli import ledger
+        from bridge.operations import ledger
 
         names = ledger.usual_names(device, self._command)
         names |= {_prefix(it): it.entry.status for it in self._found}

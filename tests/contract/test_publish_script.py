@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import servers
-from bridge.cli import ledger
 from bridge.contract.entries import Entry
 from bridge.contract.keys import partition_of
 from bridge.errors import RedisUnavailableError
+from bridge.operations import ledger
 from bridge.outbox.publisher import Arrival, Outcome, Publisher
 from bridge.outbox.quarantine import QuarantinedBody
 from bridge.platform.notification import accept_command_status

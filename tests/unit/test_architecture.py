@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-COMPOSITION_ROOTS = ("bridge/ingress/app.py", "consumers/worker/process/", "bridge/cli/")
+COMPOSITION_ROOTS = (
+    "bridge/ingress/app.py", "consumers/worker/process/", "bridge/cli/", "bridge/operations/",
+)  # fmt: skip
 
 
 def sources(package: str) -> list[Path]:

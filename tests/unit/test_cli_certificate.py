@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.cli import certificate
 from bridge.errors import UsageError
+from bridge.operations import certificate
 
 
 def test_a_client_that_trusts_its_ca_accepts_it_and_nobody_else_reads_its_key(

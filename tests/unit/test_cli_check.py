@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import trustme
 
-from bridge.cli import check_here, check_namespace, check_redis, shadowing
-from bridge.cli.check_redis import Server
-from bridge.cli.findings import Finding
-from bridge.cli.overview import Group, Share
+from bridge.operations import check_here, check_namespace, check_redis, shadowing
+from bridge.operations.check_redis import Server
+from bridge.operations.findings import Finding
+from bridge.operations.overview import Group, Share
 from bridge.outbox.spool_file import SpoolFile
 from bridge.outbox.spool_row import Row
 from bridge.settings import Settings

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bridge.cli import ledger
-from bridge.cli.ledger import Accepted
 from bridge.contract.digests import canonical_json, notification_digest
+from bridge.operations import ledger
+from bridge.operations.ledger import Accepted
 
 
 def mark(digest: bytes, at_ms: int) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bridge.cli.quarantined import Kept, NotReplayableError, Replayer, _kept
+from bridge.operations.quarantined import Kept, NotReplayableError, Replayer, _kept
 from bridge.outbox.quarantine import QuarantinedBody
 from bridge.settings import Settings
 from ingresses import body
@@ -17,7 +17,7 @@ SETTINGS = Settings()
 
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("bridge.cli.quarantined.publisher_for", lambda *_: None)
+    monkeypatch.setattr("bridge.operations.quarantined.publisher_for", lambda *_: None)
     return Replayer(None, SETTINGS)._judge  # type: ignore[arg-type]
 
 

@@ -9,9 +9,10 @@ import json
 
 import pytest
 
-from bridge.cli import namespace, selection
-from bridge.cli.selection import Filter, Tally
+from bridge.cli import connection, selection
 from bridge.errors import BridgeError, UsageError
+from bridge.operations.bulk import Tally
+from bridge.operations.selection import Filter
 from bridge.terminal import visible
 
 
@@ -76,7 +77,7 @@ def test_a_rate_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     async def act(one: int) -> str:
         return "replayed"
 
-    monkeypatch.setattr("bridge.cli.selection.asyncio.sleep", sleep)
+    monkeypatch.setattr("bridge.operations.bulk.asyncio.sleep", sleep)
     asyncio.run(selection.act_on_each([0, 1, 2], act, rate_per_s=0.01, title="replay"))
     assert waits[0] == 0
     assert 99 < waits[1] <= 100  # the n-th falls due n / rate after the first
@@ -98,8 +99,8 @@ def test_what_did_not_go_as_asked_is_a_problem(
 
 def test_nothing_is_done_unasked_where_nobody_can_be_asked() -> None:
     with pytest.raises(UsageError, match="--yes"):
-        namespace.confirm("Drop 3 things?", yes=False)
-    namespace.confirm("Drop 3 things?", yes=True)
+        connection.confirm("Drop 3 things?", yes=False)
+    connection.confirm("Drop 3 things?", yes=True)
 
 
 @pytest.mark.parametrize(("answer", "is_done"), [("y\n", True), ("n\n", False), ("\n", False)])
@@ -112,7 +113,7 @@ def test_somebody_who_can_be_asked_decides(
 
     monkeypatch.setattr("sys.stdin", Terminal(answer))
     with contextlib.nullcontext() if is_done else pytest.raises(BridgeError, match="nothing"):
-        namespace.confirm("Drop 3 things?", yes=False)
+        connection.confirm("Drop 3 things?", yes=False)
 
 
 def test_a_body_is_shown_as_json_or_as_the_text_it_is() -> None:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from bridge.cli import sender
-from bridge.cli.sender import Answer, Sender
-from bridge.cli.tally import Tally, percentile
-from bridge.cli.traffic import Callback
+from bridge.cli.sending import sender
+from bridge.cli.sending.sender import Answer, Sender
+from bridge.cli.sending.tally import Tally, percentile
+from bridge.cli.sending.traffic import Callback
 
 Judge = Callable[[bytes, int], int]
 """The code for a body at its n-th attempt (from 1)."""

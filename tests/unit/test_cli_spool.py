@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bridge import cli
-from bridge.cli import spool_reading
+from bridge.operations import spool_reading
 from bridge.outbox.spool_file import SpoolFile
 from bridge.outbox.spool_folder import FileLock, dead_locks
 from bridge.outbox.spool_row import Row

@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import pytest
 
-from bridge.cli.traffic import LIFE_OF_A_COMMAND, play, read
+from bridge.cli.sending.traffic import LIFE_OF_A_COMMAND, play, read
 from bridge.platform.notification import accept_command_status
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.cli import when
 from bridge.errors import UsageError
+from bridge.operations import when
 
 NOW_MS = 1_700_000_000_000
 

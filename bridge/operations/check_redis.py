@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from bridge.cli import overview, when
-from bridge.cli.findings import Finding, ok, problem, skipped, warning
-from bridge.cli.namespace import TIMEOUT_S, Namespace, fields_of, told
 from bridge.errors import RedisRefusesError, RedisUnavailableError
+from bridge.operations import overview, when
+from bridge.operations.findings import Finding, ok, problem, skipped, warning
+from bridge.operations.namespace import TIMEOUT_S, Namespace, fields_of, told
 from bridge.settings import Settings
 from bridge.store import rights
 from bridge.store.link import Link, Refused, command

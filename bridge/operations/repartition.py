@@ -18,12 +18,12 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
-from bridge.cli import overview
-from bridge.cli.namespace import Namespace, Page, fields_of, told, value
 from bridge.contract.entries import Entry
 from bridge.contract.keys import partition_of
 from bridge.contract.meta import ContractError, Meta
 from bridge.errors import BridgeError, RedisUnavailableError
+from bridge.operations import overview
+from bridge.operations.namespace import Namespace, Page, fields_of, told, value
 from bridge.store.link import Refused, command
 
 MAX_PARTITIONS: Final = 256  # as bridge.settings

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bridge.backoff import full_jitter_s
-from bridge.cli.traffic import Callback
+from bridge.cli.sending.traffic import Callback
 
 # Callbacks in memory that wait for their turn; beyond, no more are made until some are answered.
 MAX_WAITING: Final = 100_000

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bridge.cli import overview
-from bridge.cli.findings import Finding, ok, problem, warning
-from bridge.cli.namespace import Namespace, told
-from bridge.cli.overview import Group
+from bridge.operations import overview
+from bridge.operations.findings import Finding, ok, problem, warning
+from bridge.operations.namespace import Namespace, told
+from bridge.operations.overview import Group
 from bridge.settings import Settings
 from bridge.store.link import command
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from bridge import settings
-from bridge.cli.certificate import Certificate
 from bridge.errors import UsageError
+from bridge.operations.certificate import Certificate
 from bridge.settings import PREFIX, Settings
 from bridge.store.embedded import free_port
 

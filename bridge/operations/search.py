@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bridge.cli import overview
-from bridge.cli.namespace import PAGE, Namespace, Page, fields_of, told
 from bridge.contract.entries import DeadLetter, Entry, entry_order
 from bridge.contract.meta import ContractError
+from bridge.operations import overview
+from bridge.operations.namespace import PAGE, Namespace, Page, fields_of, told
 from bridge.store.link import Refused, command
 
 State = Literal["waiting", "pending", "parked", "dead", "handled", "not_for_it"]

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from bridge import settings as settings_module
-from bridge.cli import shadowing, spool_reading
-from bridge.cli.findings import Finding, ok, problem, skipped, warning
-from bridge.cli.spool_reading import SpoolFile
 from bridge.errors import BridgeError, UsageError
+from bridge.operations import shadowing, spool_reading
+from bridge.operations.findings import Finding, ok, problem, skipped, warning
+from bridge.operations.spool_reading import SpoolFile
 from bridge.settings import Settings
 
 RECEIVER_TIMEOUT_S: Final = 30.0
@@ -79,7 +79,7 @@ def receiver(settings: Settings) -> Finding:
     try:
         # Our own module, by this interpreter; nothing of it comes from outside.
         done = subprocess.run(  # noqa: S603 # nosec B603
-            [sys.executable, "-P", "-m", "bridge.cli.receiver_probe", *spec],
+            [sys.executable, "-P", "-m", "bridge.operations.receiver_probe", *spec],
             capture_output=True,
             text=True,
             timeout=RECEIVER_TIMEOUT_S,

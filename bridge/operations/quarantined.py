@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from bridge.cli import namespace
-from bridge.cli.namespace import Namespace
-from bridge.cli.publishing import publisher_for
-from bridge.cli.selection import Filter
 from bridge.contract.digests import arrival_id
 from bridge.errors import BridgeError
+from bridge.operations import namespace
+from bridge.operations.namespace import Namespace
+from bridge.operations.publishing import publisher_for
+from bridge.operations.selection import Filter
 from bridge.outbox.publisher import Arrival
 from bridge.outbox.quarantine import QuarantinedBody
 from bridge.platform.notification import (

@@ -1,33 +1,25 @@
 """The namespace as the operations commands see it: a link, its keys, its number of partitions.
 
-Owns connecting for one command and what is said when that fails. The partition count is the one
+Owns connecting for one question and what is said when that fails. The partition count is the one
 that Redis tells, not the one this shell is set to: an operator's shell may have no settings at all.
 """
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import click
-
-from bridge.cli import options
 from bridge.contract.keys import Keys
 from bridge.contract.meta import CONTRACT_VERSION, PARTITION_HASH, ContractError, Meta
-from bridge.errors import BridgeError, MetaMismatchError, RedisUnavailableError, UsageError, advised
+from bridge.errors import BridgeError, MetaMismatchError, RedisUnavailableError, advised
 from bridge.settings import Settings, without_password
 from bridge.store.connect import open_link
 from bridge.store.link import Call, Link, Refused, command
 
 TIMEOUT_S: Final = 5.0
 PAGE: Final = 500
-
-T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 Page = list[tuple[bytes, list[bytes]]]
 """Stream ids with their field names and values."""
@@ -76,32 +68,6 @@ class Namespace:
             raise BridgeError(f"not now: {told(held)}; try again when that is over")
 
 
-def connection_options(command: F) -> F:
-    """Options of every command that talks to Redis."""
-    for name in ("namespace", "redis_url"):
-        command = options.setting_option(name)(command)
-    return command
-
-
-group_option = options.setting_option("group")
-yes_option = click.option("--yes", "-y", is_flag=True, help="Do it without asking.")
-
-
-def run(work: Callable[[Namespace], Awaitable[T]], settings: Settings | None = None) -> T:
-    """Runs `work` on the namespace of the settings.
-
-    Raises `RedisUnavailableError` with what to do about it, and `MetaMismatchError` where the
-    namespace is not of this program's contract.
-    """
-    current = settings or options.load()
-
-    async def connected() -> T:
-        async with opened(current) as namespace:
-            return await work(namespace)
-
-    return asyncio.run(connected())
-
-
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Namespace]:
     """The namespace of `settings`, for as long as the context lasts."""
@@ -148,13 +114,3 @@ def told(raw: bytes) -> str:
 def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     """`[name, value, …]` as a dictionary."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def confirm(question: str, *, yes: bool) -> None:
-    """Returns if it may be done; `BridgeError` if not, `UsageError` where nobody can be asked."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UsageError(f"{question} Nobody can be asked here: say --yes")
-    if not click.confirm(question, err=True):
-        raise BridgeError("nothing was done")

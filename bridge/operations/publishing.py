@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.cli.namespace import Namespace
+from bridge.operations.namespace import Namespace
 from bridge.outbox.publisher import Publisher
 from bridge.settings import Settings
 

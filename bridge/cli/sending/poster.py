@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from bridge.cli.sender import Answer, Post
+from bridge.cli.sending.sender import Answer, Post
 from bridge.errors import UsageError
 
 ANSWER_TIMEOUT_S: Final = 15.0  # the platform waits as long

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import click
 
 from bridge.cli import report, running
-from bridge.cli.sender import Answer, Sender
-from bridge.cli.tally import Tally
-from bridge.cli.traffic import LIFE_OF_A_COMMAND, Callback, play, read
+from bridge.cli.sending.sender import Answer, Sender
+from bridge.cli.sending.tally import Tally
+from bridge.cli.sending.traffic import LIFE_OF_A_COMMAND, Callback, play, read
 from bridge.errors import UsageError
 
 COMMAND_STATUS_PATH: Final = "/v1.0.0/messageReceiver/cmd"
@@ -135,7 +135,7 @@ def command(**options: Any) -> int:
     tally = Tally(planned)
 
     async def send(stop: asyncio.Event) -> int:
-        from bridge.cli.poster import connect  # aiohttp: --help does without it
+        from bridge.cli.sending.poster import connect  # aiohttp: --help does without it
 
         with _progress(planned) as show:
             watch = _Watch(tally, show, order)

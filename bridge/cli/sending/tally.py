@@ -7,7 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 
-from bridge.cli.sender import Answer
+from bridge.cli.sending.sender import Answer
 
 
 class Tally:

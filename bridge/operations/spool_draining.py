@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from bridge.cli import selection
-from bridge.cli.namespace import Namespace
-from bridge.cli.publishing import publisher_for
+from bridge.operations.bulk import Progress, silent
+from bridge.operations.namespace import Namespace
+from bridge.operations.publishing import publisher_for
 from bridge.outbox.outbox import Keeping
 from bridge.outbox.spool import Spool
 from bridge.settings import Settings
@@ -21,7 +21,7 @@ NO_LIMIT_S: Final = 30 * 86400.0
 _SHOW_S: Final = 0.2
 
 
-async def drain(connected: Namespace, settings: Settings) -> int:
+async def drain(connected: Namespace, settings: Settings, progress: Progress = silent) -> int:
     """Publishes the files of ended processes, until empty or until Redis takes no more.
 
     Returns how many entries are left; they stay on the disk.
@@ -37,7 +37,7 @@ async def drain(connected: Namespace, settings: Settings) -> int:
     works = [asyncio.create_task(work) for work in keeping.works().values()]
     finishing = asyncio.create_task(keeping.finish(timeout_s=NO_LIMIT_S))
     try:
-        await _watch(lambda: keeping.outstanding, [finishing, *works])
+        await _watch(lambda: keeping.outstanding, [finishing, *works], progress)
     finally:
         for task in (finishing, *works):
             task.cancel()
@@ -47,19 +47,17 @@ async def drain(connected: Namespace, settings: Settings) -> int:
     return left
 
 
-async def _watch(left: Callable[[], int], tasks: list[asyncio.Task[None]]) -> None:
-    """Shows how it gets on, until one of `tasks` has ended."""
-    total = left()
-    with selection.progress(total, "draining") as advance:
-        shown = 0
-        ended: set[asyncio.Task[None]] = set()
-        while not ended:
-            ended, _ = await asyncio.wait(
-                tasks, timeout=_SHOW_S, return_when=asyncio.FIRST_COMPLETED
-            )
-            published = total - left()
-            advance(published - shown)
-            shown = published
+async def _watch(
+    left: Callable[[], int], tasks: list[asyncio.Task[None]], progress: Progress
+) -> None:
+    """Tells how it gets on, until one of `tasks` has ended."""
+    before = left()
+    ended: set[asyncio.Task[None]] = set()
+    while not ended:
+        ended, _ = await asyncio.wait(tasks, timeout=_SHOW_S, return_when=asyncio.FIRST_COMPLETED)
+        now = left()
+        progress(before - now)
+        before = now
     for task in ended:
         if not task.cancelled():
             task.result()

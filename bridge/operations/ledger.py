@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from bridge.cli.namespace import Namespace
 from bridge.contract.digests import canonical_json, command_digest, notification_digest
+from bridge.operations.namespace import Namespace
 from bridge.platform.statuses import KNOWN_RESULT_CODES
 from bridge.store.link import command
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bridge.cli.namespace import PAGE, TIMEOUT_S, Namespace, fields_of, told
 from bridge.contract.entries import entry_order
+from bridge.operations.namespace import PAGE, TIMEOUT_S, Namespace, fields_of, told
 from bridge.store.link import Refused, command
 
 SILENT_MS: Final = 15_000

@@ -1,4 +1,4 @@
-"""`python -m bridge.cli.receiver_probe [SPEC]`: whether a receiver loads, as for a worker.
+"""`python -m bridge.operations.receiver_probe [SPEC]`: whether a receiver loads, as for a worker.
 
 A process of its own, for it runs the user's code, which may hang, print or exit. Prints what is
 wrong on stderr; exit code 0 fine, 2 not.
@@ -19,7 +19,7 @@ def main(spec: str | None) -> int:
     try:
         Handlers(loading.load(spec))
     except BridgeError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return error.exit_code
     return 0
 

@@ -1,0 +1,45 @@
+"""Which of many are meant: by device, by the text of what went wrong, by time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bridge.clock import epoch_ms
+from bridge.operations import when
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """What is asked for; `None` asks for nothing. Times are epoch ms, the end not included."""
+
+    device: str | None = None
+    error: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+    @classmethod
+    def of(
+        cls, *, device: str | None, error: str | None, since: str | None, until: str | None
+    ) -> Filter:
+        """From the options; `UsageError` for what is no time."""
+        now_ms = epoch_ms()
+        return cls(
+            device=device,
+            error=error.lower() if error else None,
+            since_ms=when.parse(since, now_ms) if since else None,
+            until_ms=when.parse(until, now_ms) if until else None,
+        )
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is asked for."""
+        return self != Filter()
+
+    def matches(self, *, device: str | None, error: str, at_ms: int) -> bool:
+        """Whether one of this device, with this text of what went wrong, is meant."""
+        return (
+            (self.device is None or self.device == device)
+            and (self.error is None or self.error in error.lower())
+            and (self.since_ms is None or at_ms >= self.since_ms)
+            and (self.until_ms is None or at_ms < self.until_ms)
+        )
