@@ -70,8 +70,9 @@ matrix: $(STAMP) ## Contract and integration tests on Redis 6.2, 7.0, 8.2, Valke
 bench: $(STAMP) ## Measure everything beside what people would use instead: ARGS='--quick --only ingress'
 	@$(IN_ROOT) $(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
-lint: $(STAMP) ## Look for faults with ruff
+lint: $(STAMP) ## Look for faults with ruff, and for imports from one room to one above it
 	@$(IN_ROOT) $(BIN)/ruff check -q .
+	@$(IN_ROOT) told=$$($(BIN)/lint-imports --no-logo --no-cache 2>&1) || { echo "$$told"; exit 1; }
 
 format: $(STAMP) ## Put every file into the common format
 	@$(IN_ROOT) $(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .

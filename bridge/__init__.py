@@ -1,6 +1,7 @@
-"""The ingress: answers the platform's callbacks at once and publishes them to Redis streams.
+"""Answers the platform's command callbacks at once and keeps them in Redis streams.
 
-Owns the stream contract (`bridge.contract`). Must not import `consumers`.
+One room per job, from `contract/` (what both halves agree on) up to `cli/`; ARCHITECTURE.md has the
+floors. Start reading at `ingress/callback.py`, where a callback comes in.
 """
 
 __version__ = "0.1.0"

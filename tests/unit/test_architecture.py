@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,3 +83,20 @@ def test_documents_name_only_paths_that_exist(document: str) -> None:
     assert paths or linked
     for path in (*paths, *linked):
         assert (ROOT / path).exists(), f"{document} names {path}"
+
+
+def test_the_picture_shows_the_floors_that_are_enforced() -> None:
+    spec = importlib.util.spec_from_file_location("floors", ROOT / "docs" / "floors.py")
+    assert spec is not None
+    assert spec.loader is not None
+    floors = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(floors)
+    assert floors.drawn() == floors.PICTURE.read_text(), "run: python docs/floors.py"
+
+
+def test_every_room_says_what_it_owns_and_must_not_do() -> None:
+    for package in (ROOT / "bridge", ROOT / "consumers" / "worker"):
+        for room in package.rglob("__init__.py"):
+            if room.parent.name not in ("bridge", "cli"):
+                text = " ".join((ast.get_docstring(ast.parse(room.read_text())) or "").split())
+                assert "Start reading at" in text, room
