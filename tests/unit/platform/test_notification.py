@@ -23,7 +23,7 @@ from bridge.platform.schemas import NotifyNBCommandStatusChangedSchema, reasons_
 from bridge.platform.statuses import CommandStatus
 from bridge.platform.strict_json import NotJsonError, parse_object
 
-CASES = json.loads((Path(__file__).parents[1] / "data" / "cases.json").read_text())
+CASES = json.loads((Path(__file__).parents[2] / "data" / "cases.json").read_text())
 SCHEMA = NotifyNBCommandStatusChangedSchema()
 
 # What may stand where a text belongs: texts at and over the bounds, lone surrogates, other types.

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.store import rights
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 _IN_LUA = re.compile(r"redis\.p?call\('([A-Z]+)'")
 _IN_PYTHON = re.compile(r"command\(\s*\"([A-Z]+)\"")
 _NOT_ASKED = {"CLUSTER", "SENTINEL", "CLIENT", "EVAL", "EVALSHA", "INFO", "CONFIG", "PING"}

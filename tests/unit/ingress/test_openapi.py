@@ -22,7 +22,7 @@ from bridge.platform.schemas import (
     PlatformNotificationSchema,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Whatever gives an answer of the public listener.
 ANSWERING = (
     "bridge/http/answer.py",

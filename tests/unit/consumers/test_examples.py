@@ -91,7 +91,7 @@ def test_a_database_that_fails_leaves_nothing_half_done(
     other.close()
 
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+README = (Path(__file__).parents[3] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 RECEIVERS = [block for block in BLOCKS if "class Receiver" in block]
 TESTS = [block for block in BLOCKS if "def test_" in block]

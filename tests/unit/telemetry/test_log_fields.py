@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/observability.md").read_text()
 FIELDS = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
 LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
