@@ -1,0 +1,316 @@
+"""Every setting: one row each.
+
+The variable is the field's name in capitals, with the prefix `NB_BRIDGE_`. To add a setting, add a
+row: `--help`, `nb-bridge settings` and the reading of the environment follow from it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from bridge.errors import UsageError
+from bridge.settings.readers import (
+    Network,
+    matching,
+    networks,
+    number,
+    one_of,
+    pairs,
+    path,
+    paths,
+    redis_url,
+    setting,
+    words,
+)
+
+PREFIX: Final = "NB_BRIDGE_"
+COMMAND_STATUS_PATH: Final = "/v1.0.0/messageReceiver/cmd"
+NOTIFY_PATH: Final = "/v1.0.0/messageReceiver"
+MAX_BODY_BYTES: Final = 2**20  # as long as a message of a device may be
+INGRESS: Final = "ingress"
+WORKER: Final = "worker"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting of both halves. The variable is the field's name in capitals, prefixed."""
+
+    redis_url: str = redis_url(
+        "redis://127.0.0.1:6379/0",
+        "Redis or Valkey: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://",
+    )
+    namespace: str = matching(
+        "nbcmd",
+        "prefix of every key in Redis; several bridges may share a server under several names",
+        r"^[A-Za-z0-9_.:-]{1,64}$",
+        "may hold letters, digits and _ . : - only",
+    )
+    partitions: int = number(
+        16,
+        "streams that devices are spread over; fixed once the namespace is in use",
+        low=1,
+        high=256,
+    )
+    log_level: str = one_of(
+        "debug", "info", "warning", "error", default="info", doc="least severe log line shown"
+    )
+    log_format: str = one_of(
+        "auto",
+        "console",
+        "json",
+        doc="log lines for people or for machines; auto: console on a terminal, else json",
+    )
+    grace_s: float = number(25.0, "seconds to stop in, DRAIN_DELAY_S included", low=1, high=3600)
+    admin_host: str = setting(
+        "127.0.0.1", "address of the admin listener (/livez /readyz /metrics /status)"
+    )
+    admin_names: tuple[str, ...] = words(
+        "names with a dot by which the admin listener may be called, besides addresses"
+    )
+    admin_port: int | None = number(
+        None,
+        "port of the admin listener; 0: any free one",
+        low=0,
+        high=65535,
+        default_text="8081 ingress, 8082 worker",
+    )
+
+    # --- ingress
+    # Every address: the platform calls from outside. Start-up and `check` tell what is open.
+    host: str = setting("0.0.0.0", "address the callbacks arrive at", halves=INGRESS)  # noqa: S104
+    port: int | None = number(
+        None,
+        "port the callbacks arrive at; 0: any free one",
+        low=0,
+        high=65535,
+        default_text="8443 with TLS, 8080 without",
+        halves=INGRESS,
+    )
+    callback_paths: tuple[str, ...] = paths(
+        COMMAND_STATUS_PATH,
+        "paths of command status callbacks, separated by commas",
+        halves=INGRESS,
+    )
+    notify_paths: tuple[str, ...] = paths(
+        NOTIFY_PATH,
+        "paths of the platform's other notifications, separated by commas",
+        halves=INGRESS,
+    )
+    notify_types: tuple[str, ...] = words(
+        "notifyTypes to keep, separated by commas; others are answered 200 and not kept",
+        default_text="all",
+        halves=INGRESS,
+    )
+    max_body_bytes: int = number(
+        MAX_BODY_BYTES,
+        "longest callback body",
+        low=256,
+        high=16 * 2**20,
+        default_text="1048576, or half of SPOOL_MAX_BYTES if that is less",
+        halves=INGRESS,
+    )
+    body_timeout_s: float = number(
+        10.0,
+        "seconds a caller may take to send a head, and again to send a body",
+        low=0.1,
+        high=15,
+        halves=INGRESS,
+    )
+    max_connections: int = number(
+        4096,
+        "open connections at once; fewer where the limit of open files has no room for them",
+        low=1,
+        high=1_000_000,
+        halves=INGRESS,
+    )
+    tls_cert: Path | None = path("PEM file of the certificate chain", halves=INGRESS)
+    tls_key: Path | None = path("PEM file of the private key", halves=INGRESS)
+    tls_client_ca: Path | None = path(
+        "PEM file of CAs that must have signed the caller's certificate (mutual TLS)",
+        halves=INGRESS,
+    )
+    tokens: tuple[str, ...] = words(
+        "bearer tokens that let a caller in, separated by commas or lines",
+        closes=True,
+        secret=True,
+        halves=INGRESS,
+    )
+    basic_credentials: tuple[str, ...] = pairs(
+        "user:password pairs that let a caller in, separated by commas or lines",
+        closes=True,
+        halves=INGRESS,
+    )
+    secret_headers: tuple[str, ...] = pairs(
+        "Header-Name:value pairs that let a caller in, separated by commas or lines",
+        closes=True,
+        halves=INGRESS,
+    )
+    allowed_networks: tuple[Network, ...] = networks(
+        "networks callers may come from, separated by commas or lines", closes=True, halves=INGRESS
+    )
+    trusted_proxies: tuple[Network, ...] = networks(
+        "networks of our own proxies, whose X-Forwarded-For is believed", halves=INGRESS
+    )
+    auth_mode: Literal["enforce", "log"] = one_of(
+        "enforce",
+        "log",
+        doc="log: let wrong callers through and log them, to try new credentials",
+        halves=INGRESS,
+    )
+    on_invalid: Literal["quarantine", "reject"] = one_of(
+        "quarantine",
+        "reject",
+        doc="answer to a JSON object that is no notification: 200 and quarantine, or 400",
+        halves=INGRESS,
+    )
+    publish_timeout_s: float = number(
+        0.25,
+        "seconds a callback waits for Redis before it is spooled",
+        low=0.01,
+        high=10,
+        halves=INGRESS,
+    )
+    drain_delay_s: float = number(
+        5.0,
+        "seconds the ingress still answers after SIGTERM made it unready",
+        low=0,
+        high=600,
+        halves=INGRESS,
+    )
+    spool_dir: Path | None = path(
+        "folder of the spool, on a local disk",
+        default_text="spool in the state folder",
+        halves=INGRESS,
+    )
+    spool_max_bytes: int = number(
+        2**30, "size of the spool at which callbacks get 503", low=2**18, high=2**40, halves=INGRESS
+    )
+    max_backlog: int = number(
+        1_000_000,
+        "entries in Redis a group may be behind before callbacks are spooled",
+        low=1,
+        high=10**9,
+        halves=INGRESS,
+    )
+    dedupe_window_s: float = number(
+        86400.0,
+        "seconds for which a repeated notification is recognised",
+        low=1,
+        high=30 * 86400,
+        halves=INGRESS,
+    )
+    ledger_max_records: int = number(
+        65536,
+        "commands the ledger of one partition remembers before it starts a new page",
+        low=16,
+        high=10**7,
+        halves=INGRESS,
+    )
+    quarantine_max_entries: int = number(
+        10_000,
+        "bodies kept in quarantine; beyond, the oldest goes",
+        low=1,
+        high=10**6,
+        halves=INGRESS,
+    )
+    quarantine_max_body_bytes: int = number(
+        16384,
+        "bytes kept of one quarantined body; of a longer one its length and SHA-256 are kept",
+        low=0,
+        high=16 * 2**20,
+        halves=INGRESS,
+    )
+
+    # --- worker
+    receiver: str | None = setting(
+        None,
+        "the plugin: an entry-point name, module:Class or path/to/file.py:Class",
+        default_text="the only one installed",
+        halves=WORKER,
+    )
+    group: str = matching(
+        "default",
+        "consumer group of this worker; every group sees every notification",
+        r"^[A-Za-z0-9_.-]{1,64}$",
+        "may hold letters, digits and _ . - only",
+        halves=WORKER,
+    )
+    concurrency: int = number(
+        64, "deliveries running at once in one worker", low=1, high=4096, halves=WORKER
+    )
+    handler_timeout_s: float = number(
+        60.0, "seconds a handler may take", low=0.01, high=86400, halves=WORKER
+    )
+    max_attempts: int = number(
+        10, "attempts before a notification becomes a dead letter", low=1, high=1000, halves=WORKER
+    )
+    give_up_after_s: float = number(
+        3600.0,
+        "seconds after which failures count although nothing else succeeds; 0: at once",
+        low=0,
+        high=86400 * 30,
+        halves=WORKER,
+    )
+    backoff_base_s: float = number(
+        1.0,
+        "upper bound of the wait before the second attempt; doubles from there",
+        low=0.001,
+        high=3600,
+        halves=WORKER,
+    )
+    backoff_max_s: float = number(
+        300.0, "upper bound of any wait between attempts", low=0.001, high=86400, halves=WORKER
+    )
+    lease_ttl_s: float = number(
+        10.0,
+        "seconds after which a silent worker's partitions pass to others",
+        low=0.5,
+        high=600,
+        halves=WORKER,
+    )
+    late: Literal["deliver", "skip"] = one_of(
+        "deliver",
+        "skip",
+        doc="skip: count late notifications as handled without a call",
+        halves=WORKER,
+    )
+    dead_max_entries: int = number(
+        100_000,
+        "dead letters per partition; a full one holds its devices",
+        low=1,
+        high=10**8,
+        halves=WORKER,
+    )
+    window_max_entries: int = number(
+        4096, "entries a worker has fetched and not settled", low=16, high=10**6, halves=WORKER
+    )
+    window_max_bytes: int = number(
+        16 * 2**20,
+        "bytes a worker has fetched and not settled; slow deliveries come on top",
+        low=2**16,
+        high=2**34,
+        halves=WORKER,
+    )
+
+    @property
+    def spool_path(self) -> Path:
+        """`spool_dir`, or its default."""
+        return self.spool_dir or default_state_dir() / "spool"
+
+
+def default_state_dir() -> Path:
+    """Where state goes if nobody says: systemd's StateDirectory, else the XDG state folder."""
+    # STATE_DIRECTORY: systemd.exec(5); it may list several, separated by colons.
+    if state := os.environ.get("STATE_DIRECTORY"):
+        return Path(state.split(":")[0])
+    if base := os.environ.get("XDG_STATE_HOME"):
+        return Path(base) / "nb-bridge"
+    try:
+        return Path.home() / ".local" / "state" / "nb-bridge"
+    except RuntimeError as error:  # no HOME, and nobody knows this user
+        raise UsageError(
+            f"this user has no home folder: set {PREFIX}SPOOL_DIR to a folder on a local disk"
+        ) from error
