@@ -1,9 +1,7 @@
 """aiohttp's low-level server with the limits ours needs.
 
-Owns connections: how many there are, who goes for a new one, how long and how large a request head
-may be, how long an answer may wait to be read, and the answer to what is not HTTP. aiohttp closes a
-connection with an unfinished head only when its keep-alive time is over, which has to be long (a
-reverse proxy must be the first to let go); so heads get a time limit of their own here.
+Owns which connections there are and who goes for a new one, and what unfinished heads and unread
+answers of all of them may take together.
 """
 
 from __future__ import annotations
@@ -12,224 +10,22 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from functools import cache
-from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import Gauge
 
-from bridge.http.problem import Problem
+from bridge.http.connection import Connection
 from bridge.telemetry import metrics
 
 KEEPALIVE_S: Final = 3630.0  # an hour and a bit: longer than proxies and the platform keep one
-MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_HEADS_BYTES: Final = 16 * 2**20  # of all that are not complete; parsed, they take twice that
 MAX_UNREAD: Final = 64  # callers who do not read; requests that follow take up to 250 KiB of each
 MAX_LINE_BYTES: Final = 8190
 MAX_HEADERS: Final = 64
 _POLL_S: Final = 0.02
 LINGER_S: Final = 2.0  # for reading on after an early answer, so that the client can receive it
-_GOODBYE_S: Final = 2.0  # for a TLS peer to close its side
-_HEAD_END: Final = b"\r\n\r\n"
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-class Connection(web.RequestHandler):
-    """One connection; its head timer runs from the first byte of a head to its last."""
-
-    __slots__ = (
-        "_head_bytes",
-        "_head_tail",
-        "_head_timer",
-        "_opening",
-        "_server",
-        "_timeout_s",
-        "_wire",
-        "_write_timer",
-    )
-
-    def __init__(
-        self,
-        server: HttpServer,
-        *,
-        timeout_s: float,
-        loop: asyncio.AbstractEventLoop,
-        **options: Any,
-    ) -> None:
-        super().__init__(server, loop=loop, **options)
-        self._server = server
-        self._timeout_s = timeout_s
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._head_bytes = 0
-        self._head_tail = b""
-        self._write_timer: asyncio.TimerHandle | None = None
-        self._wire: asyncio.Transport | None = None
-        self._opening: asyncio.Task[Any] | None = None
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it waits for a request of which nothing has arrived."""
-        return self._is_waiting and self._head_timer is None
-
-    @property
-    def _is_waiting(self) -> bool:
-        """Whether no request is complete or being answered."""
-        if self._waiter is None:  # else aiohttp's task has not had its first step yet
-            return self._request_count == 0
-        return not self._waiter.done()
-
-    @property
-    def idle_until_s(self) -> float:
-        """When its keep-alive time ends: the sooner, the longer it has been idle."""
-        return self._next_keepalive_close_time
-
-    def open(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
-        """Speaks TLS on a socket that was accepted, if it should, then HTTP."""
-        opened = self._loop.connect_accepted_socket(
-            lambda: self,
-            sock,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else self._timeout_s,
-            ssl_shutdown_timeout=None if tls is None else _GOODBYE_S,
-        )
-        self._opening = self._loop.create_task(opened)
-        self._opening.add_done_callback(lambda task: self._opened(task, sock))
-
-    def end(self) -> None:
-        """Aborts it and gives its place back, which aborting does only in the next step."""
-        self._server.lost(self, self._head_bytes)
-        self._head_bytes = 0
-        self.abort()
-
-    def abort(self) -> None:
-        """Ends it at once, whatever it is doing, and whether or not the peer is there."""
-        if self._wire is not None:
-            self._wire.abort()
-            self.force_close()
-        elif self._opening is not None:
-            self._opening.cancel()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The first head has its time from here, whether or not a byte of it comes."""
-        super().connection_made(transport)
-        # aiohttp forgets the transport when it closes it, and something may have to be sent then.
-        self._wire = cast(asyncio.Transport, transport)
-        self._wire.set_write_buffer_limits(high=1, low=0)  # what is not sent at once has its time
-        self._head_timer = self._loop.call_later(self._timeout_s, self._head_overdue)
-
-    def data_received(self, data: bytes) -> None:
-        """Starts the timer where a head has begun, and ends it where one is complete."""
-        if self._head_bytes + len(data) > MAX_HEAD_BYTES and self._is_too_long(data):
-            self._refuse_head()
-            return
-        super().data_received(data)
-        if not self._is_waiting:
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
-                self._server.met(self, self._head_bytes)
-                self._head_bytes = 0
-        elif data:
-            if self._head_timer is None:
-                self._head_timer = self._loop.call_later(self._timeout_s, self._head_overdue)
-            self._head_tail = data[-3:]
-            self._head_bytes += len(data)
-            self._server.waits(self, len(data))
-
-    def eof_received(self) -> bool | None:  # type: ignore[override]
-        """A caller that sends no more but reads on (RFC 9112, 9.6) gets its answers, without TLS:
-        asyncio's knows no half of a connection."""
-        if self._is_waiting or self._wire is None or self._wire.get_extra_info("sslcontext"):
-            return None
-        self._end_when_answered()
-        return True
-
-    def _end_when_answered(self) -> None:
-        request = self._current_request
-        lacks_body = request is not None and not request.content.is_eof()
-        if self._is_waiting or lacks_body:
-            self.force_close()
-        elif self.transport is not None:
-            self._loop.call_later(_POLL_S, self._end_when_answered)
-
-    def pause_writing(self) -> None:
-        """An answer is not sent at once: its reader has some time for it."""
-        super().pause_writing()
-        self._server.stalls(self)
-        self._write_timer = self._loop.call_later(self._timeout_s, self._write_overdue)
-
-    def resume_writing(self) -> None:
-        """All is sent."""
-        super().resume_writing()
-        self._server.flows(self)
-        self._stop_write_timer()
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        """Nothing to do where reading goes on: aiohttp would run its parser once per body read."""
-        if self._reading_paused:
-            super().resume_reading(resume_parser)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Ends the timers, and gives the connection's place back."""
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-        self._stop_write_timer()
-        self._wire = None
-        super().connection_lost(exc)
-        self._server.lost(self, self._head_bytes)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """The answer to bytes that are not HTTP: counted, neither logged nor echoed."""
-        metrics.callbacks.labels("malformed", str(status)).inc()
-        return Problem(
-            HTTPStatus.BAD_REQUEST, "malformed", "the request is not valid HTTP", close=True
-        ).response()
-
-    def _opened(self, task: asyncio.Task[Any], sock: socket.socket) -> None:
-        self._opening = None
-        if task.cancelled() or task.exception() is not None:
-            if not task.cancelled():
-                metrics.handshakes_failed.inc()
-            sock.close()  # a task that was cancelled before its first step has not touched it
-            self._server.lost(self, 0)
-
-    def _is_too_long(self, data: bytes) -> bool:
-        """Whether the head that these bytes belong to, if to one, is longer than it may be."""
-        if not self._is_waiting:
-            return False
-        data = self._head_tail + data if self._head_bytes else data
-        end = data.find(_HEAD_END)
-        before = self._head_bytes - len(self._head_tail) if self._head_bytes else 0
-        return before + (len(data) if end < 0 else end + len(_HEAD_END)) > MAX_HEAD_BYTES
-
-    def _refuse_head(self) -> None:
-        metrics.callbacks.labels("malformed", "431").inc()
-        if self.transport is not None:
-            self.transport.write(_head_too_long())
-        self.force_close()
-
-    def _head_overdue(self) -> None:
-        self._head_timer = None
-        metrics.slow_heads.inc()
-        self.abort()
-
-    def _write_overdue(self) -> None:
-        self._write_timer = None
-        metrics.slow_reads.inc()
-        self.abort()
-
-    def _stop_write_timer(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
 
 
 class HttpServer(web.Server):
@@ -277,7 +73,7 @@ class HttpServer(web.Server):
         self._count()
         connection.open(sock, tls)
 
-    def waits(self, connection: Connection, more_bytes: int) -> None:
+    def head_grew(self, connection: Connection, more_bytes: int) -> None:
         """A connection has sent more of a head that is not complete."""
         self._heads[connection] = None
         self._heads_bytes += more_bytes
@@ -285,27 +81,27 @@ class HttpServer(web.Server):
             metrics.slow_heads.inc()
             next(iter(self._heads)).end()
 
-    def met(self, connection: Connection, head_bytes: int) -> None:
+    def head_completed(self, connection: Connection, head_bytes: int) -> None:
         """A connection has sent a whole request head, of which so much had to wait."""
         self._newcomers.pop(connection, None)
         self._heads.pop(connection, None)
         self._heads_bytes -= head_bytes
 
-    def stalls(self, connection: Connection) -> None:
+    def answers_wait(self, connection: Connection) -> None:
         """A connection's answers are not read; what it asked after them waits in memory."""
         self._unread[connection] = None
         if len(self._unread) > MAX_UNREAD:
             metrics.slow_reads.inc()
             next(iter(self._unread)).end()
 
-    def flows(self, connection: Connection) -> None:
+    def answers_sent(self, connection: Connection) -> None:
         """A connection's answers are all sent."""
         self._unread.pop(connection, None)
 
-    def lost(self, connection: Connection, head_bytes: int) -> None:
+    def connection_closed(self, connection: Connection, head_bytes: int) -> None:
         """A connection has ended, or never came to be."""
-        self.met(connection, head_bytes)
-        self.flows(connection)
+        self.head_completed(connection, head_bytes)
+        self.answers_sent(connection)
         self._open.pop(connection, None)
         self._count()
 
@@ -340,17 +136,3 @@ class HttpServer(web.Server):
     def _count(self) -> None:
         if self._gauge is not None:
             self._gauge.set(len(self._open))
-
-
-@cache
-def _head_too_long() -> bytes:
-    """Written as it is: aiohttp answers nothing before a head is complete."""
-    answer = Problem(
-        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-        "malformed",
-        f"the request head is longer than {MAX_HEAD_BYTES} bytes",
-    ).response()
-    body = cast(bytes, answer.body)
-    lines = [f"HTTP/1.1 {answer.status} {answer.reason}", f"Content-Length: {len(body)}"]
-    lines += [f"{name}: {value}" for name, value in answer.headers.items()]
-    return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body

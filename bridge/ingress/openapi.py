@@ -17,7 +17,7 @@ from marshmallow import Schema
 
 from bridge import __version__
 from bridge.http import problem
-from bridge.http.server import MAX_HEAD_BYTES
+from bridge.http.connection import MAX_HEAD_BYTES
 from bridge.platform.schemas import NotifyNBCommandStatusChangedSchema, PlatformNotificationSchema
 
 OPENAPI: Final = "3.1.0"

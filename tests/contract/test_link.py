@@ -16,8 +16,8 @@ from bridge.store.health import Health
 from bridge.store.link import Call, Link, Refused, Script, command
 from waiting import wait_until
 
-PAIR = Script.load("consumers", "renew")  # any script will do
-HEARTBEAT = Script.load("consumers", "heartbeat")
+PAIR = Script.load("consumers.worker", "renew")  # any script will do
+HEARTBEAT = Script.load("consumers.worker", "heartbeat")
 
 
 @pytest.fixture

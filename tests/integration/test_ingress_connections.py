@@ -18,7 +18,7 @@ import structlog.testing
 
 import servers
 from bridge.http import server
-from bridge.http.server import Connection
+from bridge.http.connection import Connection
 from bridge.ingress.app import Ingress
 from bridge.telemetry import metrics
 from certificates import Authority

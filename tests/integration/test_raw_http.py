@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.http.server import MAX_HEAD_BYTES
+from bridge.http.connection import MAX_HEAD_BYTES
 from bridge.store.embedded import EmbeddedServer
 from raw_http import HEAD, PATH, Target, body, chunked, request, send_and_read, statuses
 

@@ -28,7 +28,7 @@ ANSWERING = (
     "bridge/http/answer.py",
     "bridge/http/access.py",
     "bridge/ingress/callback.py",
-    "bridge/http/server.py",
+    "bridge/http/connection.py",
     "bridge/http/problem.py",
 )
 
