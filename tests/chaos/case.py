@@ -24,6 +24,9 @@ NEVER: Final = float("inf")
 AFTERMATH_NS: Final = 3_000_000_000
 # How exactly the moment is known at which the server's clock was set.
 CLOCK_SLACK_NS: Final = 500_000_000
+# A receiver writes down the end of a handler before its worker, which may be busy, or has to come
+# from a thread to its loop, knows of it.
+NOTICED_NS: Final = 50_000_000
 # None of these may make anything run twice: clean stops, and what the programs do not feel, or
 # should not, as the wall clocks of their own machines.
 REPEATS_NOTHING: Final = frozenset(
@@ -165,15 +168,17 @@ class Case:
         """Whether a failure counted; if it did not, the same attempt comes again.
 
         It did not, if it came back although nothing had succeeded in its process since it failed
-        before: then nothing says that the failure is the notification's fault.
+        before: then nothing says that the failure is the notification's fault. Of what succeeded at
+        the last moment its worker may not have known.
         """
         deliveries = self.of_notification[delivery.group, delivery.notification]
         at = next(n for n, one in enumerate(deliveries) if one is delivery)
         if at == 0 or at == len(deliveries) - 1 or deliveries[at + 1].attempt != delivery.attempt:
             return True
         since_ns = deliveries[at - 1].ended_ns or deliveries[at - 1].started_ns
+        until_ns = (delivery.ended_ns or 0) - NOTICED_NS
         return any(
-            one.end == "handled" and since_ns < (one.ended_ns or 0) < (delivery.ended_ns or 0)
+            one.end == "handled" and since_ns < (one.ended_ns or 0) < until_ns
             for one in self.of_process[delivery.group, delivery.pid]
         )
 

@@ -123,6 +123,13 @@ class Story:
             self.delivered(name)
             self.recorded(name)
 
+    def goes_well_elsewhere(self, name: str) -> None:
+        """Everything, for a notification of another device."""
+        self.sent(name, device="e")
+        self.appended(name, device="e")
+        self.delivered(name, device="e")
+        self.recorded(name)
+
     def sets_clock(self, offset_s: float) -> None:
         """The server's wall clock is ahead by so much from here on."""
         self.evidence.written.append(ClockSet(low_s=offset_s, high_s=offset_s))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from case import NOTICED_NS
 from evidence import ClockSet, Emptied, Leftover
 from story import EPOCH, Story
 
@@ -545,15 +546,29 @@ def test_a_last_attempt_may_come_again_only_if_it_was_not_charged(
     story.appended("n1")
     for attempt in (1, 2, 3):
         if something_works:
-            name = f"m{attempt}"
-            story.sent(name, device="e")
-            story.appended(name, device="e")
-            story.delivered(name, device="e")
-            story.recorded(name)
+            story.goes_well_elsewhere(f"m{attempt}")
+            story.now_ns += 2 * NOTICED_NS
         story.delivered("n1", attempt=attempt, end="failed")
     story.delivered("n1", attempt=3, end="failed")
     story.recorded("n1", "dead")
     assert ("repeats_are_explained" in story.broken) == something_works
+
+
+@pytest.mark.parametrize("before_ns", [NOTICED_NS // 2, 2 * NOTICED_NS])
+def test_what_succeeds_as_an_attempt_fails_need_not_be_known_yet(
+    story: Story, before_ns: int
+) -> None:
+    story.sent("n1", fate="dead")
+    story.appended("n1")
+    for attempt in (1, 2):
+        story.goes_well_elsewhere(f"m{attempt}")
+        story.delivered("n1", attempt=attempt, end="failed")
+    story.goes_well_elsewhere("m3")
+    story.now_ns += before_ns
+    story.delivered("n1", attempt=3, end="failed")
+    story.delivered("n1", attempt=3, end="failed")
+    story.recorded("n1", "dead")
+    assert ("repeats_are_explained" in story.broken) == (before_ns > NOTICED_NS)
 
 
 def test_a_fault_of_another_program_explains_no_repeat(story: Story) -> None:
