@@ -26,7 +26,7 @@ from bridge.http.tls_reloader import TlsReloader
 from bridge.ingress.callback import CallbackHandler
 from bridge.ingress.callback_spans import traced
 from bridge.ingress.monitor import Monitor
-from bridge.outbox.outbox import Keeping
+from bridge.outbox.outbox import Outbox
 from bridge.outbox.publisher import Publisher
 from bridge.outbox.spool import Spool
 from bridge.platform.notification import accept_command_status, accept_platform_notification
@@ -90,7 +90,7 @@ class Ingress:
             ledger_max_records=settings.ledger_max_records,
             quarantine_max_entries=settings.quarantine_max_entries,
         )
-        self._keeping = Keeping(
+        self._outbox = Outbox(
             publisher,
             Spool(settings.spool_path, max_bytes=settings.spool_max_bytes),
             publish_timeout_s=settings.publish_timeout_s,
@@ -102,7 +102,7 @@ class Ingress:
             partitions=settings.partitions,
             max_backlog=settings.max_backlog,
             name=self._name,
-            press=self._keeping.press,
+            apply_backpressure=self._outbox.apply_backpressure,
             heartbeat=self._heartbeat,
         )
 
@@ -118,7 +118,7 @@ class Ingress:
             clock=self._clock,
         )
         self._tracing = tracing.start("nb-bridge-ingress", namespace=settings.namespace)
-        submit = self._keeping.submit
+        submit = self._outbox.submit
         self._handler = CallbackHandler(
             submit if self._tracing is None else traced(submit, self._tracing),
             accept={
@@ -166,13 +166,13 @@ class Ingress:
         self._listener = listener.Listener(self._http.take, sockets)
         try:
             await self._admin.start()
-            await self._keeping.open()
+            await self._outbox.open()
         except BaseException:
             self._listener.close()
             await self._admin.stop()
-            await self._keeping.close()
+            await self._outbox.close()
             raise
-        for name, work in self._keeping.works().items():
+        for name, work in self._outbox.works().items():
             self._run(name, work)
         self._run("monitor", self._monitor.run())
         if self._tls is not None:
@@ -197,13 +197,13 @@ class Ingress:
         await asyncio.sleep(min(self._settings.drain_delay_s, self._settings.grace_s / 2))
         self._listener.close()
         await self._http.finish(timeout_s=(deadline_s - self._clock()) / 2)
-        await self._keeping.finish(timeout_s=(deadline_s - self._clock()) / 2)
+        await self._outbox.finish(timeout_s=(deadline_s - self._clock()) / 2)
         await self._monitor.forget()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        left = self._keeping.outstanding
-        await self._keeping.close()
+        left = self._outbox.outstanding
+        await self._outbox.close()
         await self._link.close()
         await self._monitor_link.close()
         if self._tracing is not None:
@@ -241,7 +241,7 @@ class Ingress:
         if task.cancelled():
             return
         self._failed.set()  # first of all: nothing that follows may keep it from that
-        self._keeping.fail(f"{task.get_name()} has ended")
+        self._outbox.fail(f"{task.get_name()} has ended")
         self._log.error("task_died", task=task.get_name(), exc_info=task.exception())
 
     def _tell_listening(self) -> None:
@@ -267,7 +267,7 @@ class Ingress:
         refusal = self._health.refusal
         if refusal is not None and refusal.lacks_rights:
             reasons.append(str(refusal))
-        return reasons + self._keeping.not_ready()
+        return reasons + self._outbox.not_ready()
 
     def _not_live(self) -> list[str]:
         return [f"{task.get_name()} has ended" for task in self._tasks if task.done()]
@@ -278,9 +278,9 @@ class Ingress:
             "version": __version__,
             "partitions": self._settings.partitions,
             "started_at_ms": self._started_at_ms,
-            "path": self._keeping.path,
-            "pressure": self._keeping.pressure,
-            "spool_entries": self._keeping.outstanding,
+            "path": self._outbox.path,
+            "pressure": self._outbox.pressure,
+            "spool_entries": self._outbox.outstanding,
         }
 
     def _description(self) -> dict[str, Any]:
@@ -311,7 +311,7 @@ class Ingress:
             "version": __version__,
             "started_at_ms": self._started_at_ms,
             "not_ready": self._not_ready(),
-            **self._keeping.status(),
+            **self._outbox.status(),
             "redis": {"up": self._health.is_up, "seen_at_ms": self._monitor.seen_at_ms},
             "backlog": {
                 group: {"entries": it.entries, "oldest_at_ms": it.oldest_ms}

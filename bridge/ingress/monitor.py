@@ -58,7 +58,7 @@ class Monitor:
         partitions: int,
         max_backlog: int,
         name: str,
-        press: Callable[[str | None], None],
+        apply_backpressure: Callable[[str | None], None],
         heartbeat: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._link = link
@@ -66,7 +66,7 @@ class Monitor:
         self._partitions = partitions
         self._max_backlog = max_backlog
         self._name = name
-        self._press = press
+        self._press = apply_backpressure
         self._heartbeat = heartbeat
         self._pressure: str | None = None
         self._looks = 0

@@ -13,7 +13,7 @@ from typing import Final
 from bridge.operations.bulk import Progress, silent
 from bridge.operations.namespace import Namespace
 from bridge.operations.publishing import publisher_for
-from bridge.outbox.outbox import Keeping
+from bridge.outbox.outbox import Outbox
 from bridge.outbox.spool import Spool
 from bridge.settings import Settings
 
@@ -26,24 +26,24 @@ async def drain(connected: Namespace, settings: Settings, progress: Progress = s
 
     Returns how many entries are left; they stay on the disk.
     """
-    keeping = Keeping(
+    outbox = Outbox(
         publisher_for(connected, settings),
         Spool(settings.spool_path, max_bytes=settings.spool_max_bytes),
         publish_timeout_s=settings.publish_timeout_s,
         clock=asyncio.get_running_loop().time,
     )
-    await keeping.open()
-    await keeping.retry_aside()
-    works = [asyncio.create_task(work) for work in keeping.works().values()]
-    finishing = asyncio.create_task(keeping.finish(timeout_s=NO_LIMIT_S))
+    await outbox.open()
+    await outbox.retry_aside()
+    works = [asyncio.create_task(work) for work in outbox.works().values()]
+    finishing = asyncio.create_task(outbox.finish(timeout_s=NO_LIMIT_S))
     try:
-        await _watch(lambda: keeping.outstanding, [finishing, *works], progress)
+        await _watch(lambda: outbox.outstanding, [finishing, *works], progress)
     finally:
         for task in (finishing, *works):
             task.cancel()
         await asyncio.gather(finishing, *works, return_exceptions=True)
-        left = keeping.outstanding
-        await keeping.close()
+        left = outbox.outstanding
+        await outbox.close()
     return left
 
 

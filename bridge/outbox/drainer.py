@@ -16,7 +16,7 @@ from typing import Final
 from bridge.backoff import Backoff
 from bridge.clock import Clock
 from bridge.errors import MetaMismatchError, RedisUnavailableError
-from bridge.outbox.group_commit import Intake
+from bridge.outbox.group_commit import GroupCommit
 from bridge.outbox.held_rows import HeldRows, Pair
 from bridge.outbox.publisher import Publisher
 from bridge.outbox.refusals import QUARANTINE, Lane, Refusals
@@ -39,18 +39,18 @@ _IDLE_S: Final = 0.02
 
 
 class Drainer:
-    """Alternates between draining the spool and leaving Redis to the intake."""
+    """Alternates between draining the spool and leaving Redis to group commit."""
 
     def __init__(
         self,
-        intake: Intake,
+        group_commit: GroupCommit,
         spool: Spool,
         publisher: Publisher,
         *,
         publish_timeout_s: float,
         clock: Clock,
     ) -> None:
-        self._intake = intake
+        self._group_commit = group_commit
         self._spool = spool
         self._publisher = publisher
         self._fast_s = publish_timeout_s / 2
@@ -73,7 +73,7 @@ class Drainer:
         self.pressure: str | None = None
         """Why Redis is spared although it answers; see `press`."""
 
-    def press(self, why: str | None) -> None:
+    def apply_backpressure(self, why: str | None) -> None:
         """Spares Redis from now on (`None`: no longer): nothing is published, all is spooled."""
         if why == self.pressure:
             return
@@ -82,7 +82,7 @@ class Drainer:
             self._unpressed.set()
         else:
             self._unpressed.clear()
-            self._intake.close(why)
+            self._group_commit.close(why)
 
     @property
     def refusal(self) -> str | None:
@@ -100,8 +100,8 @@ class Drainer:
             self._is_at_rest.set()
             self._told.clear()
             opened_s = self._clock()
-            await self._intake.serve()
-            for record in self._intake.taken_beside:
+            await self._group_commit.serve()
+            for record in self._group_commit.taken_beside:
                 self._refusals.taken(Lane.of(record, self._publisher.partitions))
             if self._clock() - opened_s > _CALM_S:
                 self._reopening.reset()
@@ -133,7 +133,7 @@ class Drainer:
     def _rest(self) -> None:
         """Nothing gets on for now: what waits in memory need not wait for it."""
         self._is_at_rest.set()
-        self._intake.spill()
+        self._group_commit.spill()
 
     def _is_first(self, event: str) -> bool:
         """One line for what repeats, until the direct path is open again."""
@@ -154,7 +154,7 @@ class Drainer:
             await self._held.try_again()
             metrics.publish_refused.set(len(self._refusals))
             if self._may_hand_back():
-                self._intake.hold()
+                self._group_commit.hold()
             appended = self._spool.appended
             chunk = await self._spool.read(max_rows=CHUNK_ROWS, max_bytes=CHUNK_BYTES)
             if chunk is not None:

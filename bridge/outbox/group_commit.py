@@ -1,4 +1,4 @@
-"""The intake: where a record waits until it is kept, and by which path it goes.
+"""Group commit: where a record waits until it is kept, and by which path it goes.
 
 Owns the queue between the HTTP handlers and Redis, the deadline of each record, and the state of
 the direct path. Group commit: one flush in flight takes all that wait; a future per record, no
@@ -55,7 +55,7 @@ class _Waiting(NamedTuple):
     done: Done
 
 
-class Intake:
+class GroupCommit:
     """Takes records from the HTTP handlers and tells each when its promise can be made."""
 
     def __init__(
@@ -79,7 +79,7 @@ class Intake:
     def submit(self, record: Record, arrived_s: float) -> Done:
         """A future of what became of the record, or of `UnableError`.
 
-        `arrived_s` is when its request arrived, by the intake's clock: its deadline counts from
+        `arrived_s` is when its request arrived, by this object's clock: its deadline counts from
         there.
         """
         loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
-"""Keeping a promise: all that lies between a valid callback and Redis, or the disk.
+"""The store-and-forward half of the ingress: from a valid callback to Redis, or to the disk.
 
-Owns the intake, the drainer and the spool as one thing that is opened, run, finished and closed.
-Must not know of HTTP: `submit` is where callbacks come in.
+Owns group commit, drainer and spool as one thing that is opened, run, finished and closed. Must not
+know of HTTP: `submit` is where callbacks come in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bridge.clock import Clock
 from bridge.errors import MetaMismatchError, RedisUnavailableError
 from bridge.outbox.aside import AsideRetrier
 from bridge.outbox.drainer import PROBE_TIMEOUT_S, Drainer
-from bridge.outbox.group_commit import Intake, Path
+from bridge.outbox.group_commit import GroupCommit, Path
 from bridge.outbox.publisher import Publisher
 from bridge.outbox.spool import Spool
 
@@ -23,7 +23,7 @@ ADOPT_INTERVAL_S: Final = 60.0
 CLAIM_INTERVAL_S: Final = 5.0
 
 
-class Keeping:
+class Outbox:
     """One process's way of keeping records, with a spool for when Redis cannot take them."""
 
     def __init__(
@@ -31,14 +31,14 @@ class Keeping:
     ) -> None:
         self._spool = spool
         self._publisher = publisher
-        self._intake = Intake(publisher, spool, timeout_s=publish_timeout_s, clock=clock)
+        self._group_commit = GroupCommit(publisher, spool, timeout_s=publish_timeout_s, clock=clock)
         self._drainer = Drainer(
-            self._intake, spool, publisher, publish_timeout_s=publish_timeout_s, clock=clock
+            self._group_commit, spool, publisher, publish_timeout_s=publish_timeout_s, clock=clock
         )
         self._aside = AsideRetrier(spool, publisher, spool.folder)
         self._draining: asyncio.Task[None] | None = None
-        self.submit = self._intake.submit
-        self.press = self._drainer.press
+        self.submit = self._group_commit.submit
+        self.apply_backpressure = self._drainer.apply_backpressure
 
     async def open(self) -> None:
         """Opens the spool, adopts what dead processes left; `UsageError` if it cannot be used."""
@@ -70,7 +70,7 @@ class Keeping:
             await asyncio.gather(draining, return_exceptions=True)
         finishing.cancel()
         await asyncio.gather(finishing, return_exceptions=True)
-        self._intake.spill()
+        self._group_commit.spill()
         with contextlib.suppress(TimeoutError):  # the disk does not answer: `close` tells
             async with asyncio.timeout(max(timeout_s, 1)):
                 await self._spool.settled()
@@ -78,7 +78,7 @@ class Keeping:
     def fail(self, why: str) -> None:
         """A task died: whoever waits is told, unless a part that lives still keeps the record."""
         if self._draining is not None and self._draining.done():
-            self._intake.spill()
+            self._group_commit.spill()
         self._spool.fail_if_dead(why)
 
     async def close(self) -> None:
@@ -95,7 +95,7 @@ class Keeping:
     @property
     def path(self) -> str:
         """Where records go now."""
-        return self._intake.path.value
+        return self._group_commit.path.value
 
     @property
     def pressure(self) -> str | None:
@@ -107,7 +107,7 @@ class Keeping:
         reasons = [] if self._drainer.mismatch is None else [self._drainer.mismatch]
         if self._drainer.refusal is not None:
             reasons.append(f"Redis refuses everything: {self._drainer.refusal}")
-        if self._intake.path is not Path.DIRECT and self._spool.trouble is not None:
+        if self._group_commit.path is not Path.DIRECT and self._spool.trouble is not None:
             reasons.append(f"Redis cannot take callbacks, and {self._spool.trouble}")
         return reasons
 
@@ -130,7 +130,7 @@ class Keeping:
         while True:
             await asyncio.sleep(ADOPT_INTERVAL_S)
             if await self._spool.adopt():
-                self._intake.close("a dead process left its spool")
+                self._group_commit.close("a dead process left its spool")
 
     async def _claim_forever(self) -> None:
         """Claims the namespace again and again while the direct path is open.
@@ -139,11 +139,11 @@ class Keeping:
         """
         while True:
             await asyncio.sleep(CLAIM_INTERVAL_S)
-            if self._intake.path is not Path.DIRECT:
+            if self._group_commit.path is not Path.DIRECT:
                 continue  # the drainer does it
             try:
                 await self._publisher.probe(timeout_s=PROBE_TIMEOUT_S)
             except RedisUnavailableError:
                 pass  # the next batch finds out
             except MetaMismatchError as error:
-                self._intake.close(str(error))
+                self._group_commit.close(str(error))

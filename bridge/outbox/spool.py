@@ -81,7 +81,7 @@ class Spool:
         assert self._own_thread is not None, "not opened"
         return self._own_thread
 
-    # --- for the intake
+    # --- for group commit
 
     def append(self, record: Record, done: Done) -> None:
         """Queues a record; `done` is `SPOOLED` once it is on the disk, or fails with `UnableError`.

@@ -33,7 +33,7 @@ class Health:
         self._told: set[str] = set()
         self._log = logs.get("redis")
 
-    def succeeded(self, names: Iterable[str]) -> None:
+    def mark_up(self, names: Iterable[str]) -> None:
         """Calls of these commands and scripts were answered."""
         if self.is_up:
             return
@@ -48,7 +48,7 @@ class Health:
         self.is_up, self.refusal = True, None
         metrics.redis_up.set(1)
 
-    def failed(self, error: RedisUnavailableError) -> None:
+    def mark_down(self, error: RedisUnavailableError) -> None:
         """A call was not answered, or the server cannot serve now."""
         metrics.redis_errors.inc()
         is_news = self.is_up is not False

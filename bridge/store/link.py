@@ -320,7 +320,7 @@ class Link:
 
     def _answered(self, calls: Sequence[Call]) -> None:
         if self._health is not None and not self._health.is_up:
-            self._health.succeeded([call.name for call in calls])
+            self._health.mark_up([call.name for call in calls])
 
     def _lost(self, why: str) -> RedisUnavailableError:
         error = RedisUnavailableError(f"Redis: {why}")
@@ -329,7 +329,7 @@ class Link:
 
     def _tell(self, error: RedisUnavailableError) -> None:
         if self._health is not None:
-            self._health.failed(error)
+            self._health.mark_down(error)
 
 
 def _is_unknown_script(reply: Any) -> bool:

@@ -139,7 +139,10 @@ overdue_handlers = _gauge(
 )
 parked_entries = _gauge("parked_entries", "Messages in parked lists.", "group")
 parked_devices = _gauge("parked_devices", "Devices whose messages are parked.", "group")
-brake_on = _gauge("brake_on", "1 while nothing succeeds and deliveries are only probed.", "group")
+circuit_open = _gauge(
+    "circuit_open", "1 while nothing succeeds and deliveries are only probed.", "group"
+)
+brake_on = _gauge("brake_on", "Deprecated: circuit_open.", "group")
 trimmed = _counter("trimmed_entries", "Entries removed after every group handled them.")
 
 

@@ -49,7 +49,7 @@ class Reading:
             lease_ttl_s=60,
             dead_max_entries=10,
             clock=clock.boottime_s,
-            on_room=lambda: self.fetcher.stir(),
+            on_room=lambda: self.fetcher.wake(),
             on_lost=lambda partition: pytest.fail("the lease was lost"),
         )
         self.fetcher = Fetcher(

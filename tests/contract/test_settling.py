@@ -155,7 +155,7 @@ async def test_what_is_handled_while_a_batch_is_sent_again_is_recorded_without_f
 
 async def test_an_attempt_that_was_not_charged_leaves_no_record(settling: Settling) -> None:
     item = await settling.pending()
-    item.attempts = Attempts(count=0, due_ms=1)  # as the brake has it
+    item.attempts = Attempts(count=0, due_ms=1)  # as an open circuit has it
     settling.settler.retry(settling.partition, item)
     assert await settling.records() == {item.id: b"0:1"}
     settling.settler.handled(settling.partition, item)

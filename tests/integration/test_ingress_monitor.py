@@ -33,7 +33,7 @@ def monitor(redis: servers.Redis, told: list[str | None], *, max_backlog: int = 
         partitions=4,
         max_backlog=max_backlog,
         name="me",
-        press=told.append,
+        apply_backpressure=told.append,
         heartbeat=lambda: {"url": "u"},
     )
 

@@ -98,7 +98,7 @@ async def test_a_body_too_long_for_the_server_is_set_aside_and_tried_again_when_
 
         await wait_until(is_aside, "it to be set aside")
         proxy.judge = lambda _: None
-        assert await ingress._keeping.retry_aside() == 1
+        assert await ingress._outbox.retry_aside() == 1
         assert not await is_aside()
     assert await streams.reported(redis.client, redis.keys) == {"d1": [("c1", "SENT")]}
 

@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
-from bridge.outbox.group_commit import Intake
+from bridge.outbox.group_commit import GroupCommit
 from bridge.outbox.publisher import Publisher
 from bridge.outbox.spool import Spool
 from bridge.telemetry import metrics
@@ -122,7 +122,9 @@ def test_a_program_without_a_spool_does_not_say_that_its_spool_is_broken() -> No
 
 def test_the_direct_path_counts_as_closed_before_redis_has_answered(tmp_path: Path) -> None:
     metrics.direct_path.set(1)
-    Intake(cast(Publisher, None), Spool(tmp_path, max_bytes=2**20), timeout_s=1, clock=monotonic)
+    GroupCommit(
+        cast(Publisher, None), Spool(tmp_path, max_bytes=2**20), timeout_s=1, clock=monotonic
+    )
     assert metrics.registry.get_sample_value("nb_bridge_direct_path_open") == 0
 
 

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from bridge.outbox.outbox import Keeping
+from bridge.outbox.outbox import Outbox
 from bridge.outbox.publisher import Arrival, Outcome, Publisher
 from bridge.outbox.spool import Spool
 from bridge.settings import Settings
@@ -47,21 +47,21 @@ class IngressProgram:
             quarantine_max_entries=10,
         )
         self._spool = Spool(folder, max_bytes=2**24)
-        self._keeping = Keeping(
+        self._outbox = Outbox(
             publisher, self._spool, publish_timeout_s=PUBLISH_TIMEOUT_S, clock=loop.time
         )
         self._stopping = asyncio.Event()
         self._running = self.process.start(self._run())
 
     async def _run(self) -> None:
-        await self._keeping.open()
-        works = [asyncio.create_task(work) for work in self._keeping.works().values()]
+        await self._outbox.open()
+        works = [asyncio.create_task(work) for work in self._outbox.works().values()]
         await self._stopping.wait()
-        await self._keeping.finish(timeout_s=2)
+        await self._outbox.finish(timeout_s=2)
         for work in works:
             work.cancel()
         await asyncio.wait(works)
-        await self._keeping.close()
+        await self._outbox.close()
 
     @property
     def has_ended(self) -> bool:
@@ -71,13 +71,13 @@ class IngressProgram:
     @property
     def outstanding(self) -> int:
         """Records that are not in Redis yet."""
-        return self._keeping.outstanding
+        return self._outbox.outstanding
 
     def submit(self, arrival: Arrival) -> asyncio.Future[Outcome]:
         """What a callback's request would wait for."""
 
         async def submit() -> asyncio.Future[Outcome]:
-            return self._keeping.submit(arrival, self._loop.time())
+            return self._outbox.submit(arrival, self._loop.time())
 
         return self._loop.run_until_complete(self.process.start(submit()))  # type: ignore[no-any-return]
 

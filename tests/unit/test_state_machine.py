@@ -7,9 +7,9 @@ time passes between. What is promised is checked after every step (`tests/suppor
 and that it was kept at the end, when everything works again and had its time.
 
 Outside of it: HTTP, TLS, real processes and signals; sync handlers, which need threads; turning
-the ledger's pages, a full spool, a full dead stream, the brake; servers that forget (failovers, a
-flush, no memory). All those have tests of their own. What a script does on a real server is proven
-in tests/contract: fakeredis' Lua had to be mended here.
+the ledger's pages, a full spool, a full dead stream, an open circuit; servers that forget
+(failovers, a flush, no memory). All those have tests of their own. What a script does on a real
+server is proven in tests/contract: fakeredis' Lua had to be mended here.
 
 More examples, by hand: `make test ARGS='tests/unit/test_state_machine.py --hypothesis-profile long
 --timeout 0'`.

@@ -18,45 +18,45 @@ PROBES_PER_PARTITION_S: Final = 2.0
 RETRY_S: Final = 3.0
 
 
-class Brake:
+class CircuitBreaker:
     """Fed with every outcome; `may_start` is asked before every delivery."""
 
     def __init__(self) -> None:
-        self.is_on = False
+        self.is_open = False
         self._devices: set[tuple[int, str]] = set()
         self._failures = 0
         self._first_failure_s = 0.0
         self._next_probe_s = 0.0
 
     def succeeded(self) -> bool:
-        """A delivery succeeded (or was rejected on purpose). Returns whether that let go."""
+        """A delivery succeeded, or was rejected on purpose. Whether that closed the circuit."""
         if self._failures:
             self._devices.clear()
             self._failures = 0
-        was_on, self.is_on = self.is_on, False
-        return was_on
+        was_open, self.is_open = self.is_open, False
+        return was_open
 
     def failed(self, partition: int, device: str, now_s: float) -> bool:
-        """A delivery failed. Returns whether that put the brake on."""
+        """A delivery failed. Whether that opened the circuit."""
         if not self._failures:
             self._first_failure_s = now_s
         self._failures += 1
         if len(self._devices) < MANY_DEVICES:
             self._devices.add((partition, device))
         if (
-            self.is_on
+            self.is_open
             or len(self._devices) < MANY_DEVICES
             or self._failures < MANY_FAILURES
             or now_s - self._first_failure_s < NO_SUCCESS_FOR_S
         ):
             return False
-        self.is_on = True
+        self.is_open = True
         self._next_probe_s = now_s
         return True
 
     def wait_s(self, now_s: float, partitions: int) -> float:
         """Seconds until the next delivery may start; 0: now, and it counts as a probe."""
-        if not self.is_on:
+        if not self.is_open:
             return 0.0
         if now_s < self._next_probe_s:
             return self._next_probe_s - now_s

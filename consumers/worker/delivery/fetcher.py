@@ -86,7 +86,7 @@ class Fetcher:
         self._rereading: set[Partition] = set()
         self._log = logs.get("fetcher")
 
-    def stir(self) -> None:
+    def wake(self) -> None:
         """Something changed (a new partition, room in a window): looks again."""
         self._stirred.set()
 
@@ -96,8 +96,8 @@ class Fetcher:
         """Fetches until cancelled."""
         backoff = Backoff()
         while True:
-            hungry = [each for each in self._owned.values() if self._is_hungry(each)]
-            rooms = self._window.rooms(hungry) if hungry else []
+            with_room = [each for each in self._owned.values() if self._has_room(each)]
+            rooms = self._window.rooms(with_room) if with_room else []
             if not rooms:
                 self._have_looked()
                 await self._stirred.wait()
@@ -113,11 +113,11 @@ class Fetcher:
 
     def _have_looked(self, fetched: Collection[Partition] = ()) -> None:
         for bell in self._doorbells:
-            served = {each for each in bell.rung if each in fetched or not self._is_hungry(each)}
+            served = {each for each in bell.rung if each in fetched or not self._has_room(each)}
             bell.rung.difference_update(served)
             bell.looked.set()
 
-    def _is_hungry(self, partition: Partition) -> bool:
+    def _has_room(self, partition: Partition) -> bool:
         if not partition.is_open or partition.is_restoring:
             return False
         if not (partition.cursor or partition.may_have_more):

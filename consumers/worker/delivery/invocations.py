@@ -45,7 +45,7 @@ class _Call:
         self.is_overdue = False
 
 
-class Calls:
+class Invocations:
     """The calls that run, one per slot. `look` has to be called now and then."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Calls:
         for slot in range(concurrency):
             shared.end(slot)
 
-    async def make(
+    async def invoke(
         self,
         slot: int,
         task: asyncio.Task[None],
@@ -109,7 +109,7 @@ class Calls:
             return Failed(error=late)
         return of_exception(error)
 
-    def look(self, now_s: float) -> None:
+    def enforce_deadlines(self, now_s: float) -> None:
         """Ends async handlers that are beyond their time; tells of sync ones, which cannot be.
 
         Not a timer per call: that would cost a fast handler more than all the rest.

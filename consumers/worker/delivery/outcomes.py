@@ -1,7 +1,7 @@
 """What follows from a delivery's outcome: it is settled, tried again, parked, or given up.
 
-Decides about one lane at a time and touches it exactly once per outcome. The brake is fed here, for
-here every outcome comes by.
+Decides about one lane at a time and touches it exactly once per outcome. Feeds the circuit breaker:
+every outcome comes by here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from consumers.outcome import (
 )
 from consumers.worker.delivery.attempts import Attempts, RetryPolicy
 from consumers.worker.delivery.charging import Charging
-from consumers.worker.delivery.circuit_breaker import RETRY_S, Brake
+from consumers.worker.delivery.circuit_breaker import RETRY_S, CircuitBreaker
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Lane
 from consumers.worker.recording.burials import FULL_WAIT_S
@@ -41,7 +41,7 @@ OUTCOMES: Final = ("handled", "retry", "abandoned", "ignored", "skipped")
 """That are counted here; the dead are when Redis has them (`recording.burials`)."""
 
 
-class Aftermath:
+class Outcomes:
     """`apply` after every call; `handled` and `bury` for what ends without one."""
 
     def __init__(
@@ -50,27 +50,28 @@ class Aftermath:
         settler: Settler,
         parking: Parking,
         policy: RetryPolicy,
-        brake: Brake,
+        breaker: CircuitBreaker,
         charging: Charging,
         *,
         group: str,
-        on_brake: Callable[[bool], None],
+        on_circuit: Callable[[bool], None],
     ) -> None:
         self._lanes = lanes
         self._settler = settler
         self._parking = parking
         self._policy = policy
-        self._brake = brake
+        self._breaker = breaker
         self._charging = charging
-        self._on_brake = on_brake
+        self._on_circuit = on_circuit
         self._group = group
         self._log = logs.get("deliveries").bind(group=group)
-        self._brake_metric = metrics.brake_on.labels(group)
+        gauges = metrics.circuit_open, metrics.brake_on  # the name of 0.1, for one release
+        self._circuit_open = [gauge.labels(group) for gauge in gauges]
         self._counters = {each: metrics.deliveries.labels(group, each) for each in OUTCOMES}
         self._counts = dict.fromkeys(OUTCOMES, 0)
         self._told_failing: set[str] = set()
 
-    def apply(self, lane: Lane, attempt: int, outcome: Outcome) -> str:
+    def record(self, lane: Lane, attempt: int, outcome: Outcome) -> str:
         """Does what follows from `outcome` for the head of `lane`; returns how it counts."""
         if isinstance(outcome, Handled):
             self._succeeded()
@@ -157,10 +158,10 @@ class Aftermath:
 
     def _succeeded(self) -> None:
         self._charging.successes += 1
-        if self._brake.succeeded():
-            self._log.info("brake_off")
-            self._brake_metric.set(0)
-            self._on_brake(False)
+        if self._breaker.succeeded():
+            self._log.info("circuit_closed")
+            self._tell_circuit(0)
+            self._on_circuit(False)
 
     def _failed(self, lane: Lane, outcome: Failed) -> str:
         # What a handler asks for says nothing about its surroundings.
@@ -170,7 +171,7 @@ class Aftermath:
         if is_charged and self._policy.is_exhausted(known.count):
             self.bury(lane, known.count, "max_attempts", error=outcome.error)
             return "dead"
-        if outcome.after_s is not None or (is_charged and not self._brake.is_on):
+        if outcome.after_s is not None or (is_charged and not self._breaker.is_open):
             wait_s = self._policy.wait_s(known.count, outcome.after_s)
         else:
             wait_s = self._uncharged_wait_s(known)
@@ -182,14 +183,18 @@ class Aftermath:
     def _uncharged_wait_s(self, known: Attempts) -> float:
         """Soon, whatever the back-off: when the outage is over, nobody has to wait for it."""
         lasts_s = (known.failed_ms - known.first_failed_ms) / 1000
-        most_s = RETRY_S if self._brake.is_on else self._policy.backoff_base_s + lasts_s
+        most_s = RETRY_S if self._breaker.is_open else self._policy.backoff_base_s + lasts_s
         return random.uniform(0.5, 1) * min(RETRY_S, most_s)
 
+    def _tell_circuit(self, is_open: int) -> None:
+        for gauge in self._circuit_open:
+            gauge.set(is_open)
+
     def _note_failure(self, lane: Lane, error: BaseException) -> None:
-        if self._brake.failed(lane.partition.number, lane.device, clock.boottime_s()):
-            self._log.error("brake_on", error_type=type_of(error))
-            self._brake_metric.set(1)
-            self._on_brake(True)
+        if self._breaker.failed(lane.partition.number, lane.device, clock.boottime_s()):
+            self._log.error("circuit_opened", error_type=type_of(error))
+            self._tell_circuit(1)
+            self._on_circuit(True)
 
     def _tell_failed(self, lane: Lane, attempt: int, wait_s: float, error: BaseException) -> None:
         error_type = type_of(error)

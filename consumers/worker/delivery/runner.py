@@ -19,10 +19,10 @@ from consumers.context import Delivery
 from consumers.outcome import Failed, Rejected
 from consumers.worker.delivery.attempts import Attempts, RetryPolicy
 from consumers.worker.delivery.charging import Charging
-from consumers.worker.delivery.circuit_breaker import Brake
+from consumers.worker.delivery.circuit_breaker import CircuitBreaker
 from consumers.worker.delivery.handler import Handler, Handlers
-from consumers.worker.delivery.invocations import Calls
-from consumers.worker.delivery.outcomes import Aftermath
+from consumers.worker.delivery.invocations import Invocations
+from consumers.worker.delivery.outcomes import Outcomes
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Item, Lane, Partition
 from consumers.worker.partitions.shared_state import SharedState
@@ -79,21 +79,21 @@ class Runner:
         self._partitions = partitions
         self._on_expired = on_expired
         self._observer = observer
-        self._brake = Brake()
+        self._breaker = CircuitBreaker()
         self._released = asyncio.Event()
         self._released.set()
-        self._calls = Calls(
+        self._invocations = Invocations(
             shared, concurrency=plan.concurrency, timeout_s=plan.timeout_s, group=plan.group
         )
-        self._aftermath = Aftermath(
+        self._outcomes = Outcomes(
             lanes,
             settler,
             parking,
             plan.policy,
-            self._brake,
+            self._breaker,
             Charging(give_up_after_s=plan.give_up_after_s),
             group=plan.group,
-            on_brake=self._brake_changed,
+            on_circuit=self._circuit_changed,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._watch: asyncio.Task[None] | None = None
@@ -122,19 +122,19 @@ class Runner:
         self._wake_all()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)
-        threads_left = self._calls.abandon_all()
+        threads_left = self._invocations.abandon_all()
         for task in self._tasks:
             task.cancel()
         _, stuck = (
             await asyncio.wait(self._tasks, timeout=LAST_S) if self._tasks else (set(), set())
         )
-        self._calls.forget_all()
+        self._invocations.forget_all()
         if self._watch is not None:
             self._watch.cancel()
-        self._aftermath.publish_counts()
+        self._outcomes.publish_counts()
         return not (stuck or threads_left)
 
-    def kick(self) -> None:
+    def wake(self) -> None:
         """Something may be ready: wakes as many idle runners as could have work."""
         ready = self._lanes.ready
         while ready > 0 and self._idle:
@@ -146,11 +146,11 @@ class Runner:
 
     def abandon(self, partition: Partition) -> None:
         """The lease was lost: async handlers are cancelled, others see `delivery.lost`."""
-        self._calls.abandon(partition)
+        self._invocations.abandon(partition)
 
     def is_running(self, partition: Partition) -> bool:
         """Whether deliveries of this partition run."""
-        return self._calls.is_running(partition)
+        return self._invocations.is_running(partition)
 
     # --- the loop
 
@@ -170,10 +170,10 @@ class Runner:
         """Delivers until a handler has left something behind in this task."""
         task, untouched = cast("asyncio.Task[None]", asyncio.current_task()), copy_context()
         while not self._closing:
-            if self._brake.is_on and not await self._may_probe(slot):
+            if self._breaker.is_open and not await self._may_probe(slot):
                 continue
             now_s = clock.boottime_s()
-            lane = self._lanes.next(now_s, stuck=self._calls.stuck)
+            lane = self._lanes.next(now_s, stuck=self._invocations.stuck)
             if lane is None:
                 await self._wait_for_work()
                 continue
@@ -191,21 +191,21 @@ class Runner:
             self._slice_ends_s = clock.boottime_s() + SLICE_S
 
     async def _may_probe(self, slot: int) -> bool:
-        """While the brake is on, a few runners try a delivery now and then; the others wait."""
+        """While the circuit is open, a few runners try a delivery now and then; the others wait."""
         if slot >= PROBERS:
             await self._released.wait()
             return False
-        wait_s = self._brake.wait_s(clock.boottime_s(), self._partitions())
+        wait_s = self._breaker.wait_s(clock.boottime_s(), self._partitions())
         if wait_s:
             await asyncio.sleep(wait_s)
         return not wait_s
 
-    def _brake_changed(self, is_on: bool) -> None:
-        if is_on:
+    def _circuit_changed(self, is_open: bool) -> None:
+        if is_open:
             self._released.clear()
         else:
             self._released.set()
-            self.kick()
+            self.wake()
 
     async def _wait_for_work(self) -> None:
         future = asyncio.get_running_loop().create_future()
@@ -229,7 +229,7 @@ class Runner:
     def _wake_due(self) -> None:
         self._timer = None
         self._lanes.wake(clock.boottime_s())
-        self.kick()
+        self.wake()
 
     def _wake_all(self) -> None:
         for future in self._idle:
@@ -240,11 +240,11 @@ class Runner:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            stuck = self._calls.stuck
-            self._calls.look(clock.boottime_s())
-            if self._calls.stuck > stuck:
-                self.kick()  # suspects wait for them no longer
-            self._aftermath.publish_counts()
+            stuck = self._invocations.stuck
+            self._invocations.enforce_deadlines(clock.boottime_s())
+            if self._invocations.stuck > stuck:
+                self.wake()  # suspects wait for them no longer
+            self._outcomes.publish_counts()
 
     # --- one delivery
 
@@ -253,16 +253,16 @@ class Runner:
         if not self._may_start(lane, now_s):
             return
         if item.unreadable is not None:
-            self._aftermath.bury(lane, item.attempts.count, "undecodable", item.unreadable)
+            self._outcomes.bury(lane, item.attempts.count, "undecodable", item.unreadable)
             return
         handler = self._handler_for(item)
         if handler is None:
-            self._aftermath.handled(lane)
+            self._outcomes.handled(lane)
             return
         known = item.attempts
         attempt = known.count + 1
         if known.given_up:
-            self._aftermath.bury_again(lane)
+            self._outcomes.bury_again(lane)
             return
         if known.suspect:
             if not await self._write_suspect(lane, attempt):
@@ -276,12 +276,12 @@ class Runner:
             partition=partition.number,
             epoch=partition.epoch,
         )
-        outcome = await self._calls.make(
+        outcome = await self._invocations.invoke(
             slot, task, handler, delivery, partition, item.id, now_s, suspect=known.suspect
         )
         took_s = clock.boottime_s() - now_s
         self._duration.observe(took_s)
-        told = self._aftermath.apply(lane, attempt, outcome)
+        told = self._outcomes.record(lane, attempt, outcome)
         if told == "retry":
             self._set_timer()
         if self._observer is not None:
@@ -303,11 +303,11 @@ class Runner:
         if entry.for_group is not None and entry.for_group != self._plan.group:
             return None  # another group's replay
         if entry.late and self._plan.skip_late:
-            self._aftermath.count("skipped")
+            self._outcomes.count("skipped")
             return None
         handler = self._handlers.get(entry.type)
         if handler is None:
-            self._aftermath.count("ignored")
+            self._outcomes.count("ignored")
             if entry.type not in self._told_ignored and len(self._told_ignored) < MAX_TYPES_TOLD:
                 self._told_ignored.add(entry.type)
                 self._log.warning("type_ignored", type=entry.type)
@@ -317,7 +317,7 @@ class Runner:
         """Writes a suspect's attempt before it runs; False if it may not run."""
         item = lane.head
         if self._plan.policy.is_exhausted(attempt - 1):
-            self._aftermath.bury(lane, attempt - 1, "max_attempts", "the worker died while it ran")
+            self._outcomes.bury(lane, attempt - 1, "max_attempts", "the worker died while it ran")
             return False
         record = Attempts(count=attempt, suspect=True)
         try:

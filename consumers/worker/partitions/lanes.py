@@ -22,7 +22,7 @@ class Lanes:
     def __init__(self) -> None:
         self._ready: deque[Lane] = deque()
         # Lanes whose head failed before: they take turns with the others, or few good devices
-        # would wait behind thousands of bad ones wherever little may start (the brake).
+        # would wait behind thousands of bad ones wherever little may start (an open circuit).
         self._again: deque[Lane] = deque()
         self._turn_of_again = False
         self._suspects: deque[Lane] = deque()

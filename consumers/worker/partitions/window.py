@@ -63,7 +63,7 @@ class Window:
             and partition.window_bytes - partition.slow_bytes < bytes_
         )
 
-    def rooms(self, hungry: Collection[Partition]) -> list[tuple[Partition, Room]]:
+    def rooms(self, with_room: Collection[Partition]) -> list[tuple[Partition, Room]]:
         """What to fetch of which now; nothing where all bytes are taken.
 
         They take turns in being the first, who gets an entry whatever its length: so all of them
@@ -76,7 +76,9 @@ class Window:
         free = min(free, self.reply.bytes)
         entries, share = self.share()
         rooms: list[tuple[Partition, Room]] = []
-        for partition in sorted(hungry, key=lambda it: (it.number <= self._last_turn, it.number)):
+        for partition in sorted(
+            with_room, key=lambda it: (it.number <= self._last_turn, it.number)
+        ):
             if free <= 0:
                 break
             own = share - partition.window_bytes + partition.slow_bytes

@@ -30,7 +30,7 @@ from consumers.worker.partitions.shared_state import SharedState
 from consumers.worker.partitions.window import Window
 from consumers.worker.process import registry
 from consumers.worker.process.hooks import Hooks
-from consumers.worker.recording.dead_letter_counts import Census
+from consumers.worker.recording.dead_letter_counts import DeadLetterCounts
 from consumers.worker.recording.parking import Parking
 from consumers.worker.recording.settler import Settler
 from consumers.worker.recording.trimmer import Trimmer
@@ -145,13 +145,13 @@ class Worker:
             self._leases.owned,
             self._window,
             group=group,
-            on_fetched=self._runner.kick,
+            on_fetched=self._runner.wake,
             on_lost=lambda partition: self._leases.lost(partition),
             on_newer=self._leases.refuse,
         )
         upkeep = self._link("upkeep")
         self._trimmer = Trimmer(upkeep, keys, self._leases.owned)
-        self._census = Census(upkeep, keys, self._leases.owned, group=group)
+        self._dead_letter_counts = DeadLetterCounts(upkeep, keys, self._leases.owned, group=group)
 
     def _around(self) -> Around:
         if self._tracing is None:
@@ -206,7 +206,7 @@ class Worker:
                 ("doorbell", self._fetcher.listen()),
                 ("parking", self._parking.run()),
                 ("trimmer", self._trimmer.run()),
-                ("census", self._census.run()),
+                ("census", self._dead_letter_counts.run()),
             )
         ]
         settling = asyncio.create_task(self._settler.run(), name="settler")
@@ -309,26 +309,26 @@ class Worker:
             parked_devices.set(sum(len(each.parked) for each in owned))
             for each in owned:
                 self._parking.relieve(each, now_s)
-            self._fetcher.stir()  # heads that turned out slow made room
+            self._fetcher.wake()  # heads that turned out slow made room
             await asyncio.sleep(BEAT_S)
 
     # --- what the actors tell each other
 
     def _on_room(self) -> None:
-        self._runner.kick()
-        self._fetcher.stir()
+        self._runner.wake()
+        self._fetcher.wake()
 
     def _on_acquired(self, partition: Partition, parked: list[bytes]) -> None:
         self._parking.restore(partition, parked)
-        self._fetcher.stir()
+        self._fetcher.wake()
 
     def _on_lost(self, partition: Partition) -> None:
         self._lanes.drop(partition)
         self._parking.drop(partition)
         self._settler.drop(partition)
         self._runner.abandon(partition)
-        self._runner.kick()
-        self._fetcher.stir()
+        self._runner.wake()
+        self._fetcher.wake()
 
     async def _quiesce(self, partition: Partition) -> None:
         """Waits (at most the grace time) until nothing of a partition runs or is unrecorded.

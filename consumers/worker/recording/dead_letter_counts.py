@@ -16,7 +16,7 @@ CALL_TIMEOUT_S: Final = 5.0
 PAUSE_S: Final = 5.0
 
 
-class Census:
+class DeadLetterCounts:
     """`run` counts now and then. Over all workers of a group the gauges add up to the truth."""
 
     def __init__(

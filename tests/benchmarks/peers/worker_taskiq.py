@@ -44,14 +44,14 @@ def work() -> None:
 def fill() -> None:
     """It has no pipeline: many at once."""
 
-    async def kick(numbers: range) -> None:
+    async def wake(numbers: range) -> None:
         for number in numbers:
             await handle.kiq(measured.body(number))
 
     async def run() -> None:
         await broker.startup()
         steps = [range(first, measured.COUNT, AT_ONCE) for first in range(AT_ONCE)]
-        await asyncio.gather(*map(kick, steps))
+        await asyncio.gather(*map(wake, steps))
         await broker.shutdown()
 
     asyncio.run(run())

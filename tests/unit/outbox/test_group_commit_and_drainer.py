@@ -21,7 +21,7 @@ from bridge.contract.keys import partition_of
 from bridge.errors import MetaMismatchError, RedisUnavailableError, UnableError
 from bridge.outbox import drainer
 from bridge.outbox.drainer import Drainer
-from bridge.outbox.group_commit import Intake
+from bridge.outbox.group_commit import GroupCommit
 from bridge.outbox.group_commit import Path as Way
 from bridge.outbox.publisher import Arrival, Outcome, Publisher, Record
 from bridge.outbox.refusals import Lane
@@ -114,9 +114,11 @@ class Bench:
         self.clock = asyncio.get_running_loop().time
         self.shelf = Shelf()
         self.spool = Spool(folder, max_bytes=max_bytes)
-        self.intake = Intake(self.shelf, self.spool, timeout_s=TIMEOUT_S, clock=self.clock)
+        self.group_commit = GroupCommit(
+            self.shelf, self.spool, timeout_s=TIMEOUT_S, clock=self.clock
+        )
         self.drainer = Drainer(
-            self.intake, self.spool, self.shelf, publish_timeout_s=TIMEOUT_S, clock=self.clock
+            self.group_commit, self.spool, self.shelf, publish_timeout_s=TIMEOUT_S, clock=self.clock
         )
         self.devices = 1
         self.submitted = 0
@@ -128,7 +130,7 @@ class Bench:
         for _ in range(count):
             began_s = self.clock()
             device = f"d{self.submitted % self.devices}"
-            done = self.intake.submit(arrival(self.submitted, device), began_s)
+            done = self.group_commit.submit(arrival(self.submitted, device), began_s)
             done.add_done_callback(lambda _, began_s=began_s: self._answered(began_s))  # type: ignore[misc]
             new.append(done)
             self.submitted += 1
@@ -163,7 +165,7 @@ class Bench:
         assert list(self.shelf.kept) == [f"c{n}" for n in range(self.submitted)]
 
     async def is_on(self, way: Way) -> None:
-        await wait_until(lambda: self.intake.path is way, f"the path {way}")
+        await wait_until(lambda: self.group_commit.path is way, f"the path {way}")
 
 
 @asynccontextmanager
@@ -246,7 +248,7 @@ async def test_a_batch_without_an_answer_goes_to_the_spool_before_what_came_late
         await asyncio.sleep(0.05)
         second = it.submit(3)
         assert set(await asyncio.gather(*first, *second)) == {Outcome.SPOOLED}
-        assert it.intake.path is Way.SPOOLING
+        assert it.group_commit.path is Way.SPOOLING
         it.submit(3)
         it.shelf.is_down = False
         await it.is_on(Way.DIRECT)
@@ -305,7 +307,7 @@ async def test_while_redis_is_slow_callbacks_are_spooled_and_drained(tmp_path: P
             await it.is_on(Way.SPOOLING)
             drained = len(it.shelf.kept)
             await wait_until(lambda: len(it.shelf.kept) > drained + 300, "draining")
-            assert it.intake.path is Way.SPOOLING
+            assert it.group_commit.path is Way.SPOOLING
             it.shelf.takes_s = 0.0
             await it.is_on(Way.DIRECT)
         await it.all_kept_in_order()
@@ -323,7 +325,7 @@ async def test_a_hand_back_that_takes_too_long_goes_on_spooling(
         held: list[asyncio.Future[Outcome]] = []
 
         def hang_while_records_wait() -> None:
-            if it.intake.path is Way.HOLDING and not held:
+            if it.group_commit.path is Way.HOLDING and not held:
                 held.extend(it.submit(3))
                 it.shelf.is_down = True
 
@@ -469,7 +471,7 @@ async def test_no_row_is_passed_over_when_a_partition_waits_for_a_later_one(tmp_
         await it.is_on(Way.DIRECT)
         it.shelf.refused = {"c0", "c2", "c3"}
         devices = ("a", "b", "a", "c")
-        done = [it.intake.submit(arrival(n, d), it.clock()) for n, d in enumerate(devices)]
+        done = [it.group_commit.submit(arrival(n, d), it.clock()) for n, d in enumerate(devices)]
         await asyncio.gather(*done)
         await wait_until(lambda: len(it.drainer._refusals) == 2, "devices a and c to wait")
         assert not waits_as_a_whole()
@@ -555,11 +557,11 @@ async def test_a_namespace_of_another_program_is_not_written_to(tmp_path: Path) 
 async def test_under_pressure_everything_is_spooled_until_it_ends(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
         await it.is_on(Way.DIRECT)
-        it.drainer.press("too much")
+        it.drainer.apply_backpressure("too much")
         await it.is_on(Way.SPOOLING)
         assert await asyncio.gather(*it.submit(5)) == [Outcome.SPOOLED] * 5
         assert list(it.shelf.kept) == []
-        it.drainer.press(None)
+        it.drainer.apply_backpressure(None)
         await it.is_on(Way.DIRECT)
         it.submit(5)
         await it.all_kept_in_order()

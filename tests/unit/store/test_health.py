@@ -24,13 +24,13 @@ def refused(code: str, what: str) -> RedisRefusesError:
 def test_a_server_that_reads_and_refuses_writes_is_told_once(code: str) -> None:
     health = Health(Clock())
     with capture_logs() as lines:
-        health.succeeded(["GET"])
+        health.mark_up(["GET"])
         for _ in range(60):
-            health.failed(refused(code, "HSET"))
-            health.succeeded(["GET", "XLEN"])
+            health.mark_down(refused(code, "HSET"))
+            health.mark_up(["GET", "XLEN"])
             assert health.is_up is False
         assert health.refusal is None  # it will pass
-        health.succeeded(["HSET"])
+        health.mark_up(["HSET"])
     assert health.is_up is True
     assert [each["event"] for each in lines] == ["redis_lost", "redis_back"]
 
@@ -38,33 +38,33 @@ def test_a_server_that_reads_and_refuses_writes_is_told_once(code: str) -> None:
 def test_what_is_not_tried_again_does_not_count_for_ever() -> None:
     clock = Clock()
     health = Health(clock)
-    health.failed(refused("READONLY", "park"))
+    health.mark_down(refused("READONLY", "park"))
     clock.now_s += REMEMBERED_S - 1
-    health.succeeded(["GET"])
+    health.mark_up(["GET"])
     assert health.is_up is False
     clock.now_s += 2
-    health.succeeded(["GET"])
+    health.mark_up(["GET"])
     assert health.is_up is True
 
 
 def test_a_server_that_was_away_is_back_with_its_first_answer() -> None:
     health = Health(Clock())
-    health.failed(RedisUnavailableError("Redis: no answer"))
-    health.succeeded(["GET"])
+    health.mark_down(RedisUnavailableError("Redis: no answer"))
+    health.mark_up(["GET"])
     assert health.is_up is True
 
 
 def test_a_lasting_refusal_is_told_although_the_server_was_away_before() -> None:
     health = Health(Clock())
     with capture_logs() as lines:
-        health.failed(RedisUnavailableError("Redis: no answer"))
+        health.mark_down(RedisUnavailableError("Redis: no answer"))
         for _ in range(3):
-            health.failed(refused("NOPERM", "connecting"))
+            health.mark_down(refused("NOPERM", "connecting"))
     assert [each["event"] for each in lines] == ["redis_lost", "redis_lost"]
     assert health.refusal is not None
     assert health.refusal.lacks_rights
     health.granted("connecting")
-    health.succeeded(["GET"])
+    health.mark_up(["GET"])
     assert health.refusal is None
 
 

@@ -1,4 +1,4 @@
-"""The brake: on when nothing succeeds over many devices, off with the first success."""
+"""The circuit opens when nothing succeeds over many devices, and closes with the first success."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from consumers.worker.delivery.circuit_breaker import (
     MANY_DEVICES,
     MANY_FAILURES,
     NO_SUCCESS_FOR_S,
-    Brake,
+    CircuitBreaker,
 )
 
 
-def fail(brake: Brake, times: int, devices: int, *, at_s: float) -> list[bool]:
-    return [brake.failed(0, f"d{n % devices}", at_s) for n in range(times)]
+def fail(breaker: CircuitBreaker, times: int, devices: int, *, at_s: float) -> list[bool]:
+    return [breaker.failed(0, f"d{n % devices}", at_s) for n in range(times)]
 
 
-def put_on(brake: Brake) -> float:
+def put_on(breaker: CircuitBreaker) -> float:
     """Puts it on, at the moment that is returned."""
-    fail(brake, MANY_FAILURES, MANY_DEVICES, at_s=100.0)
+    fail(breaker, MANY_FAILURES, MANY_DEVICES, at_s=100.0)
     at_s = 100.0 + NO_SUCCESS_FOR_S
-    assert brake.failed(0, "d0", at_s)
+    assert breaker.failed(0, "d0", at_s)
     return at_s
 
 
 def test_it_goes_on_once_when_nothing_succeeds_for_a_while() -> None:
-    brake = Brake()
-    at_s = put_on(brake)
-    assert brake.is_on
-    assert not any(fail(brake, 100, MANY_DEVICES, at_s=at_s + 1))
+    breaker = CircuitBreaker()
+    at_s = put_on(breaker)
+    assert breaker.is_open
+    assert not any(fail(breaker, 100, MANY_DEVICES, at_s=at_s + 1))
 
 
 @pytest.mark.parametrize(
@@ -42,27 +42,27 @@ def test_it_goes_on_once_when_nothing_succeeds_for_a_while() -> None:
 def test_few_failures_few_devices_or_a_short_time_are_no_outage(
     times: int, devices: int, for_s: float
 ) -> None:
-    brake = Brake()
-    fail(brake, times, devices, at_s=100.0)
-    assert not brake.failed(0, "d0", 100.0 + for_s)
-    assert not brake.is_on
+    breaker = CircuitBreaker()
+    fail(breaker, times, devices, at_s=100.0)
+    assert not breaker.failed(0, "d0", 100.0 + for_s)
+    assert not breaker.is_open
 
 
 def test_a_success_lets_go_and_is_told_once() -> None:
-    brake = Brake()
-    put_on(brake)
-    assert brake.succeeded()
-    assert not brake.is_on
-    assert not brake.succeeded()
-    assert not any(fail(brake, MANY_FAILURES - 1, MANY_DEVICES, at_s=10**6))
+    breaker = CircuitBreaker()
+    put_on(breaker)
+    assert breaker.succeeded()
+    assert not breaker.is_open
+    assert not breaker.succeeded()
+    assert not any(fail(breaker, MANY_FAILURES - 1, MANY_DEVICES, at_s=10**6))
 
 
 def test_while_it_is_on_each_partition_has_two_probes_a_second() -> None:
-    brake = Brake()
-    assert brake.wait_s(0.0, 4) == 0.0
-    at_s = put_on(brake)
+    breaker = CircuitBreaker()
+    assert breaker.wait_s(0.0, 4) == 0.0
+    at_s = put_on(breaker)
     started = 0
     for step in range(1000):
-        started += brake.wait_s(at_s + step / 1000, 4) == 0.0
+        started += breaker.wait_s(at_s + step / 1000, 4) == 0.0
     assert started == 8
-    assert brake.wait_s(at_s + 0.9999, 4) > 0.0
+    assert breaker.wait_s(at_s + 0.9999, 4) > 0.0

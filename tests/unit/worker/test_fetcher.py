@@ -371,7 +371,7 @@ async def test_a_partition_that_always_has_more_does_not_keep_the_bell_from_the_
             item = lane.head
             it.lanes.finished(lane)
             it.owned[1].settled(item.id)
-        it.fetcher.stir()
+        it.fetcher.wake()
         await asyncio.sleep(0)
     assert it.server.bells[1] == {KEYS.stream(2): b"0-0"}
 
@@ -397,7 +397,7 @@ async def test_a_full_window_is_not_fetched_into_and_fetched_again_when_it_has_r
     assert len(it.server.bells) == 1
     for n in range(1, 4):
         it.owned[1].settled(b"%d-0" % n)
-    it.fetcher.stir()
+    it.fetcher.wake()
     await it.answered([[], []])
     assert len(it.server.fetches) == fetches + 1
     assert it.server.bells[1:] == [{KEYS.stream(1): b"7-0"}]

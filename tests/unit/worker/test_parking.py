@@ -25,7 +25,7 @@ SHARE = 400
 NOW_S = 1000.0
 
 
-class Calls:
+class Invocations:
     """Stands where the settler does, and keeps what it was to send."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ def moved(call: Call) -> list[Any]:
 class Lot:
     def __init__(self, *, max_bytes: int = 2**20) -> None:
         self.lanes = Lanes()
-        self.settler = Calls()
+        self.settler = Invocations()
         self.partition = partition(1)
         self.window = Window({1: self.partition}, max_entries=SHARE, max_bytes=max_bytes)
         self.parking = Parking(

@@ -98,7 +98,7 @@ class Bench:
             on_expired=self._expired,
             observer=lambda _, outcome, *__: self.observed.append(outcome),
         )
-        self.recorder.on_room = self.runner.kick
+        self.recorder.on_room = self.runner.wake
         self.partition = self.acquire()
         self.tasks = self.runner.start()
 
@@ -110,14 +110,14 @@ class Bench:
         items = [item(device, **changes) for device in devices]
         for each in items:
             self.lanes.add(self.partition, each)
-        self.runner.kick()
+        self.runner.wake()
         return [each.id for each in items]
 
     def lose(self) -> None:
         self.partition.lost = True
         self.lanes.drop(self.partition)
         self.runner.abandon(self.partition)
-        self.runner.kick()
+        self.runner.wake()
 
     def _expired(self, lost: Partition) -> None:
         self.expired.append(lost)
@@ -361,7 +361,7 @@ async def test_what_cannot_be_read_is_given_up_without_a_call(
     it = bench(handle)
     broken = Item.broken(b"1-0", [b"x", b"y"], "entry without the field v")
     it.lanes.add(it.partition, broken)
-    it.runner.kick()
+    it.runner.wake()
     await wait_until(lambda: it.recorder.letters)
     letter = it.recorder.letters[0]
     assert (letter.reason, letter.error) == ("undecodable", "entry without the field v")
@@ -752,18 +752,18 @@ async def test_an_outage_is_probed_and_charges_no_attempts_until_something_succe
         if is_down:
             raise ConnectionError("the database")
 
-    def brake_on() -> float | None:
-        return metrics.registry.get_sample_value("nb_bridge_brake_on", {"group": "g"})
+    def circuit_open() -> float | None:
+        return metrics.registry.get_sample_value("nb_bridge_circuit_open", {"group": "g"})
 
     it = bench(handle, max_attempts=1, give_up_after_s=3600.0)
     ids = it.add(*(f"d{n}" for n in range(30)))
-    await wait_until(brake_on, "the brake")
+    await wait_until(circuit_open, "the circuit to open")
     before = len(it.recorder.retries)
     await wait_until(lambda: len(it.recorder.retries) > before + 60, "probes")
     assert {count for _, count in it.recorder.retries} == {0}
     is_down = False
     await wait_until(lambda: set(it.recorder.handled_ids) == set(ids), "all to be handled")
-    assert brake_on() == 0.0
+    assert circuit_open() == 0.0
     assert it.recorder.letters == []
 
 
@@ -817,7 +817,10 @@ async def test_a_wait_that_handlers_ask_for_is_no_outage(
     it = bench(handle, give_up_after_s=3600.0)
     it.add(*(f"d{n}" for n in range(100)))
     await wait_until(lambda: len(it.recorder.retries) == 100, "each to be tried")
-    assert metrics.registry.get_sample_value("nb_bridge_brake_on", {"group": "g"}) in (None, 0.0)
+    assert metrics.registry.get_sample_value("nb_bridge_circuit_open", {"group": "g"}) in (
+        None,
+        0.0,
+    )
     now_ms = clock.epoch_ms()
     waits_ms = [each.attempts.due_ms - now_ms for each in it.partition.items.values()]
     assert all(15_000 < wait_ms < 25_000 for wait_ms in waits_ms)
