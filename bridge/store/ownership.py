@@ -5,11 +5,15 @@ Used by both halves; must not know what they do with a namespace that is not the
 
 from __future__ import annotations
 
+from typing import Final
+
 from bridge.contract.keys import Keys
 from bridge.contract.meta import ContractError, Meta
 from bridge.errors import MetaMismatchError
 from bridge.store.link import Link, Refused, command
 from bridge.store.reply_errors import refused_state
+
+_ELSEWHERE: Final = "choose another NB_BRIDGE_NAMESPACE"
 
 
 async def guard(
@@ -32,15 +36,15 @@ async def guard(
     claim = command("SET", keys.meta, ours.encode(), "NX", tolerated=tolerated)
     claimed, raw = await link.run((claim, command("GET", keys.meta)), timeout_s=timeout_s)
     if isinstance(raw, Refused):
-        raise MetaMismatchError(f"Redis refused to read {keys.meta}: {raw.text}")
+        if raw.code == "WRONGTYPE":
+            raise MetaMismatchError(f"{keys.meta} is not ours ({raw.text}): {_ELSEWHERE}")
+        raise refused_state(raw.text, "GET")  # a proxy that answers for its server: a quota
     if raw is None and isinstance(claimed, Refused):
         raise refused_state(claimed.text, claim.name)
     try:
         theirs = Meta.decode(raw or b"")
     except ContractError as error:
-        raise MetaMismatchError(
-            f"{keys.meta} is not ours ({error}): choose another NB_BRIDGE_NAMESPACE"
-        ) from error
+        raise MetaMismatchError(f"{keys.meta} is not ours ({error}): {_ELSEWHERE}") from error
     if theirs != ours:
         raise MetaMismatchError(_advice(keys.namespace, theirs, ours))
 

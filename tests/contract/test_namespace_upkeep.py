@@ -6,13 +6,21 @@ import pytest
 import structlog.testing
 
 import servers
-from bridge.errors import BridgeError, MetaMismatchError, RedisRefusesError
+from bridge.errors import (
+    BridgeError,
+    MetaMismatchError,
+    RedisRefusesError,
+    RedisUnavailableError,
+)
 from bridge.store import ownership
+from bridge.store.connect import open_link
 from bridge.store.embedded import EmbeddedServer
+from bridge.store.link import Link
 from consumers.worker.process import registry
 from consumers.worker.recording import dead_letters
 from consumers.worker.recording.trimmer import Trimmer
 from entries import entry
+from refusing_proxy import RefusingProxy, refusing
 
 
 @pytest.mark.parametrize(
@@ -36,6 +44,30 @@ async def test_a_meta_key_that_is_no_string_is_told(server: servers.Redis) -> No
     await server.client.sadd(server.keys.meta, "x")  # type: ignore[misc]
     with pytest.raises(MetaMismatchError, match="WRONGTYPE"):
         await ownership.guard(server.link(), server.keys, 4, timeout_s=5)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", [b"GET", b"SET", b"SISMEMBER", b"SADD", b"XGROUP"])
+async def test_a_proxy_that_answers_for_its_server_is_no_other_program(
+    real_redis: servers.Redis, real_server: EmbeddedServer, name: bytes
+) -> None:
+    """Else a start at the wrong moment would be wrong use, and nobody would start it again."""
+    text = "ERR max requests limit exceeded. Limit: 500000, Usage: 500000."
+
+    async def start(link: Link) -> None:
+        await ownership.guard(link, real_redis.keys, 4, timeout_s=5, also_full=True)
+        await registry.register(link, real_redis.keys, group="g", partitions=4)
+
+    async with RefusingProxy(real_server.port).running() as proxy:
+        proxy.judge = refusing(frozenset((name,)), text)
+        link = open_link(proxy.url, name="test")
+        try:
+            with pytest.raises(RedisUnavailableError, match="max requests limit"):
+                await start(link)
+            proxy.judge = lambda _: None
+            await start(link)
+        finally:
+            await link.close()
 
 
 @pytest.mark.real

@@ -12,6 +12,7 @@ from typing import Any, Final
 from bridge.contract.keys import Keys
 from bridge.errors import BridgeError, UsageError
 from bridge.store.link import Call, Link, Refused, Script, command
+from bridge.store.reply_errors import refused_state
 
 CALL_TIMEOUT_S: Final = 5.0
 _CHUNK: Final = 500
@@ -55,11 +56,14 @@ async def register(link: Link, keys: Keys, *, group: str, partitions: int) -> No
         calls += [MAKE_GROUP.call([stream], [group]) for stream in streams]
         replies = await link.run(calls, timeout_s=CALL_TIMEOUT_S)
     for reply in replies:
-        if isinstance(reply, Refused) and reply.code != "BUSYGROUP":
-            raise BridgeError(
-                f"group {group!r} cannot be made: {reply.text}; "
-                f"is something else using the namespace {keys.namespace!r}?"
-            )
+        if not isinstance(reply, Refused) or reply.code == "BUSYGROUP":
+            continue
+        if reply.code != "WRONGTYPE":
+            raise refused_state(reply.text, "XGROUP")
+        raise BridgeError(
+            f"group {group!r} cannot be made: {reply.text}; "
+            f"is something else using the namespace {keys.namespace!r}?"
+        )
 
 
 async def registered_groups(link: Link, keys: Keys) -> list[bytes]:
@@ -71,6 +75,8 @@ async def registered_groups(link: Link, keys: Keys) -> list[bytes]:
 async def is_retired(link: Link, keys: Keys, group: str) -> bool:
     """Whether an operator retired the group."""
     reply = await link.one(command("SISMEMBER", keys.retired, group), timeout_s=CALL_TIMEOUT_S)
+    if isinstance(reply, Refused) and reply.code != "WRONGTYPE":
+        raise refused_state(reply.text, "SISMEMBER")
     return bool(reply == 1)
 
 
