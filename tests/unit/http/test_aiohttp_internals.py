@@ -90,6 +90,8 @@ async def test_the_end_of_the_keep_alive_time_moves_with_each_answer(it: Server)
 
 
 async def test_a_paused_connection_says_that_reading_is_paused(it: Server) -> None:
+    it.writer.write(REQUEST)
+    await it.began.wait()
     assert not it.handler._reading_paused
     it.handler.pause_reading()
     assert it.handler._reading_paused
