@@ -12,8 +12,9 @@ import pytest
 import servers
 from bridge.errors import UsageError
 from bridge.store.link import command
-from consumers.worker.partitions import leases
+from consumers.worker.partitions import leases, owned
 from consumers.worker.partitions.leases import LeaseKeeper
+from consumers.worker.partitions.owned import OwnedPartitions
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.shared_state import SharedState
 from consumers.worker.recording.trimmer import Trimmer
@@ -35,13 +36,19 @@ class Keeper:
         self.may_release = asyncio.Event()
         self.may_release.set()
         options = {"group": "g", "partitions": PARTITIONS, "ttl_s": TTL_S, **changes}
+        self.partitions = OwnedPartitions(
+            self.shared,
+            worker=worker,
+            group=str(options["group"]),
+            ttl_s=float(str(options["ttl_s"])),
+        )
+        self.partitions.when_lost.append(self.lost.append)
         self.keeper = LeaseKeeper(
             self.link,
             redis.keys,
-            self.shared,
+            self.partitions,
             worker=worker,
             on_acquired=lambda partition, _: self.acquired.append(partition),
-            on_lost=self.lost.append,
             quiesce=self._quiesce,
             **options,  # type: ignore[arg-type]
         )
@@ -52,7 +59,7 @@ class Keeper:
 
     @property
     def owned(self) -> set[int]:
-        return set(self.keeper.owned)
+        return set(self.partitions)
 
     async def renew(self, redis: servers.Redis) -> None:
         """What the parent does."""
@@ -107,7 +114,7 @@ async def test_a_second_worker_gets_its_share_when_it_is_given_back(keeper: Make
     await wait_until(lambda: len(first.owned) == PARTITIONS)
     first.may_release.clear()
     second = keeper("w2", ttl_s=5)
-    await wait_until(lambda: any(each.releasing for each in first.keeper.owned.values()))
+    await wait_until(lambda: any(each.releasing for each in first.partitions.values()))
     assert second.owned == set()  # what still runs there runs under the first one's lease
     first.may_release.set()
     await wait_until(lambda: len(second.owned) == PARTITIONS // 2)
@@ -169,8 +176,8 @@ async def test_a_worker_that_finds_its_own_lease_run_out_trusts_itself(
 ) -> None:
     it = keeper("w1")
     await wait_until(lambda: len(it.owned) == PARTITIONS)
-    for partition in list(it.keeper.owned.values()):
-        it.keeper.lost(partition, why="expired")
+    for partition in list(it.partitions.values()):
+        it.partitions.lost(partition, why="expired")
     await wait_until(lambda: len(it.acquired) == 2 * PARTITIONS)
     again = it.acquired[PARTITIONS:]
     assert all(each.trusted for each in again)
@@ -180,9 +187,9 @@ async def test_a_worker_that_finds_its_own_lease_run_out_trusts_itself(
 async def test_leases_whose_deadline_passed_are_given_up(keeper: Make) -> None:
     it = keeper("w1", ttl_s=60)
     await wait_until(lambda: len(it.owned) == PARTITIONS)
-    partition = it.keeper.owned[2]
+    partition = it.partitions[2]
     it.shared.renewed(2, partition.epoch, -1.0)
-    it.keeper.look_at_deadlines(0.0)
+    it.partitions.expire(0.0)
     assert it.lost == [partition]
     assert partition.lost
 
@@ -190,9 +197,9 @@ async def test_leases_whose_deadline_passed_are_given_up(keeper: Make) -> None:
 async def test_what_was_refused_is_given_back_and_not_taken_again(keeper: Make) -> None:
     it = keeper("w1")
     await wait_until(lambda: len(it.owned) == PARTITIONS)
-    it.keeper.refuse(it.keeper.owned[3])
+    it.partitions.refuse(it.partitions[3])
     await wait_until(lambda: 3 not in it.owned)
-    it.keeper.lost(it.keeper.owned[2])
+    it.partitions.lost(it.partitions[2])
     await wait_until(lambda: 2 in it.owned)  # a tick later
     assert 3 not in it.owned
 
@@ -200,29 +207,29 @@ async def test_what_was_refused_is_given_back_and_not_taken_again(keeper: Make) 
 async def test_what_was_refused_is_looked_at_again_and_kept_if_that_is_over(
     keeper: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "LOOK_AGAIN_S", 0.1)
-    monkeypatch.setattr(leases, "LOOK_AGAIN_AFTER_TTLS", 0)
+    monkeypatch.setattr(owned, "LOOK_AGAIN_S", 0.1)
+    monkeypatch.setattr(owned, "LOOK_AGAIN_AFTER_TTLS", 0)
     it = keeper("w1")
     await wait_until(lambda: len(it.owned) == PARTITIONS)
-    first = it.keeper.owned[3]
-    it.keeper.refuse(first)
-    await wait_until(lambda: it.keeper.owned.get(3) not in (None, first), "another look")
-    assert list(it.keeper.refused) == [3]  # nothing of it was read yet
-    second = it.keeper.owned[3]
-    it.keeper.refuse(second)
-    await wait_until(lambda: it.keeper.owned.get(3) not in (None, second), "another look")
-    it.keeper.owned[3].is_read = True
-    await wait_until(lambda: not it.keeper.refused, "it to be found whole")
+    first = it.partitions[3]
+    it.partitions.refuse(first)
+    await wait_until(lambda: it.partitions.get(3) not in (None, first), "another look")
+    assert list(it.partitions.refused) == [3]  # nothing of it was read yet
+    second = it.partitions[3]
+    it.partitions.refuse(second)
+    await wait_until(lambda: it.partitions.get(3) not in (None, second), "another look")
+    it.partitions[3].is_read = True
+    await wait_until(lambda: not it.partitions.refused, "it to be found whole")
 
 
 async def test_what_another_worker_sees_to_is_refused_no_more(keeper: Make) -> None:
     it = keeper("w1")
     await wait_until(lambda: len(it.owned) == PARTITIONS)
-    for partition in list(it.keeper.owned.values()):
-        it.keeper.refuse(partition)
+    for partition in list(it.partitions.values()):
+        it.partitions.refuse(partition)
     await wait_until(lambda: not it.owned)
     keeper("w2")
-    await wait_until(lambda: len(it.keeper.refused) == PARTITIONS // 2, "its share to be left")
+    await wait_until(lambda: len(it.partitions.refused) == PARTITIONS // 2, "its share to be left")
 
 
 async def test_a_flushed_server_gets_meta_and_groups_again(

@@ -1,7 +1,7 @@
-"""Which partitions this worker owns: takes leases, gives them back, notices that they are lost.
+"""Which partitions this worker should own: takes leases, and gives them back.
 
-The parent renews (`process.parent`); this side acquires, and looks at the shared deadlines. What
-should be whose follows from heartbeats and `assignment`.
+The parent renews them (`process.parent`). What should be whose follows from heartbeats and
+`assignment`; what is ours, and that it is lost, is in `owned`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from bridge.store import ownership
 from bridge.store.link import Link, Refused, Script, command
 from bridge.telemetry import logs, metrics
 from consumers.worker.partitions.assignment import assign
+from consumers.worker.partitions.owned import OwnedPartitions
 from consumers.worker.partitions.partition import Partition
-from consumers.worker.partitions.shared_state import SharedState
 from consumers.worker.process import registry
 
 CALL_TIMEOUT_S: Final = 5.0
@@ -30,10 +30,6 @@ GONE_AFTER_TTLS: Final = 1
 GONE_AFTER_TICKS: Final = 3
 # A partition that nobody leased for this many TTLs is anyone's: its share's owner cannot take it.
 ABANDONED_AFTER_TTLS: Final = 2
-# What was refused is looked at again. Not before a newer worker had the time to find it abandoned:
-# with each look it is ours for a moment.
-LOOK_AGAIN_S: Final = 60.0
-LOOK_AGAIN_AFTER_TTLS: Final = 4 * ABANDONED_AFTER_TTLS
 
 # After Redis was away, the other workers' heartbeats are old although they live: for some ticks we
 # take back only what we had and can vouch for, not theirs as if they had died.
@@ -45,35 +41,31 @@ HEARTBEAT: Final = Script.load("consumers.worker", "heartbeat")
 
 
 class LeaseKeeper:
-    """`run` is the loop; `lost` is called by whoever sees a lease fail."""
+    """`run` is the loop; what it takes and gives back is in `owned`."""
 
     def __init__(
         self,
         link: Link,
         keys: Keys,
-        shared: SharedState,
+        owned: OwnedPartitions,
         *,
         worker: str,
         group: str,
         partitions: int,
         ttl_s: float,
         on_acquired: Callable[[Partition, list[bytes]], None],
-        on_lost: Callable[[Partition], None],
         quiesce: Callable[[Partition], Awaitable[None]],
     ) -> None:
         self._link = link
         self._keys = keys
-        self._shared = shared
+        self._owned = owned
+        owned.when_refused.append(self._start_release)
         self._worker = worker
         self._group = group
         self._count = partitions
         self._ttl_s = ttl_s
         self._on_acquired = on_acquired
-        self._on_lost = on_lost
         self._quiesce = quiesce
-        self.owned: dict[int, Partition] = {}
-        self.refused: dict[int, float] = {}
-        """Partitions with entries of a newer contract, left to newer workers: until when."""
         self.is_paused = False
         """Whether an operator paused the group: then we own nothing."""
         self._unleased_since_s: dict[int, float] = {}
@@ -85,7 +77,6 @@ class LeaseKeeper:
         self._careful_ticks = 0
         self._releases: set[asyncio.Task[None]] = set()
         self._log = logs.get("leases").bind(group=group, worker=worker)
-        self._owned_metric = metrics.leases_owned.labels(group)
 
     async def run(self) -> None:
         """Keeps the owned partitions as they should be, until cancelled."""
@@ -106,27 +97,12 @@ class LeaseKeeper:
                 wait_s = max(tick_s, backoff.next_s())
             await asyncio.sleep(wait_s)
 
-    def lost(self, partition: Partition, *, why: str = "fenced") -> None:
-        """A lease is ours no more: nothing starts, nothing is recorded under it."""
-        if self._forget(partition, "lost"):
-            self._log.warning(
-                "lease_lost", partition=partition.number, epoch=partition.epoch, reason=why
-            )
-
-    def refuse(self, partition: Partition) -> None:
-        """Entries of a newer contract: gives the partition back, and leaves it for a while."""
-        if partition.number not in self.refused:
-            self._log.error("newer_contract", partition=partition.number)
-        wait_s = max(LOOK_AGAIN_S, LOOK_AGAIN_AFTER_TTLS * self._ttl_s)
-        self.refused[partition.number] = clock.boottime_s() + wait_s
-        self._start_release(partition)
-
     async def release_all(self) -> None:
         """Leaves the list of workers and gives every lease back; for a worker that stops.
 
         In that order: the others take what comes free only where they need not leave it to us.
         """
-        for partition in list(self.owned.values()):
+        for partition in list(self._owned.values()):
             self._start_release(partition)
         try:
             await self._link.one(
@@ -150,7 +126,7 @@ class LeaseKeeper:
             for number, worker in assign(workers, self._count).items()
             if worker == self._worker and not self.is_paused
         }
-        for number, partition in list(self.owned.items()):
+        for number, partition in list(self._owned.items()):
             if number not in mine:
                 self._start_release(partition)
         if self.is_paused:
@@ -159,27 +135,27 @@ class LeaseKeeper:
         wanted = [n for n in free if n in mine or self._is_orphan(n)]
         # What another one holds of our share is asked for, too: it may be dead, and its lease
         # last for long (acquire.lua).
-        wanted += mine.difference(self.owned, free)
+        wanted += mine.difference(self._owned, free)
         self._forget_refused(mine.union(free))
         now_s = clock.boottime_s()
-        wanted = [number for number in wanted if self.refused.get(number, now_s) <= now_s]
+        wanted = [number for number in wanted if self._owned.refused.get(number, now_s) <= now_s]
         if self._careful_ticks:
             self._careful_ticks -= 1
             wanted = [number for number in wanted if number in self._trusted]
         if wanted:
             await self._acquire(wanted)
-            self._adopted.update(n for n in wanted if n in self.owned and n not in mine)
+            self._adopted.update(n for n in wanted if n in self._owned and n not in mine)
 
     def _forget_refused(self, ours_to_look_at: set[int]) -> None:
         """Those that we read to the end since, or that others see to, are refused no more."""
-        for number in list(self.refused):
-            partition = self.owned.get(number)
+        for number in list(self._owned.refused):
+            partition = self._owned.get(number)
             if partition is None:
                 is_over = number not in ours_to_look_at
             else:
                 is_over = partition.is_open and partition.is_read
             if is_over:
-                del self.refused[number]
+                del self._owned.refused[number]
                 self._log.info("newer_contract_over", partition=number)
 
     async def _heartbeat(self) -> list[str]:
@@ -214,7 +190,7 @@ class LeaseKeeper:
 
     async def _free(self) -> list[int]:
         """Partitions that we do not own and nobody leases, or that we leased and forgot."""
-        others = [number for number in range(self._count) if number not in self.owned]
+        others = [number for number in range(self._count) if number not in self._owned]
         if not others:
             return []
         calls = [command("GET", self._keys.lease(number, self._group)) for number in others]
@@ -265,10 +241,10 @@ class LeaseKeeper:
             elif reply[0] == 1:
                 acquired = True
                 self._acquired(number, reply, deadline_s=sent_s + self._ttl_s)
-                if not self.owned[number].trusted:
+                if not self._owned[number].trusted:
                     suspects.append(number)
         if acquired:
-            self._log.info("leases_acquired", owned=sorted(self.owned), ended_uncleanly=suspects)
+            self._log.info("leases_acquired", owned=sorted(self._owned), ended_uncleanly=suspects)
 
     def _acquired(self, number: int, reply: Any, *, deadline_s: float) -> None:
         _, epoch, clean, delivered, parked = reply
@@ -280,19 +256,10 @@ class LeaseKeeper:
             delivered=delivered,
         )
         self._unleased_since_s.pop(number, None)
-        self.owned[number] = partition
         if partition.trusted:
             self._trusted[number] = partition.epoch
-        self._shared.hold(number, partition.epoch, deadline_s)
-        metrics.lease_changes.labels(self._group, "acquired").inc()
-        self._owned_metric.set(len(self.owned))
+        self._owned.add(partition, deadline_s=deadline_s)
         self._on_acquired(partition, parked)
-
-    def look_at_deadlines(self, now_s: float) -> None:
-        """Gives up the leases whose deadline has passed."""
-        for partition in list(self.owned.values()):
-            if now_s >= self._shared.deadline_s(partition.number, partition.epoch):
-                self.lost(partition, why="expired")
 
     # --- giving back
 
@@ -318,19 +285,6 @@ class LeaseKeeper:
             )
         except RedisUnavailableError:
             self._log.warning("release_failed", partition=partition.number)
-        if self._forget(partition, "released"):
+        if self._owned.released(partition):
             self._trusted.pop(partition.number, None)
             self._log.debug("lease_released", partition=partition.number, epoch=partition.epoch)
-
-    def _forget(self, partition: Partition, change: str) -> bool:
-        """The partition is ours no more; False if that was known already."""
-        if partition.lost:
-            return False
-        partition.lost = True
-        if self.owned.get(partition.number) is partition:
-            del self.owned[partition.number]
-            self._shared.let_go(partition.number)
-        metrics.lease_changes.labels(self._group, change).inc()
-        self._owned_metric.set(len(self.owned))
-        self._on_lost(partition)
-        return True

@@ -1,4 +1,4 @@
-"""The child process of a worker: composes the actors and runs them until told to stop.
+"""The child process of a worker as a whole: runs its actors until told to stop.
 
 The only place of this package, with `parent`, that sees the settings.
 """
@@ -14,26 +14,18 @@ from bridge.errors import RedisUnavailableError, UsageError, advised
 from bridge.http.admin import AdminListener
 from bridge.settings import Settings, without_password
 from bridge.store import ownership, rights
-from bridge.store.connect import is_cluster, open_link
+from bridge.store.connect import open_link
 from bridge.store.health import Health
 from bridge.store.link import Link
 from bridge.telemetry import logs, metrics, tracing
 from consumers.context import Current
-from consumers.worker.delivery.attempts import RetryPolicy
-from consumers.worker.delivery.fetcher import Doorbell, Fetcher
 from consumers.worker.delivery.handler import Around, Handlers
-from consumers.worker.delivery.runner import Observer, Plan, Runner
-from consumers.worker.partitions.lanes import Lanes
-from consumers.worker.partitions.leases import LeaseKeeper
+from consumers.worker.delivery.runner import Observer
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.shared_state import SharedState
-from consumers.worker.partitions.window import Window
 from consumers.worker.process import registry
+from consumers.worker.process.actors import Actors
 from consumers.worker.process.hooks import Hooks
-from consumers.worker.recording.dead_letter_counts import DeadLetterCounts
-from consumers.worker.recording.parking import Parking
-from consumers.worker.recording.settler import Settler
-from consumers.worker.recording.trimmer import Trimmer
 
 START_TIMEOUT_S: Final = 5.0
 BEAT_S: Final = 0.25
@@ -56,7 +48,6 @@ class Worker:
         observer: Observer | None = None,
     ) -> None:
         self._settings = settings
-        self._receiver = receiver
         self._hooks = Hooks(receiver)
         self._shared = shared
         self._keys = Keys(namespace=settings.namespace)
@@ -66,7 +57,15 @@ class Worker:
         self._health = Health()
         self._links: list[Link] = []
         self._tracing = tracing.start("nb-bridge-worker", namespace=settings.namespace)
-        self._compose(observer)
+        self._actors = Actors(
+            settings,
+            Handlers(receiver, self._around()),
+            shared,
+            self._link,
+            worker=worker,
+            observer=observer,
+            quiesce=self._quiesce,
+        )
         self.admin = AdminListener(
             settings.admin_host,
             DEFAULT_ADMIN_PORT if settings.admin_port is None else settings.admin_port,
@@ -77,82 +76,6 @@ class Worker:
         )
         """Its listener for probes and metrics."""
 
-    def _compose(self, observer: Observer | None) -> None:
-        settings, keys, group = self._settings, self._keys, self._settings.group
-        self._lanes = Lanes()
-        self._control = self._link("control")
-        self._settler = Settler(
-            self._link("settle"),
-            keys,
-            self._lanes,
-            group=group,
-            lease_ttl_s=settings.lease_ttl_s,
-            dead_max_entries=settings.dead_max_entries,
-            clock=clock.boottime_s,
-            on_room=self._on_room,
-            on_lost=lambda partition: self._leases.lost(partition),
-        )
-        self._leases = LeaseKeeper(
-            self._control,
-            keys,
-            self._shared,
-            worker=self._worker,
-            group=group,
-            partitions=settings.partitions,
-            ttl_s=settings.lease_ttl_s,
-            on_acquired=self._on_acquired,
-            on_lost=self._on_lost,
-            quiesce=self._quiesce,
-        )
-        self._window = Window(
-            self._leases.owned,
-            max_entries=settings.window_max_entries,
-            max_bytes=settings.window_max_bytes * 3 // 4,  # the rest is for parked messages
-        )
-        self._parking = Parking(
-            self._link("parking"),
-            keys,
-            self._lanes,
-            self._settler,
-            group=group,
-            lease_ttl_s=settings.lease_ttl_s,
-            dead_max_entries=settings.dead_max_entries,
-            max_loaded=2 * settings.concurrency,
-            max_loaded_bytes=settings.window_max_bytes // 4,
-            window=self._window,
-            on_loaded=self._on_room,
-            on_newer=self._leases.refuse,
-            on_lost=lambda partition: self._leases.lost(partition),
-        )
-        self._runner = Runner(
-            self._lanes,
-            self._settler,
-            self._parking,
-            self._shared,
-            Handlers(self._receiver, self._around()),
-            _plan(settings),
-            partitions=lambda: len(self._leases.owned),
-            on_expired=lambda partition: self._leases.lost(partition, why="expired"),
-            observer=observer,
-        )
-        self._fetcher = Fetcher(
-            self._link("fetch"),
-            self._doorbells(),
-            keys,
-            self._lanes,
-            self._settler,
-            self._parking,
-            self._leases.owned,
-            self._window,
-            group=group,
-            on_fetched=self._runner.wake,
-            on_lost=lambda partition: self._leases.lost(partition),
-            on_newer=self._leases.refuse,
-        )
-        upkeep = self._link("upkeep")
-        self._trimmer = Trimmer(upkeep, keys, self._leases.owned)
-        self._dead_letter_counts = DeadLetterCounts(upkeep, keys, self._leases.owned, group=group)
-
     def _around(self) -> Around:
         if self._tracing is None:
             return Current
@@ -161,13 +84,6 @@ class Worker:
         )
 
         return DeliverySpans(self._tracing)
-
-    def _doorbells(self) -> list[Doorbell]:
-        """One for all partitions; one for each in a cluster, where a read cannot cross slots."""
-        numbers = range(self._settings.partitions)
-        if not is_cluster(self._settings.redis_url):
-            return [Doorbell(self._link("doorbell"), frozenset(numbers))]
-        return [Doorbell(self._link(f"doorbell-{n}"), frozenset((n,))) for n in numbers]
 
     def _link(self, name: str) -> Link:
         made = open_link(
@@ -197,20 +113,10 @@ class Worker:
         if not await self._set_up():
             await self._close()
             return 0
-        actors = [
-            asyncio.create_task(coroutine, name=name)
-            for name, coroutine in (
-                ("beat", self._beat()),
-                ("leases", self._leases.run()),
-                ("fetcher", self._fetcher.run()),
-                ("doorbell", self._fetcher.listen()),
-                ("parking", self._parking.run()),
-                ("trimmer", self._trimmer.run()),
-                ("census", self._dead_letter_counts.run()),
-            )
-        ]
-        settling = asyncio.create_task(self._settler.run(), name="settler")
-        runners = self._runner.start()
+        works = {"beat": self._beat(), **self._actors.works()}
+        actors = [asyncio.create_task(work, name=name) for name, work in works.items()]
+        settling = asyncio.create_task(self._actors.settler.run(), name="settler")
+        runners = self._actors.runner.start()
         self._log.info("worker_started", admin_url=self.admin.url)
         stopping = asyncio.create_task(self._stopping.wait())
         watched = [*actors, settling, *runners]
@@ -260,17 +166,17 @@ class Worker:
         for task in others:
             task.cancel()
         await asyncio.wait(others)
-        owned = list(self._leases.owned)
+        owned = list(self._actors.owned)
         # Each as it falls idle: what a slow handler keeps is one partition, not all of them.
-        leaving = asyncio.create_task(self._leases.release_all())
-        ended = await self._runner.stop(within_s=self._settings.grace_s)
+        leaving = asyncio.create_task(self._actors.leases.release_all())
+        ended = await self._actors.runner.stop(within_s=self._settings.grace_s)
         if not ended:
             self._log.error("handlers_still_running")
         try:
             async with asyncio.timeout(LAST_FLUSH_S):
                 if not settling.done():
-                    await self._settler.flushed()
-                await self._trimmer.trim(owned)
+                    await self._actors.settler.flushed()
+                await self._actors.trimmer.trim(owned)
                 await leaving
         except TimeoutError:
             self._log.error("flush_timed_out")
@@ -299,36 +205,18 @@ class Worker:
         while True:
             now_s = clock.boottime_s()
             self._shared.beat(now_s)
-            self._leases.look_at_deadlines(now_s)
-            owned = list(self._leases.owned.values())
+            self._actors.owned.expire(now_s)
+            owned = list(self._actors.owned.values())
             window.set(sum(len(each.items) for each in owned))
             window_bytes.set(sum(each.window_bytes for each in owned))
             lanes.set(sum(len(each.lanes) for each in owned))
-            waiting.set(self._lanes.waiting)
+            waiting.set(self._actors.lanes.waiting)
             parked.set(sum(each.parked_messages for each in owned))
             parked_devices.set(sum(len(each.parked) for each in owned))
             for each in owned:
-                self._parking.relieve(each, now_s)
-            self._fetcher.wake()  # heads that turned out slow made room
+                self._actors.parking.relieve(each, now_s)
+            self._actors.fetcher.wake()  # heads that turned out slow made room
             await asyncio.sleep(BEAT_S)
-
-    # --- what the actors tell each other
-
-    def _on_room(self) -> None:
-        self._runner.wake()
-        self._fetcher.wake()
-
-    def _on_acquired(self, partition: Partition, parked: list[bytes]) -> None:
-        self._parking.restore(partition, parked)
-        self._fetcher.wake()
-
-    def _on_lost(self, partition: Partition) -> None:
-        self._lanes.drop(partition)
-        self._parking.drop(partition)
-        self._settler.drop(partition)
-        self._runner.abandon(partition)
-        self._runner.wake()
-        self._fetcher.wake()
 
     async def _quiesce(self, partition: Partition) -> None:
         """Waits (at most the grace time) until nothing of a partition runs or is unrecorded.
@@ -337,7 +225,7 @@ class Worker:
         """
         give_up_s = clock.boottime_s() + self._settings.grace_s
         while not partition.lost and (self._stopping.is_set() or clock.boottime_s() < give_up_s):
-            if not self._runner.is_running(partition) and not self._settler.is_unsettled(partition):
+            if not self._actors.is_busy(partition):
                 return
             await asyncio.sleep(QUIESCE_POLL_S)
 
@@ -356,12 +244,12 @@ class Worker:
             reasons.append(self._hooks.trouble)
         if self._health.refusal is not None:
             reasons.append(str(self._health.refusal))
-        if self._leases.refused:
+        if self._actors.owned.refused:
             reasons.append("entries of a newer contract: update this worker")
         return reasons
 
     def _status(self) -> dict[str, Any]:
-        owned = self._leases.owned
+        owned = self._actors.owned
         return {
             "schema": 1,
             "role": "worker",
@@ -369,24 +257,9 @@ class Worker:
             "group": self._settings.group,
             "ready": not self._unready(),
             "redis_up": bool(self._health.is_up),
-            "paused": self._leases.is_paused,
+            "paused": self._actors.leases.is_paused,
             "partitions": sorted(owned),
             "window_entries": sum(len(each.items) for each in owned.values()),
-            "running": self._lanes.running,
-            "waiting": self._lanes.waiting,
+            "running": self._actors.lanes.running,
+            "waiting": self._actors.lanes.waiting,
         }
-
-
-def _plan(settings: Settings) -> Plan:
-    return Plan(
-        group=settings.group,
-        concurrency=settings.concurrency,
-        timeout_s=settings.handler_timeout_s,
-        skip_late=settings.late == "skip",
-        policy=RetryPolicy(
-            max_attempts=settings.max_attempts,
-            backoff_base_s=settings.backoff_base_s,
-            backoff_max_s=settings.backoff_max_s,
-        ),
-        give_up_after_s=settings.give_up_after_s,
-    )
