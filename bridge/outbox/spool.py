@@ -17,7 +17,7 @@ from typing import Any, Final
 from bridge.errors import UnableError, UsageError
 from bridge.outbox.one_thread import OneThread
 from bridge.outbox.publisher import Outcome, Record
-from bridge.outbox.spool_file import is_full
+from bridge.outbox.spool_file import told
 from bridge.outbox.spool_files import Aside, Chunk, SpoolFiles
 from bridge.outbox.spool_row import Row
 from bridge.outbox.spool_source import Source
@@ -27,7 +27,6 @@ SYNC_LIMIT_S: Final = 5.0  # a disk slower than this is broken
 MAX_QUEUED_BYTES: Final = 64 * 2**20
 _MAX_ROWS_A_COMMIT: Final = 2000
 _RETRY_S: Final = 1.0
-
 Done = asyncio.Future[Outcome]
 
 
@@ -61,8 +60,7 @@ class Spool:
     async def open(self) -> None:
         """Makes this process's file and adopts those of dead ones.
 
-        `UsageError` where the folder cannot be used at all. A disk that is full or fails now is no
-        reason not to start: then the spool is in trouble until a commit succeeds.
+        `UsageError` where the folder cannot be used at all; a disk that fails now is only trouble.
         """
         self._own_thread = OneThread("spool")
         try:
@@ -73,7 +71,7 @@ class Spool:
                 "set NB_BRIDGE_SPOOL_DIR to a folder on a local disk that this user may write to"
             ) from error
         except (OSError, sqlite3.Error) as error:
-            self._in_trouble(_told(error))
+            self._in_trouble(told(error))
         await self.adopt()
 
     @property
@@ -210,11 +208,12 @@ class Spool:
     def status(self) -> dict[str, Any]:
         """For /status."""
         sources = self._files.sources()
+        stamps = [it.oldest_ms for it in sources if it.oldest_ms is not None]
         return {
             "entries": self.outstanding,
             "bytes": sum(source.size_bytes for source in sources),
             "max_bytes": self._max_bytes,
-            "oldest_received_at_ms": self._oldest_ms(),
+            "oldest_received_at_ms": min(stamps, default=None),
             "set_aside": sum(source.file.aside for source in sources),
             "adopted_files": len(self._files.adopted),
             "trouble": self.trouble,
@@ -272,7 +271,7 @@ class Spool:
         if accepted == len(batch):
             self._recovered()
         else:
-            self._in_trouble("the spool is full" if error is None else _told(error))
+            self._in_trouble("the spool is full" if error is None else told(error))
         for _, done in batch[:accepted]:
             if not done.done():
                 done.set_result(Outcome.SPOOLED)
@@ -338,10 +337,6 @@ class Spool:
         self.trouble = None
         metrics.spool_able.set(1)
 
-    def _oldest_ms(self) -> int | None:
-        stamps = [it.oldest_ms for it in self._files.sources() if it.oldest_ms is not None]
-        return min(stamps, default=None)
-
     def _show(self) -> None:
         status = self.status()
         metrics.spool_entries.set(status["entries"])
@@ -353,9 +348,3 @@ class Spool:
 def _fail(done: Done, why: str) -> None:
     if not done.done():
         done.set_exception(UnableError(why))
-
-
-def _told(error: Exception) -> str:
-    if isinstance(error, sqlite3.Error) and is_full(error):
-        return "the disk is full"
-    return f"the disk failed: {error}"

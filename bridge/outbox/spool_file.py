@@ -63,6 +63,13 @@ def is_full(error: sqlite3.Error) -> bool:
     return code is not None and code & 0xFF == _FULL
 
 
+def told(error: Exception) -> str:
+    """What a failed call to the disk means, for people."""
+    if isinstance(error, sqlite3.Error) and is_full(error):
+        return "the disk is full"
+    return f"the disk failed: {error}"
+
+
 def select(rest: str) -> str:
     """A query for `Row`s: of its types whatever a foreign or damaged file has in their place."""
     return " ".join(("SELECT", _ROW, rest))

@@ -100,3 +100,13 @@ def test_every_room_says_what_it_owns_and_must_not_do() -> None:
             if room.parent.name not in ("bridge", "cli"):
                 text = " ".join((ast.get_docstring(ast.parse(room.read_text())) or "").split())
                 assert "Start reading at" in text, room
+
+
+@pytest.mark.parametrize("path", [*sources("bridge"), *sources("consumers")], ids=name_of)
+def test_a_file_is_read_in_one_sitting_and_a_function_at_a_glance(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 350
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < 50, f"{node.name} is long"

@@ -1,14 +1,14 @@
 """Reads entries of the owned partitions into their windows, as far as there is room.
 
-A new owner first re-reads what is pending from the beginning, in order, then new entries. The
-doorbell is a blocking XREAD without side effects; only the fenced script moves entries.
+A new owner first re-reads what is pending from the beginning, in order, then new entries. Only the
+fenced script moves entries; that there are any is the doorbell's to know (`doorbell`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from bridge import clock
@@ -17,9 +17,10 @@ from bridge.contract.entries import entry_order
 from bridge.contract.keys import Keys
 from bridge.contract.meta import NewerContractError
 from bridge.errors import RedisUnavailableError
-from bridge.store.link import Call, Link, Refused, Script, command
+from bridge.store.link import Call, Link, Refused, Script
 from bridge.telemetry import logs, metrics
 from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
+from consumers.worker.delivery.doorbell import Doorbell
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import FROM_THE_START, Item, LaneState, Partition
 from consumers.worker.partitions.window import Room, Window
@@ -27,31 +28,16 @@ from consumers.worker.recording.parking import Parking
 from consumers.worker.recording.settler import Settler
 
 CALL_TIMEOUT_S: Final = 5.0
-# Between two fetches while a shard of a cluster is away, whose partitions stay hungry.
+# Between two fetches while a shard of a cluster is away, whose partitions still have room.
 PARTLY_AWAY_PAUSE_S: Final = 0.2
-DOORBELL_MS: Final = 1000
 CONSUMER: Final = "worker"
 """One fixed name per group: a new owner finds what is pending under it, in order."""
 
 FETCH: Final = Script.load("consumers.worker", "fetch")
 
 
-@dataclass(frozen=True, slots=True)
-class Doorbell:
-    """A link of its own for blocking reads, and the partitions it listens for.
-
-    What it rang for is fetched before it listens again, for it would not listen to that meanwhile;
-    `looked` is set after each look at what can be fetched.
-    """
-
-    link: Link
-    partitions: frozenset[int]
-    rung: set[Partition] = field(default_factory=set)
-    looked: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class Fetcher:
-    """`run` fetches; `listen` is the doorbell."""
+    """`run` fetches; `listen` waits at the doorbells."""
 
     def __init__(
         self,
@@ -113,9 +99,7 @@ class Fetcher:
 
     def _have_looked(self, fetched: Collection[Partition] = ()) -> None:
         for bell in self._doorbells:
-            served = {each for each in bell.rung if each in fetched or not self._has_room(each)}
-            bell.rung.difference_update(served)
-            bell.looked.set()
+            bell.have_looked(fetched, self._has_room)
 
     def _has_room(self, partition: Partition) -> bool:
         if not partition.is_open or partition.is_restoring:
@@ -297,53 +281,8 @@ class Fetcher:
         """Waits for new entries of partitions that have none left to fetch, until cancelled."""
         async with asyncio.TaskGroup() as bells:
             for bell in self._doorbells:
-                bells.create_task(self._listen_at(bell))
-
-    async def _listen_at(self, bell: Doorbell) -> None:
-        backoff = Backoff()
-        while True:
-            quiet = [
-                each
-                for each in self._owned.values()
-                if each.number in bell.partitions and self._is_quiet(each)
-            ]
-            if bell.rung or not quiet:
-                await bell.looked.wait()
-                bell.looked.clear()
-                continue
-            try:
-                await self._listen_for(bell, quiet)
-                backoff.reset()
-            except RedisUnavailableError:
-                await asyncio.sleep(backoff.next_s())
-                self._ring(bell, quiet)
-
-    def _is_quiet(self, partition: Partition) -> bool:
-        return (
-            partition.is_open
-            and partition.cursor is None
-            and not partition.may_have_more
-            and self._window.has_room(partition)
-        )
-
-    async def _listen_for(self, bell: Doorbell, partitions: list[Partition]) -> None:
-        by_key = {self._keys.stream(each.number).encode(): each for each in partitions}
-        ids = [each.delivered for each in partitions]
-        reply = await bell.link.one(
-            command("XREAD", "COUNT", 1, "BLOCK", DOORBELL_MS, "STREAMS", *by_key, *ids),
-            timeout_s=DOORBELL_MS / 1000 + CALL_TIMEOUT_S,
-        )
-        if reply is None or isinstance(reply, Refused):
-            # A time-out fetches too: entries may be there that the bell does not know of.
-            self._ring(bell, partitions)
-        else:
-            self._ring(bell, [by_key[key] for key, _ in reply])
-
-    def _ring(self, bell: Doorbell, partitions: list[Partition]) -> None:
-        for partition in partitions:
-            partition.may_have_more = True
-        bell.rung.update(partitions)
-        self._stirred.set()
+                listening = bell.listen(self._keys, self._owned, self._window, on_ring=self.wake)
+                bells.create_task(listening)
 
 
 def _due_s(record: Attempts) -> float:

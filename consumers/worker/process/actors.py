@@ -15,7 +15,8 @@ from bridge.settings import Settings
 from bridge.store.connect import is_cluster
 from bridge.store.link import Link
 from consumers.worker.delivery.attempts import RetryPolicy
-from consumers.worker.delivery.fetcher import Doorbell, Fetcher
+from consumers.worker.delivery.doorbell import Doorbell
+from consumers.worker.delivery.fetcher import Fetcher
 from consumers.worker.delivery.handler import Handlers
 from consumers.worker.delivery.runner import Observer, Plan, Runner
 from consumers.worker.partitions.lanes import Lanes

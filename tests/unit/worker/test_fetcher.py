@@ -13,7 +13,8 @@ from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.store.link import Call, Refused
 from consumers.worker.delivery.attempts import Attempts
-from consumers.worker.delivery.fetcher import Doorbell, Fetcher
+from consumers.worker.delivery.doorbell import Doorbell
+from consumers.worker.delivery.fetcher import Fetcher
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.window import Window
