@@ -52,6 +52,9 @@ class Promises:
         self._too_early: dict[str, set[str]] = {}
         """What was trimmed before a group was registered: not promised to it."""
         self._runs: dict[tuple[str, str], list[Run]] = defaultdict(list)
+        self._handled: dict[str, set[str]] = defaultdict(set)
+        self._settled: dict[tuple[str, str], int] = defaultdict(int)
+        """How many of a device's notifications are known to be settled for a group."""
         self._announced: dict[tuple[str, str], set[int]] = defaultdict(set)
         """Attempts of suspects that were written down, as they are before they run."""
         self._broken: list[str] = []
@@ -118,13 +121,20 @@ class Promises:
                 self._hold(last.how is not None, f"{run} beside {last}")
                 again = place == order.index(last.id) and last.how != "handled"
                 self._hold(again or place > order.index(last.id), f"{run} went back from {last}")
-        for earlier in order[:place]:
-            self._hold(self._is_settled(run.group, earlier), f"{run} before {earlier}")
+        settled = self._settled[run.group, run.device]  # what is settled once stays so
+        for earlier in order[settled:place]:
+            is_settled = self._is_settled(run.group, earlier)
+            self._hold(is_settled, f"{run} before {earlier}")
+            if is_settled and order[settled] == earlier:
+                settled += 1
+        self._settled[run.group, run.device] = settled
         runs.append(run)
 
     def ended(self, run: Run, how: str, *, is_lost: bool) -> None:
         """It ended."""
         run.how, run.is_lost = how, is_lost
+        if how == "handled" and not is_lost:
+            self._handled[run.group].add(run.id)
 
     # --- what holds at any time
 
@@ -194,12 +204,7 @@ class Promises:
         )
 
     def _was_handled(self, group: str, id_: str) -> bool:
-        return any(
-            run.id == id_ and run.how == "handled" and not run.is_lost
-            for (its, _), runs in self._runs.items()
-            if its == group
-            for run in runs
-        )
+        return id_ in self._handled[group]
 
     def _groups(self) -> set[str]:
         return {group.decode() for group in self._look.smembers(self._keys.groups)}
