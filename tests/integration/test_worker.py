@@ -19,6 +19,7 @@ from bridge.contract.entries import Entry
 from bridge.contract.keys import partition_of
 from bridge.contract.meta import Meta
 from bridge.store.embedded import EmbeddedServer, free_port
+from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.recording import netstrings
 from programs import Programs, descendants, is_alive
 from waiting import wait_until
@@ -785,6 +786,23 @@ async def test_a_handler_that_kills_its_process_ends_as_a_dead_letter_alone(
     assert [run.attempt for run in fleet.history.of("p")] in ([1, 1, 2, 1], [1, 2, 1])
     assert worker.stop() == 0
     fleet.history.check(fleet.published, given_up={poison})
+
+
+async def test_a_stop_while_a_suspect_runs_charges_it_nothing(fleet: Fleet) -> None:
+    key = fleet.keys.retry(partition_of("d", PARTITIONS), "default")
+    worker = fleet.start(max_attempts=3, grace_s=1)
+    await fleet.say("d", {"do": "sleep", "s": 60})
+    await wait_until(lambda: len(fleet.history.runs) == 1, "it to run")
+    os.kill(child_of(worker), signal.SIGKILL)  # it ran alone: that is charged
+    for runs in range(2, 6):
+        await wait_until(lambda n=runs: len(fleet.history.runs) == n, "it to run again")
+        assert worker.stop() == 0
+        records = await fleet.redis.client.hgetall(key)  # type: ignore[misc]
+        (known,) = [Attempts.decode(raw) for name, raw in records.items() if name != b"clean"]
+        assert known.count == 1
+        if runs < 5:
+            worker = fleet.start(max_attempts=3, grace_s=1)
+    assert await fleet.dead() == []
 
 
 async def test_when_the_child_is_killed_the_parent_starts_another(fleet: Fleet) -> None:
