@@ -33,7 +33,7 @@ COMMANDS: Final = {
     "trace": "Where is my command: accepted, waiting, tried, parked, dead, handled.",
     "device": "What is known of a device, and what waits for it.",
     "dead": "Dead letters: list, show, replay, drop.",
-    "quarantine": "Bodies that are no notification: list, show, mend and replay, drop.",
+    "quarantine": "Bodies that are not notifications: list, show, mend and replay, drop.",
     "spool": "The queue on this machine's disk: status, export, import, drain.",
     "groups": "Consumer groups: list, retire, restore, pause, resume.",
     "partitions": "Change into how many streams devices are spread.",

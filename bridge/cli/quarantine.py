@@ -1,4 +1,4 @@
-"""`nb-bridge quarantine`: looking at bodies that are no notification, mending and replaying them,
+"""`nb-bridge quarantine`: looking at bodies that are not notifications, mending and replaying them,
 dropping them.
 """
 
@@ -28,8 +28,9 @@ _filter_options = selection.filter_options("reason or details")
 
 @click.group(no_args_is_help=False)
 def command() -> None:
-    """Bodies that arrived on a callback path and are no notification. The oldest go when there are
-    more than NB_BRIDGE_QUARANTINE_MAX_ENTRIES.
+    """Bodies that arrived on a callback path and are not notifications.
+
+    The oldest go when there are more than NB_BRIDGE_QUARANTINE_MAX_ENTRIES.
     """
 
 
@@ -111,8 +112,8 @@ def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> Non
 def replay(names: tuple[str, ...], mended: BinaryIO | None, **said: Any) -> int:
     """Publish bodies after all: those named, those that filters leave, or --all.
 
-    Each is judged again, as a callback would be: one that still is no notification stays where it
-    is (exit code 1), to be mended: `show ID --out FILE`, mend, `replay ID --file FILE`.
+    Each is judged again, as a callback would be: what still is not a notification stays where it is
+    (exit code 1), to be corrected: `show ID --out FILE`, correct it, `replay ID --file FILE`.
     """
     body = None if mended is None else mended.read()
     if body is not None and len(names) != 1:

@@ -103,7 +103,7 @@ def body_shown(body: bytes) -> str:
 
 
 def body_fields(body: bytes) -> dict[str, str]:
-    """A body for JSON output: `body`, or `body_base64` where it is no UTF-8."""
+    """A body for JSON output: `body`, or `body_base64` where it is not UTF-8."""
     try:
         return {"body": body.decode()}
     except UnicodeDecodeError:

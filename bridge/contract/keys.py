@@ -48,7 +48,7 @@ class Keys:
 
     @property
     def quarantine(self) -> str:
-        """Stream of bodies that are no notification, bounded."""
+        """Stream of bodies that are not notifications, bounded."""
         return f"{self.namespace}:quarantine"
 
     @property

@@ -45,7 +45,7 @@ _PROBLEM: Final[dict[str, Any]] = {
         "errors": {
             "type": "array",
             "items": {"type": "string"},
-            "description": "One line per field that is wrong, where the body is no notification.",
+            "description": "One line per wrong field, where the body is not a notification.",
         },
     },
     "required": ["type", "title", "status", "detail"],

@@ -21,7 +21,7 @@ class Filter:
     def of(
         cls, *, device: str | None, error: str | None, since: str | None, until: str | None
     ) -> Filter:
-        """From the options; `UsageError` for what is no time."""
+        """From the options; `UsageError` for what is not a time."""
         now_ms = epoch_ms()
         return cls(
             device=device,

@@ -23,7 +23,7 @@ def parse(text: str, now_ms: int) -> int:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as error:
         raise UsageError(
-            f"{text!r} is no time: say 30s, 15m, 2h, 3d (ago) or 2026-05-01T08:00"
+            f"{text!r} is not a time: say 30s, 15m, 2h, 3d (ago) or 2026-05-01T08:00"
         ) from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

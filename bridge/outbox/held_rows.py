@@ -52,7 +52,7 @@ class HeldRows:
         return Lane.of(pair.record, self._publisher.partitions)
 
     async def readable(self, source: Source, rows: Sequence[Row]) -> list[Pair]:
-        """The rows with their records; what is no record is set aside."""
+        """The rows with their records; what is not a record is set aside."""
         readable: list[Pair] = []
         for row in rows:
             try:

@@ -1,4 +1,4 @@
-"""Quarantine: bodies that arrived on a callback path and are no notification.
+"""Quarantine: bodies that arrived on a callback path and are not notifications.
 
 Owns their form in the stream `<ns>:quarantine`; must not decide what is a notification.
 """

@@ -76,7 +76,7 @@ def select(rest: str) -> str:
 
 
 def readable(text: bytes) -> str:
-    """Text of a column; what is no UTF-8 in it must not keep the row from being read."""
+    """Text of a column; what is not UTF-8 in it must not keep the row from being read."""
     return text.decode(errors="replace")
 
 

@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 class UnreadableRowError(ValueError):
-    """A row that is no record; its text says why."""
+    """A row that is not a record; its text says why."""
 
 
 def to_row(id: int, record: Record) -> Row:
@@ -99,5 +99,5 @@ def _quarantined(row: Row) -> QuarantinedBody:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError("a circumstance of a quarantined body is no text")
+        raise TypeError("a circumstance of a quarantined body is not text")
     return value

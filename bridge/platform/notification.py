@@ -36,7 +36,7 @@ _KNOWN_FIELDS: Final = frozenset(("deviceId", "commandId", "result"))
 
 
 def to_dto(document: Any) -> NotifyNBCommandStatusChangedDTO:
-    """The DTO of a parsed body; marshmallow's `ValidationError` where it is no notification."""
+    """The DTO of a parsed body; marshmallow's `ValidationError` where it is not a notification."""
     if type(document) is dict and accepts(document):  # the same as below, at a tenth of its time
         result = document["result"]
         return NotifyNBCommandStatusChangedDTO(

@@ -139,7 +139,7 @@ def _networks(values: list[str]) -> None:
             ipaddress.ip_network(value.strip())
         except ValueError as error:
             raise ValidationError(
-                f"{value.strip()!r} is no network; examples: 192.0.2.0/24, 2001:db8::/32"
+                f"{value.strip()!r} is not a network; examples: 192.0.2.0/24, 2001:db8::/32"
             ) from error
 
 

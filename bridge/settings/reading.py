@@ -134,5 +134,5 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
         bare = [each.removeprefix(PREFIX) for each in known]
         nearest = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1)
         hint = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ""
-        warnings.append(f"{name} is no setting{hint}")
+        warnings.append(f"{name} is not a setting{hint}")
     return warnings

@@ -163,7 +163,7 @@ class Settings:
     on_invalid: Literal["quarantine", "reject"] = one_of(
         "quarantine",
         "reject",
-        doc="answer to a JSON object that is no notification: 200 and quarantine, or 400",
+        doc="answer to a JSON object that is not a notification: 200 and quarantine, or 400",
         halves=INGRESS,
     )
     publish_timeout_s: float = number(

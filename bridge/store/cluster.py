@@ -228,7 +228,7 @@ class ClusterLink(Link):
                 why = str(error)
                 continue
             if isinstance(reply, Refused):
-                raise RedisUnavailableError(f"Redis at {address[0]} is no cluster: {reply.text}")
+                raise RedisUnavailableError(f"Redis at {address[0]} is not a cluster: {reply.text}")
             await self._take(address, reply)
             return
         raise RedisUnavailableError(why)

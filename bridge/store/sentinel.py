@@ -79,7 +79,7 @@ class SentinelLink(Link):
         if is_new or is_late:
             await self._look()
         if self._is_replaced:
-            raise RedisUnavailableError("Redis: the server that answered is no primary now")
+            raise RedisUnavailableError("Redis: the server that answered is not a primary now")
         return replies
 
     async def _new_connection(self) -> AbstractConnection:

@@ -1,6 +1,6 @@
 """The pieces of a connection to Redis: which command begins and ends where, and which reply. Pure.
 
-Bytes are never changed, only cut between commands; what is no command ends with its line.
+Bytes are never changed, only cut between commands; what is not a command ends with its line.
 """
 
 from __future__ import annotations

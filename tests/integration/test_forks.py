@@ -1,4 +1,4 @@
-"""Handlers that fork: what they start is no worker, and leaves the worker alone."""
+"""Handlers that fork: what they start is not a worker, and leaves the worker alone."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ FOREIGN = {
         "0",
         "MKSTREAM",
     ),
-    "hold is no UTF-8": ("SET", "{ns}:hold", b"\xff"),
+    "hold is not UTF-8": ("SET", "{ns}:hold", b"\xff"),
     "hold is a hash": ("HSET", "{ns}:hold", "a", "b"),
     "a stream is a string": ("SET", "{{{ns}:00}}:stream", "x"),
 }

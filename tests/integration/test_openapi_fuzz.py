@@ -90,7 +90,7 @@ async def test_no_caller_gets_an_answer_that_is_not_described(
 ) -> None:
     ingress = served(tmp_path, real_redis)
     try:
-        # What is no notification is answered 200 here, as the platform must be.
+        # What is not a notification is answered 200 here, as the platform must be.
         fuzz(ingress, tmp_path, "--exclude-checks", "negative_data_rejection")
         assert min(await reached(real_redis)) >= 10  # it did not stop at the door
         assert not ingress.logged("callback_failed")

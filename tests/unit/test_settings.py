@@ -207,8 +207,8 @@ def test_unknown_variables_are_warned_of_with_the_nearest_name() -> None:
         "PATH": "",
     }
     assert unknown_variables(environ) == [
-        "NB_BRIDGE_REDIS_ULR is no setting; did you mean NB_BRIDGE_REDIS_URL?",
-        "NB_BRIDGE_XYZZY is no setting",
+        "NB_BRIDGE_REDIS_ULR is not a setting; did you mean NB_BRIDGE_REDIS_URL?",
+        "NB_BRIDGE_XYZZY is not a setting",
     ]
 
 
@@ -257,7 +257,7 @@ def test_state_goes_where_systemd_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.default_state_dir() == Path("/state/nb-bridge")
 
 
-# What the environment can hold: no zeros, and bytes that are no UTF-8 as lone surrogates.
+# What the environment can hold: no zeros, and bytes that are not UTF-8 as lone surrogates.
 raw_values = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 likely_values = st.sampled_from(
     [

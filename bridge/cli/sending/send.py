@@ -47,7 +47,7 @@ class Order:
         """`url` with the documented path where it has none."""
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"--url {self.url} is no http:// or https:// URL")
+            raise UsageError(f"--url {self.url} is not an http:// or https:// URL")
         return self.url.rstrip("/") + COMMAND_STATUS_PATH if parts.path in ("", "/") else self.url
 
     def traffic(self) -> tuple[int, Iterable[Callback]]:
@@ -187,7 +187,7 @@ class _Watch:
 
 
 def _recorded(callback: Callback, attempt: int, answer: Answer) -> dict[str, object]:
-    """A line of `--record`; times are epoch seconds. A body that is no text comes as base64."""
+    """A line of `--record`; times are epoch seconds. A body that is not text comes as base64."""
     body: dict[str, str]
     try:
         body = {"body": callback.body.decode()}

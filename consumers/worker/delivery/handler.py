@@ -113,7 +113,7 @@ def _overridden(receiver: object, name: str, around: Around) -> Handler | None:
 
 def _handler(name: str, method: Any, around: Around) -> Handler:
     if not callable(method):
-        raise ReceiverError(f"{name} is no method")
+        raise ReceiverError(f"{name} is not a method")
     if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
         raise ReceiverError(f"{name} has a `yield`: calling it would run nothing of it")
     try:

@@ -14,7 +14,7 @@ from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
 
 FROM_THE_START: Final = b"0-0"
 NO_ID: Final = b"0-0"
-"""Of what is no entry; Redis gives it to none."""
+"""Of what is not an entry; Redis gives it to none."""
 USUAL_FIELDS: Final = 16
 FIRST_PAGE: Final = 8
 

@@ -42,7 +42,7 @@ def load(spec: str | None) -> Any:
     named = _the_only_one() if spec is None else spec
     class_ = _class(named)
     if not isinstance(class_, type):
-        raise ReceiverError(f"receiver {named!r} is no class")
+        raise ReceiverError(f"receiver {named!r} is not a class")
     try:
         return class_()
     except (Exception, SystemExit) as error:

@@ -282,5 +282,5 @@ async def test_a_server_without_cluster_support_is_named() -> None:
             return Refused("ERR This instance has cluster support disabled")
 
     link = ClusterLink([A], lambda address: Plain(Cluster(), address))
-    with pytest.raises(RedisUnavailableError, match="a is no cluster: ERR This instance"):
+    with pytest.raises(RedisUnavailableError, match="a is not a cluster: ERR This instance"):
         await link.run(get(KEY_OF_A), timeout_s=1)

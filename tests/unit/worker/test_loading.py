@@ -133,7 +133,7 @@ def test_what_is_installed_is_listed_without_importing_it(installed: Any) -> Non
         ("no_such_module_here:Receiver", "No module named 'no_such_module_here'"),
         ("plugin_in_test:Absent", "plugin_in_test has no Absent"),
         ("plugin_in_test.py:Receiver.Absent", "has no Receiver.Absent"),
-        ("plugin_in_test:nothing", "is no class"),
+        ("plugin_in_test:nothing", "is not a class"),
         ("plugin_in_test:Needy", "called without arguments"),
         ("broken.py:Receiver", "SyntaxError"),
         ("raising.py:Receiver", "ZeroDivisionError"),
