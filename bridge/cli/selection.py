@@ -73,7 +73,7 @@ async def act_on_each(
 ) -> Tally:
     """As `bulk.act_on_each`, behind a progress bar."""
     with progress(len(chosen), title) as advance:
-        return await bulk.act_on_each(chosen, act, rate_per_s=rate_per_s, progress=advance)
+        return await bulk.act_on_each(chosen, act, rate_per_s=rate_per_s, advance=advance)
 
 
 @contextlib.contextmanager

@@ -7,17 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-T = TypeVar("T")
+from bridge.operations.progress import Advance, silent
 
-Progress = Callable[[int], None]
-"""Called with how many more are done."""
+T = TypeVar("T")
 
 GOOD: Final = frozenset(("replayed", "dropped", "duplicate"))
 """Outcomes as asked; any other is a problem found."""
-
-
-def silent(count: int) -> None:
-    """The `Progress` that nobody looks at."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,7 +32,7 @@ async def act_on_each(
     act: Callable[[T], Awaitable[str]],
     *,
     rate_per_s: float | None = None,
-    progress: Progress = silent,
+    advance: Advance = silent,
 ) -> Tally:
     """Calls `act` for one after the other, `rate_per_s` at most; it returns what became of it."""
     tally = Tally(matched=len(chosen))
@@ -47,5 +42,5 @@ async def act_on_each(
         if rate_per_s is not None:
             await asyncio.sleep(max(0.0, began_s + number / rate_per_s - loop.time()))
         tally.count(await act(one))
-        progress(1)
+        advance(1)
     return tally

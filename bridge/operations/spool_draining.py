@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from bridge.operations.bulk import Progress, silent
 from bridge.operations.namespace import Namespace
+from bridge.operations.progress import Advance, silent
 from bridge.operations.publishing import publisher_for
 from bridge.outbox.outbox import Outbox
 from bridge.outbox.spool import Spool
@@ -21,7 +21,7 @@ NO_LIMIT_S: Final = 30 * 86400.0
 _SHOW_S: Final = 0.2
 
 
-async def drain(connected: Namespace, settings: Settings, progress: Progress = silent) -> int:
+async def drain(connected: Namespace, settings: Settings, advance: Advance = silent) -> int:
     """Publishes the files of ended processes, until empty or until Redis takes no more.
 
     Returns how many entries are left; they stay on the disk.
@@ -37,7 +37,7 @@ async def drain(connected: Namespace, settings: Settings, progress: Progress = s
     works = [asyncio.create_task(work) for work in outbox.works().values()]
     finishing = asyncio.create_task(outbox.finish(timeout_s=NO_LIMIT_S))
     try:
-        await _watch(lambda: outbox.outstanding, [finishing, *works], progress)
+        await _watch(lambda: outbox.outstanding, [finishing, *works], advance)
     finally:
         for task in (finishing, *works):
             task.cancel()
@@ -48,7 +48,7 @@ async def drain(connected: Namespace, settings: Settings, progress: Progress = s
 
 
 async def _watch(
-    left: Callable[[], int], tasks: list[asyncio.Task[None]], progress: Progress
+    left: Callable[[], int], tasks: list[asyncio.Task[None]], advance: Advance
 ) -> None:
     """Tells how it gets on, until one of `tasks` has ended."""
     before = left()
@@ -56,7 +56,7 @@ async def _watch(
     while not ended:
         ended, _ = await asyncio.wait(tasks, timeout=_SHOW_S, return_when=asyncio.FIRST_COMPLETED)
         now = left()
-        progress(before - now)
+        advance(before - now)
         before = now
     for task in ended:
         if not task.cancelled():

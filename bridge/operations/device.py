@@ -1,0 +1,91 @@
+"""What is known of a device, and what waits for it in each group."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from bridge.contract.keys import partition_of
+from bridge.operations import namespace
+from bridge.operations.namespace import Namespace
+from bridge.operations.progress import Bar, no_bar
+from bridge.operations.search import Found, Search
+from bridge.store.link import command as call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """A device as one group sees it."""
+
+    group: str
+    owner: str | None
+    """The worker that has the lease of the device's partition."""
+    parked: int
+    """How many of its messages are parked."""
+    parked_until_ms: int | None
+    states: Counter[str]
+    """How many of its notifications are in which state; see `search.Place`."""
+
+    def document(self) -> dict[str, Any]:
+        """As docs/commands.md has it."""
+        return {
+            "group": self.group,
+            "owner": self.owner,
+            "waiting": self.states["waiting"],
+            "pending": self.states["pending"],
+            "parked": self.parked,
+            "parked_until_ms": self.parked_until_ms,
+            "dead": self.states["dead"],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device's partition, its queue in each group, and its notifications, oldest first."""
+
+    id: str
+    partition: int
+    queues: list[Queue]
+    notifications: list[Found]
+
+    def document(self, limit: int = 0) -> dict[str, Any]:
+        """As docs/commands.md has it, with the newest `limit` notifications; 0: all."""
+        return {
+            "device": self.id,
+            "partition": self.partition,
+            "groups": [queue.document() for queue in self.queues],
+            "total": len(self.notifications),
+            "notifications": [found.document() for found in self.newest(limit)],
+        }
+
+    def newest(self, limit: int) -> list[Found]:
+        """The newest `limit` notifications; 0: all."""
+        return self.notifications[-limit:] if limit else self.notifications
+
+
+async def look(connected: Namespace, device: str, *, bar: Bar = no_bar) -> Device:
+    """Looks through the device's partition. Raises what `Namespace.ask` raises."""
+    keys = connected.keys
+    partition = partition_of(device, connected.partitions)
+    groups = await connected.groups()
+    search = Search(connected, groups, lambda entry: entry.device == device)
+    with bar(await connected.get(call("XLEN", keys.stream(partition)))) as advance:
+        found = await search.through(partition, [device], advance)
+    queues = []
+    for group in groups:
+        lease, parked, due = await connected.ask(
+            call("GET", keys.lease(partition, group)),
+            call("LLEN", keys.parked_device(partition, group, device)),
+            call("ZSCORE", keys.parked(partition, group), device),
+        )
+        queues.append(
+            Queue(
+                group=group,
+                owner=namespace.told(lease).rpartition(":")[0] if lease else None,
+                parked=parked,
+                parked_until_ms=None if due is None else int(float(due)),
+                states=Counter(each.groups[group].state for each in found),
+            )
+        )
+    return Device(id=device, partition=partition, queues=queues, notifications=found)
