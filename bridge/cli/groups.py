@@ -7,8 +7,7 @@ from typing import Final
 import click
 
 from bridge.cli import connection, report
-from bridge.errors import BridgeError
-from bridge.operations import namespace, overview, when
+from bridge.operations import groups, when
 from bridge.operations.namespace import Namespace
 from bridge.operations.overview import Group
 
@@ -30,24 +29,18 @@ def command() -> None:
 @report.json_option
 def list_(as_json: bool) -> None:
     """List the groups, registered or not, and those that were retired."""
-    groups, retired = connection.run(_found)
+    found = connection.run(groups.listed)
     if as_json:
-        report.print_json(groups=[_document(each) for each in groups], retired=retired)
+        report.print_json(
+            groups=[_document(group) for group in found.groups], retired=found.retired
+        )
         return
     report.print_table(
         ("group", "state", "workers", "unhandled", "dead", "oldest unhandled"),
-        [_row(each) for each in groups],
+        [_row(group) for group in found.groups],
     )
-    if retired:
-        click.echo(f"retired: {', '.join(retired)}")
-
-
-async def _found(connected: Namespace) -> tuple[list[Group], list[str]]:
-    from bridge.store.link import command as call
-
-    groups = await overview.groups_of(connected, await connected.now_ms())
-    retired = await connected.get(call("SMEMBERS", connected.keys.retired))
-    return groups, sorted(map(namespace.told, retired))
+    if found.retired:
+        click.echo(f"retired: {', '.join(found.retired)}")
 
 
 def _document(group: Group) -> dict[str, object]:
@@ -86,14 +79,10 @@ def retire(group: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     """
 
     async def work(connected: Namespace) -> Group:
-        from consumers.worker.process import registry
-
-        found = await _existing(connected, group)
+        found = await groups.existing(connected, group)
         if not dry_run:
             connection.confirm(_lost(found), yes=yes)
-            await registry.retire(
-                connected.link, connected.keys, group=group, partitions=connected.partitions
-            )
+            await groups.retire(connected, group)
         return found
 
     found = connection.run(work)
@@ -110,16 +99,6 @@ def _lost(group: Group) -> str:
     )
 
 
-async def _existing(connected: Namespace, name: str) -> Group:
-    groups = await overview.groups_of(connected, await connected.now_ms())
-    for each in groups:
-        if each.name == name:
-            return each
-    raise BridgeError(
-        f"there is no group {name!r}; there are: {', '.join(it.name for it in groups) or 'none'}"
-    )
-
-
 @command.command()
 @click.argument("group")
 @connection.connection_options
@@ -128,12 +107,8 @@ async def _existing(connected: Namespace, name: str) -> Group:
 def restore(group: str, as_json: bool) -> None:
     """Let workers of a retired GROUP start again; it begins with what is in the streams then."""
 
-    async def work(connected: Namespace) -> bool:
-        from consumers.worker.process import registry
-
-        return await registry.restore(connected.link, connected.keys, group)
-
-    _tell(group, connection.run(work), "may be used again", "was not retired", as_json)
+    changed = connection.run(lambda connected: groups.restore(connected, group))
+    _tell(group, changed, "may be used again", "was not retired", as_json)
 
 
 @command.command()
@@ -147,13 +122,8 @@ def pause(group: str, as_json: bool) -> None:
     Within a second or two they hold no lease any more. What comes waits in the streams.
     """
 
-    async def work(connected: Namespace) -> bool:
-        from consumers.worker.process import registry
-
-        await _existing(connected, group)
-        return await registry.pause(connected.link, connected.keys, group)
-
-    _tell(group, connection.run(work), "is paused", "was paused already", as_json)
+    changed = connection.run(lambda connected: groups.pause(connected, group))
+    _tell(group, changed, "is paused", "was paused already", as_json)
 
 
 @command.command()
@@ -164,12 +134,8 @@ def pause(group: str, as_json: bool) -> None:
 def resume(group: str, as_json: bool) -> None:
     """End the pause of GROUP."""
 
-    async def work(connected: Namespace) -> bool:
-        from consumers.worker.process import registry
-
-        return await registry.resume(connected.link, connected.keys, group)
-
-    _tell(group, connection.run(work), "goes on", "was not paused", as_json)
+    changed = connection.run(lambda connected: groups.resume(connected, group))
+    _tell(group, changed, "goes on", "was not paused", as_json)
 
 
 def _tell(group: str, changed: bool, did: str, did_not: str, as_json: bool) -> None:

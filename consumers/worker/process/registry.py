@@ -1,21 +1,20 @@
-"""Consumer groups: making them, retiring them.
+"""Registering a consumer group, which its workers do.
 
 A group is registered in the set of groups, and exists on every stream. It is made at a worker's
 start, and again whenever it is found missing (a flushed server); it goes only by an operator's
-command, and then stays gone until an operator says otherwise.
+command (`bridge.operations.groups`), and then stays gone until an operator says otherwise.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from bridge.contract.keys import Keys
 from bridge.errors import BridgeError, UsageError
-from bridge.store.link import Call, Link, Refused, Script, command
+from bridge.store.link import Link, Refused, Script, command
 from bridge.store.reply_errors import refused_state
 
 CALL_TIMEOUT_S: Final = 5.0
-_CHUNK: Final = 500
 _FULL: Final = ("OOM",)
 
 REGISTER: Final = Script.load("consumers.worker", "register")
@@ -68,7 +67,9 @@ async def register(link: Link, keys: Keys, *, group: str, partitions: int) -> No
 
 async def registered_groups(link: Link, keys: Keys) -> list[bytes]:
     """All registered groups; `BridgeError` where the set is none: then nobody may trim."""
-    (reply,) = await _all(link, [command("SMEMBERS", keys.groups)])
+    reply = await link.one(command("SMEMBERS", keys.groups), timeout_s=CALL_TIMEOUT_S)
+    if isinstance(reply, Refused):
+        raise BridgeError(f"Redis refused: {reply.text}")
     return sorted(reply)
 
 
@@ -78,64 +79,3 @@ async def is_retired(link: Link, keys: Keys, group: str) -> bool:
     if isinstance(reply, Refused) and reply.code != "WRONGTYPE":
         raise refused_state(reply.text, "SISMEMBER")
     return bool(reply == 1)
-
-
-async def retire(link: Link, keys: Keys, *, group: str, partitions: int) -> None:
-    """Removes a group for good: what it has not handled, its parked messages, its dead letters.
-
-    Its workers lose their leases with the first step and stop at their next heartbeat. May be
-    called again after it failed half-way.
-    """
-    await _all(link, [command("SADD", keys.retired, group), command("SREM", keys.groups, group)])
-    # The lease first: from then on no worker of the group can write, whatever it still sends.
-    await _all(link, [command("DEL", keys.lease(p, group)) for p in range(partitions)])
-    for partition in range(partitions):
-        await _remove_from(link, keys, group, partition)
-    await _all(link, [command("DEL", keys.workers(group)), command("SREM", keys.paused, group)])
-
-
-async def restore(link: Link, keys: Keys, group: str) -> bool:
-    """Allows a retired group's workers to start again; False if it was not retired."""
-    reply = await link.one(command("SREM", keys.retired, group), timeout_s=CALL_TIMEOUT_S)
-    return bool(reply == 1)
-
-
-async def pause(link: Link, keys: Keys, group: str) -> bool:
-    """Has the group's workers finish what runs and give up their leases, until `resume`.
-
-    They see it at their next heartbeat. False if it was paused already.
-    """
-    (added,) = await _all(link, [command("SADD", keys.paused, group)])
-    return bool(added == 1)
-
-
-async def resume(link: Link, keys: Keys, group: str) -> bool:
-    """Ends `pause`; False if the group was not paused."""
-    (removed,) = await _all(link, [command("SREM", keys.paused, group)])
-    return bool(removed == 1)
-
-
-async def _remove_from(link: Link, keys: Keys, group: str, partition: int) -> None:
-    stream, parked = keys.stream(partition), keys.parked(partition, group)
-    await _all(link, [command("XGROUP", "DESTROY", stream, group)])
-    while True:
-        (devices,) = await _all(link, [command("ZRANGE", parked, 0, _CHUNK - 1)])
-        if not devices:
-            break
-        calls = [
-            command("UNLINK", keys.parked_device(partition, group, device.decode()))
-            for device in devices
-        ]
-        await _all(link, [*calls, command("ZREM", parked, *devices)])
-    of_group = (keys.retry, keys.epoch, keys.ttl, keys.dead)
-    rest = [key(partition, group) for key in of_group]
-    await _all(link, [command("UNLINK", *rest)])
-
-
-async def _all(link: Link, calls: list[Call]) -> list[Any]:
-    replies = await link.run(calls, timeout_s=CALL_TIMEOUT_S)
-    for reply in replies:
-        # XGROUP DESTROY without the stream is an error; the group is gone all the same.
-        if isinstance(reply, Refused) and "requires the key to exist" not in reply.text:
-            raise BridgeError(f"Redis refused: {reply.text}")
-    return replies
