@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from bridge.cli import connection, options, report
-from bridge.errors import BridgeError, RedisUnavailableError, UsageError
-from bridge.operations import namespace, overview, spool_reading, when
-from bridge.operations.namespace import Namespace
-from bridge.operations.overview import Group, Ingress, Overview
+from bridge.errors import UsageError
+from bridge.operations import when
+from bridge.operations.overview import Group, Overview
+from bridge.operations.status import Status, look
 from bridge.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,101 +44,14 @@ def command(watch: bool, interval_s: float, by_partition: bool, as_json: bool) -
         raise UsageError("--watch and --json do not go together: repeat the command instead")
     if watch:
         return _watch(settings, interval_s, by_partition)
-    status = asyncio.run(_look(settings))
+    status = asyncio.run(look(settings))
     if as_json:
         report.print_json(**status.document())
     else:
-        _print(status.tables(by_partition))
+        _print(_tables(status, by_partition))
     if status.away is not None:
         raise status.away
     return 0
-
-
-class Status:
-    """What was found: in Redis, unless it is away, and in the spool folder here."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        seen: Overview | None,
-        partitions: int | None,
-        away: RedisUnavailableError | None,
-    ) -> None:
-        self._settings = settings
-        self._seen = seen
-        self._partitions = partitions
-        self.away = away
-        self._folder = settings.spool_path
-        self._spool: dict[str, Any] = {"folder": str(self._folder), "error": None}
-        try:
-            self._spool |= spool_reading.total(spool_reading.files(self._folder))
-        except BridgeError as error:
-            self._spool |= dict.fromkeys(spool_reading.total(())) | {"error": str(error)}
-
-    def document(self) -> dict[str, Any]:
-        """As docs/commands.md has it."""
-        seen = self._seen
-        return {
-            "redis": self._redis(),
-            "namespace": {
-                "name": self._settings.namespace,
-                "partitions": self._partitions,
-                "held": seen and seen.held,
-            },
-            "entries": seen and seen.entries,
-            "groups": [] if seen is None else [_group(each) for each in seen.groups],
-            "ingresses": [] if seen is None else [_ingress(each) for each in seen.ingresses],
-            "quarantine": {
-                "entries": seen and seen.quarantined,
-                "dropped": seen and seen.quarantine_dropped,
-            },
-            "spool": self._spool,
-        }
-
-    def _redis(self) -> dict[str, Any]:
-        if self._seen is None:
-            return {
-                "up": False, "version": None, "used_memory_bytes": None, "maxmemory_bytes": None,
-                "error": str(self.away),
-            }  # fmt: skip
-        servers = self._seen.servers
-        facts = servers[0]
-        return {
-            "up": True,
-            "version": facts.get("valkey_version") or facts.get("redis_version"),
-            "used_memory_bytes": sum(int(each.get("used_memory", 0)) for each in servers),
-            "maxmemory_bytes": sum(int(each.get("maxmemory", 0)) for each in servers),
-            "error": None,
-        }
-
-    def tables(self, by_partition: bool) -> list[RenderableType]:
-        """The same for people."""
-        document = self.document()
-        spool = self._spool
-        found: list[RenderableType] = []
-        if self._seen is not None:
-            found.append(_facts(document, self._seen))
-            if self._seen.groups:
-                found.append(_groups_table(self._seen))
-            if by_partition:
-                found += [_partitions_table(each) for each in self._seen.groups]
-            if self._seen.ingresses:
-                found.append(_ingresses_table(self._seen))
-        waiting = f"{spool['entries']} entries, {spool['bytes']} bytes in {self._folder}"
-        found.append(report.line(spool["error"] or f"spool here: {waiting}"))
-        return found
-
-
-async def _look(settings: Settings) -> Status:
-    try:
-        async with namespace.opened(settings) as connected:
-            return await _look_through(connected, settings)
-    except RedisUnavailableError as error:
-        return Status(settings, None, None, error)
-
-
-async def _look_through(connected: Namespace, settings: Settings) -> Status:
-    return Status(settings, await overview.take(connected), connected.partitions, None)
 
 
 def _watch(  # pragma: no cover - ends by Ctrl-C; what it shows is tested without it
@@ -151,8 +63,8 @@ def _watch(  # pragma: no cover - ends by Ctrl-C; what it shows is tested withou
     async def watch() -> None:
         with Live(auto_refresh=False) as live:
             while True:
-                status = await _look(settings)
-                shown = status.tables(by_partition)
+                status = await look(settings)
+                shown = _tables(status, by_partition)
                 if status.away is not None:
                     shown.insert(0, report.line(str(status.away)))
                 live.update(Stack(*shown), refresh=True)
@@ -167,41 +79,25 @@ def _print(tables: list[RenderableType]) -> None:
         report.show(each)
 
 
-# --- documents
-
-
-def _group(group: Group) -> dict[str, Any]:
-    return {
-        "name": group.name,
-        "registered": group.registered,
-        "paused": group.paused,
-        "unhandled": group.total("unhandled"),
-        "waiting": group.total("waiting"),
-        "pending": group.total("pending"),
-        "parked": group.total("parked"),
-        "parked_devices": group.total("parked_devices"),
-        "dead": group.total("dead"),
-        "oldest_unhandled_at_ms": group.oldest_ms,
-        "workers": [{"id": id_, "seen_ms_ago": age} for id_, age in sorted(group.workers.items())],
-        "unowned": group.unowned,
-        "partitions": [
-            {**asdict(share), "unhandled": share.unhandled, "oldest_ms": share.oldest_ms}
-            for share in group.shares
-        ],
-    }
-
-
-def _ingress(ingress: Ingress) -> dict[str, Any]:
-    wanted = ("url", "version", "started_at_ms", "partitions", "path", "pressure", "spool_entries")
-    return {
-        "name": ingress.name,
-        "silent": ingress.is_silent,
-        "seen_ms_ago": ingress.age_ms,
-        **{name: ingress.told.get(name) for name in wanted},
-    }
-
-
 # --- tables
+
+
+def _tables(status: Status, by_partition: bool) -> list[RenderableType]:
+    """The same for people."""
+    document = status.document()
+    spool = status.spool
+    found: list[RenderableType] = []
+    if status.seen is not None:
+        found.append(_facts(document, status.seen))
+        if status.seen.groups:
+            found.append(_groups_table(status.seen))
+        if by_partition:
+            found += [_partitions_table(each) for each in status.seen.groups]
+        if status.seen.ingresses:
+            found.append(_ingresses_table(status.seen))
+    waiting = f"{spool['entries']} entries, {spool['bytes']} bytes in {status.folder}"
+    found.append(report.line(spool["error"] or f"spool here: {waiting}"))
+    return found
 
 
 def _facts(document: dict[str, Any], seen: Overview) -> RenderableType:

@@ -1,0 +1,118 @@
+"""What is going on: in Redis, unless it is away, and in the spool folder on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bridge.errors import BridgeError, RedisUnavailableError
+from bridge.operations import namespace, overview, spool_reading
+from bridge.operations.overview import Group, Ingress, Overview
+from bridge.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What was found. `seen` and `partitions` are `None` while Redis is `away`."""
+
+    namespace: str
+    partitions: int | None
+    seen: Overview | None
+    away: RedisUnavailableError | None
+    folder: Path
+    spool: dict[str, Any]
+    """Of `folder`: `spool_reading.total`, and `error`, which says why that is not known."""
+
+    def document(self) -> dict[str, Any]:
+        """As docs/commands.md has it."""
+        seen = self.seen
+        return {
+            "redis": self._redis(),
+            "namespace": {
+                "name": self.namespace,
+                "partitions": self.partitions,
+                "held": seen and seen.held,
+            },
+            "entries": seen and seen.entries,
+            "groups": [] if seen is None else [_group(group) for group in seen.groups],
+            "ingresses": [] if seen is None else [_ingress(it) for it in seen.ingresses],
+            "quarantine": {
+                "entries": seen and seen.quarantined,
+                "dropped": seen and seen.quarantine_dropped,
+            },
+            "spool": self.spool,
+        }
+
+    def _redis(self) -> dict[str, Any]:
+        if self.seen is None:
+            return {
+                "up": False, "version": None, "used_memory_bytes": None, "maxmemory_bytes": None,
+                "error": str(self.away),
+            }  # fmt: skip
+        servers = self.seen.servers
+        facts = servers[0]
+        return {
+            "up": True,
+            "version": facts.get("valkey_version") or facts.get("redis_version"),
+            "used_memory_bytes": sum(int(each.get("used_memory", 0)) for each in servers),
+            "maxmemory_bytes": sum(int(each.get("maxmemory", 0)) for each in servers),
+            "error": None,
+        }
+
+
+async def look(settings: Settings) -> Status:
+    """Looks once; that Redis is away is part of what is found."""
+    seen, partitions, away = None, None, None
+    try:
+        async with namespace.opened(settings) as connected:
+            seen, partitions = await overview.take(connected), connected.partitions
+    except RedisUnavailableError as error:
+        away = error
+    return Status(
+        namespace=settings.namespace,
+        partitions=partitions,
+        seen=seen,
+        away=away,
+        folder=settings.spool_path,
+        spool=_spool(settings.spool_path),
+    )
+
+
+def _spool(folder: Path) -> dict[str, Any]:
+    spool: dict[str, Any] = {"folder": str(folder), "error": None}
+    try:
+        return spool | spool_reading.total(spool_reading.files(folder))
+    except BridgeError as error:
+        return spool | dict.fromkeys(spool_reading.total(())) | {"error": str(error)}
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "registered": group.registered,
+        "paused": group.paused,
+        "unhandled": group.total("unhandled"),
+        "waiting": group.total("waiting"),
+        "pending": group.total("pending"),
+        "parked": group.total("parked"),
+        "parked_devices": group.total("parked_devices"),
+        "dead": group.total("dead"),
+        "oldest_unhandled_at_ms": group.oldest_ms,
+        "workers": [{"id": id_, "seen_ms_ago": age} for id_, age in sorted(group.workers.items())],
+        "unowned": group.unowned,
+        "partitions": [
+            {**asdict(share), "unhandled": share.unhandled, "oldest_ms": share.oldest_ms}
+            for share in group.shares
+        ],
+    }
+
+
+def _ingress(ingress: Ingress) -> dict[str, Any]:
+    wanted = ("url", "version", "started_at_ms", "partitions", "path", "pressure", "spool_entries")
+    return {
+        "name": ingress.name,
+        "silent": ingress.is_silent,
+        "seen_ms_ago": ingress.age_ms,
+        **{name: ingress.told.get(name) for name in wanted},
+    }
