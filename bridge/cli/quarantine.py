@@ -4,24 +4,22 @@ dropping them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, BinaryIO
 
 import click
 
 from bridge.cli import connection, options, report, selection
-from bridge.errors import BridgeError, UsageError
-from bridge.operations import when
-from bridge.operations.bulk import Tally
+from bridge.cli.selection import Words
+from bridge.errors import UsageError
+from bridge.operations import quarantined, when
 from bridge.operations.namespace import Namespace
+from bridge.operations.quarantined import Kept, NotReplayableError, Replayer
 from bridge.operations.selection import Filter
-from bridge.terminal import visible_line
+from bridge.settings import Settings
 
-if TYPE_CHECKING:
-    from bridge.operations.quarantined import Kept
-
-Act = Callable[["Kept"], Awaitable[str]]
-"""Does something with one body; returns the outcome."""
+Act = Callable[[bytes], Awaitable[str]]
+"""Does something with one body by its id; returns the outcome."""
 
 _filter_options = selection.filter_options("reason or details")
 
@@ -44,23 +42,15 @@ def list_(limit: int, as_json: bool, **asked: Any) -> None:
     wanted = Filter.of(**asked)
 
     async def work(connected: Namespace) -> tuple[list[Kept], int]:
-        from bridge.operations import quarantined
-
-        shown: list[Kept] = []
-        total = 0
-        async for kept in quarantined.matching(connected, wanted):
-            total += 1
-            if not limit or len(shown) < limit:
-                shown.append(kept)
-        return shown, total
+        return await selection.first_of(quarantined.matching(connected, wanted), limit)
 
     shown, total = connection.run(work)
     if as_json:
-        report.print_json(total=total, quarantine=[each.document() for each in shown])
+        report.print_json(total=total, quarantine=[kept.document() for kept in shown])
         return
     report.print_table(
         ("id", "received", "path", "device", "bytes", "reason", "details"),
-        [_row(each) for each in shown],
+        [_row(kept) for kept in shown],
     )
     click.echo(f"{len(shown)} of {total} bodies in quarantine")
 
@@ -75,13 +65,8 @@ def list_(limit: int, as_json: bool, **asked: Any) -> None:
 @report.json_option
 def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> None:
     """Show one body's circumstances; what is kept of the body itself with --body or --out."""
-
-    id_ = _id(name)
-
-    async def work(connected: Namespace) -> Kept:
-        return await _one(connected, id_)
-
-    kept = connection.run(work)
+    id_ = quarantined.id_of(name)
+    kept = connection.run(lambda connected: quarantined.one(connected, id_))
     body = b"" if kept.it is None else kept.it.body
     if out is not None:
         out.write(body)
@@ -89,9 +74,7 @@ def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> Non
     if as_json:
         report.print_json(**document, **(selection.body_fields(body) if with_body else {}))
         return
-    for key, found in document.items():
-        shown = when.shown(found) if key.endswith("_ms") else found
-        click.echo(visible_line(f"{key:16} {'–' if shown is None else shown}"))
+    report.print_fields(document)
     if with_body:
         click.echo(f"\n{selection.body_shown(body)}")
 
@@ -121,20 +104,19 @@ def replay(names: tuple[str, ...], mended: BinaryIO | None, **said: Any) -> int:
     settings = options.load()
 
     def acting(connected: Namespace) -> Act:
-        from bridge.operations.quarantined import NotReplayableError, Replayer
-
         replayer = Replayer(connected, settings)
 
-        async def act(kept: Kept) -> str:
+        async def act(id_: bytes) -> str:
+            kept = await quarantined.find(connected, id_)
             try:
-                return await replayer.replay(kept, body)
+                return "gone" if kept is None else await replayer.replay(kept, body)
             except NotReplayableError as error:
-                click.echo(f"nb-bridge: {kept.id.decode()} stays: {error}", err=True)
+                click.echo(f"nb-bridge: {id_.decode()} stays: {error}", err=True)
                 return "left"
 
         return act
 
-    return _act(names, acting, "replay", asks_always=False, **said)
+    return _act(names, acting, "replay", settings, asks_always=False, **said)
 
 
 @command.command()
@@ -148,73 +130,36 @@ def drop(names: tuple[str, ...], **said: Any) -> int:
     """Delete bodies for good: those named, those that filters leave, or --all."""
 
     def acting(connected: Namespace) -> Act:
-        from bridge.operations import quarantined
-
-        async def act(kept: Kept) -> str:
-            return "dropped" if await quarantined.remove(connected, kept.id) else "gone"
+        async def act(id_: bytes) -> str:
+            return "dropped" if await quarantined.remove(connected, id_) else "gone"
 
         return act
 
-    return _act(names, acting, "drop", asks_always=True, **said)
+    return _act(names, acting, "drop", options.load(), asks_always=True, **said)
 
 
 def _act(
     names: tuple[str, ...],
     acting: Callable[[Namespace], Act],
     verb: str,
+    settings: Settings,
     *,
     asks_always: bool,
-    is_all: bool,
-    dry_run: bool,
-    rate: float | None,
-    yes: bool,
-    as_json: bool,
-    **asked: Any,
+    **said: Any,
 ) -> int:
-    """Chooses, counts, asks, acts, tells."""
-    wanted = Filter.of(**asked)
-    selection.one_way(names, wanted, is_all)
-    named = [_id(name) for name in names]
+    async def ids(connected: Namespace, wanted: Filter) -> AsyncIterator[bytes]:
+        async for kept in quarantined.matching(connected, wanted):
+            yield kept.id
 
-    async def work(connected: Namespace) -> Tally:
-        from bridge.operations import quarantined
-
-        await connected.refuse_while_held()
-        chosen = named or [each.id async for each in quarantined.matching(connected, wanted)]
-        if dry_run:
-            return Tally(matched=len(chosen))
-        if chosen and (asks_always or not named):
-            connection.confirm(f"{verb.capitalize()} {len(chosen)} quarantined bodies?", yes=yes)
-
-        act = acting(connected)
-
-        async def one(id_: bytes) -> str:
-            found = await quarantined.find(connected, id_)
-            return "gone" if found is None else await act(found)
-
-        return await selection.act_on_each(chosen, one, rate_per_s=rate, title=verb)
-
-    return selection.tell(
-        connection.run(work), what="quarantined bodies", dry_run=dry_run, as_json=as_json
+    return selection.act_on_chosen(
+        [quarantined.id_of(name) for name in names],
+        ids,
+        acting,
+        Words(verb=verb, things="quarantined bodies"),
+        settings,
+        asks_always=asks_always,
+        **said,
     )
-
-
-async def _one(connected: Namespace, id_: bytes) -> Kept:
-    from bridge.operations import quarantined
-
-    found = await quarantined.find(connected, id_)
-    if found is None:
-        raise BridgeError(
-            f"there is no {id_.decode()} in quarantine; see `nb-bridge quarantine list`"
-        )
-    return found
-
-
-def _id(name: str) -> bytes:
-    ms, dash, seq = name.partition("-")
-    if not (dash and ms.isdecimal() and seq.isdecimal()):
-        raise UsageError(f"{name!r} is no ID; example: 1714564800000-0")
-    return name.encode()
 
 
 def _row(kept: Kept) -> tuple[str, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, cast
 
 import click
 
+from bridge.operations import when
 from bridge.terminal import visible, visible_line
 
 if TYPE_CHECKING:
@@ -32,6 +33,13 @@ def print_json(**document: object) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """A table on stdout, as wide as the terminal."""
     show(table(columns, rows, title))
+
+
+def print_fields(document: Mapping[str, object]) -> None:
+    """A line for each field on stdout; what ends with `_ms` is a moment."""
+    for name, value in document.items():
+        shown = when.shown(cast("int | None", value)) if name.endswith("_ms") else value
+        click.echo(visible_line(f"{name:16} {'–' if shown is None else shown}"))
 
 
 def show(what: RenderableType) -> None:

@@ -6,16 +6,19 @@ import base64
 import contextlib
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 
-from bridge.cli import report
+from bridge.cli import connection, report
 from bridge.errors import UsageError
 from bridge.operations import bulk
 from bridge.operations.bulk import Tally
+from bridge.operations.namespace import Namespace
 from bridge.operations.selection import Filter
+from bridge.settings import Settings
 from bridge.terminal import visible
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,16 +67,64 @@ def bulk_options(command: F) -> F:
     return command
 
 
-async def act_on_each(
-    chosen: Sequence[T],
-    act: Callable[[T], Awaitable[str]],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """What is done to which things, as questions and answers say it."""
+
+    verb: str
+    things: str
+    of: str = ""
+    """Whose they are, with a space before it."""
+
+
+async def first_of(found: AsyncIterator[T], limit: int) -> tuple[list[T], int]:
+    """The first `limit` (0: all), and how many there are."""
+    shown: list[T] = []
+    total = 0
+    async for one in found:
+        total += 1
+        if not limit or len(shown) < limit:
+            shown.append(one)
+    return shown, total
+
+
+def act_on_chosen(
+    named: Sequence[T],
+    matching: Callable[[Namespace, Filter], AsyncIterator[T]],
+    acting: Callable[[Namespace], Callable[[T], Awaitable[str]]],
+    words: Words,
+    settings: Settings,
     *,
-    rate_per_s: float | None,
-    title: str,
-) -> Tally:
-    """As `bulk.act_on_each`, behind a progress bar."""
-    with progress(len(chosen), title) as advance:
-        return await bulk.act_on_each(chosen, act, rate_per_s=rate_per_s, advance=advance)
+    asks_always: bool,
+    is_all: bool,
+    dry_run: bool,
+    rate: float | None,
+    yes: bool,
+    as_json: bool,
+    **asked: Any,
+) -> int:
+    """Chooses, counts, asks, acts, tells; exit code 1 if anything did not go as asked.
+
+    Nothing is asked about what is `named`, unless `asks_always`.
+    """
+    wanted = Filter.of(**asked)
+    one_way(named, wanted, is_all)
+
+    async def work(connected: Namespace) -> Tally:
+        await connected.refuse_while_held()
+        chosen = list(named) or [place async for place in matching(connected, wanted)]
+        if dry_run:
+            return Tally(matched=len(chosen))
+        if chosen and (asks_always or not named):
+            question = f"{words.verb.capitalize()} {len(chosen)} {words.things}{words.of}?"
+            connection.confirm(question, yes=yes)
+        with progress(len(chosen), words.verb) as advance:
+            return await bulk.act_on_each(
+                chosen, acting(connected), rate_per_s=rate, advance=advance
+            )
+
+    tally = connection.run(work, settings)
+    return tell(tally, what=words.things, dry_run=dry_run, as_json=as_json)
 
 
 @contextlib.contextmanager
@@ -110,7 +161,7 @@ def body_fields(body: bytes) -> dict[str, str]:
         return {"body_base64": base64.b64encode(body).decode()}
 
 
-def one_way(names: Sequence[str], wanted: Filter, is_all: bool) -> None:
+def one_way(names: Sequence[object], wanted: Filter, is_all: bool) -> None:
     """`UsageError` unless it was said, in exactly one way, which are meant."""
     ways = sum((bool(names), wanted.asks, is_all))
     if ways == 0:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from bridge.contract.digests import arrival_id
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, UsageError
 from bridge.operations import namespace
 from bridge.operations.namespace import Namespace
 from bridge.operations.publishing import publisher_for
@@ -85,6 +85,24 @@ async def find(connected: Namespace, id_: bytes) -> Kept | None:
     """One body; `None` if it is not there (any more)."""
     found = await connected.get(command("XRANGE", connected.keys.quarantine, id_, id_))
     return _kept(*found[0]) if found else None
+
+
+async def one(connected: Namespace, id_: bytes) -> Kept:
+    """As `find`; `BridgeError` if it is not there (any more)."""
+    found = await find(connected, id_)
+    if found is None:
+        raise BridgeError(
+            f"there is no {id_.decode()} in quarantine; see `nb-bridge quarantine list`"
+        )
+    return found
+
+
+def id_of(name: str) -> bytes:
+    """Reads an id as `list` shows it; `UsageError` for anything else."""
+    ms, dash, seq = name.partition("-")
+    if not (dash and ms.isdecimal() and seq.isdecimal()):
+        raise UsageError(f"{name!r} is not an ID; example: 1714564800000-0")
+    return name.encode()
 
 
 async def remove(connected: Namespace, id_: bytes) -> bool:
