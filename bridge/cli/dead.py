@@ -9,7 +9,7 @@ import click
 
 from bridge.cli import connection, options, report, selection
 from bridge.cli.selection import Words
-from bridge.operations import dead_letters, when
+from bridge.operations import bodies, dead_letters, when
 from bridge.operations.dead_letters import Place
 from bridge.operations.namespace import Namespace
 from bridge.operations.selection import Filter
@@ -72,7 +72,7 @@ def show(name: str, with_body: bool, as_json: bool) -> None:
     body = letter.fields.get(b"body", b"")
     if as_json:
         if with_body:
-            document |= selection.body_fields(body)
+            document |= bodies.fields_of(body)
         report.print_json(group=settings.group, **document)
         return
     traceback = document.pop("traceback")

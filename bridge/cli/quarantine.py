@@ -12,7 +12,7 @@ import click
 from bridge.cli import connection, options, report, selection
 from bridge.cli.selection import Words
 from bridge.errors import UsageError
-from bridge.operations import quarantined, when
+from bridge.operations import bodies, quarantined, when
 from bridge.operations.namespace import Namespace
 from bridge.operations.quarantined import Kept, NotReplayableError, Replayer
 from bridge.operations.selection import Filter
@@ -72,7 +72,7 @@ def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> Non
         out.write(body)
     document = kept.document()
     if as_json:
-        report.print_json(**document, **(selection.body_fields(body) if with_body else {}))
+        report.print_json(**document, **(bodies.fields_of(body) if with_body else {}))
         return
     report.print_fields(document)
     if with_body:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import sys
@@ -151,14 +150,6 @@ def body_shown(body: bytes) -> str:
     with contextlib.suppress(ValueError, RecursionError):
         text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     return visible(text)
-
-
-def body_fields(body: bytes) -> dict[str, str]:
-    """A body for JSON output: `body`, or `body_base64` where it is not UTF-8."""
-    try:
-        return {"body": body.decode()}
-    except UnicodeDecodeError:
-        return {"body_base64": base64.b64encode(body).decode()}
 
 
 def one_way(names: Sequence[object], wanted: Filter, is_all: bool) -> None:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
-from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any, BinaryIO, Final, TextIO
+from typing import BinaryIO, TextIO
 
 import click
 
 from bridge.cli import connection, options, report, selection
 from bridge.errors import BridgeError
-from bridge.operations import spool_reading, when
+from bridge.operations import spool_draining, spool_reading, spool_transfer, when
 from bridge.operations.namespace import Namespace
-from bridge.outbox.spool_row import Row
 from bridge.settings import Settings
-
-KINDS: Final = ("command_status", "quarantine", "platform")
-"""What the kinds of rows are called in an export; by their numbers in bridge.outbox.spool_row."""
-_BATCH_ROWS: Final = 256
 
 
 @click.group(no_args_is_help=False)
@@ -75,30 +67,11 @@ def status(as_json: bool) -> None:
 )
 def export(aside: bool, out: TextIO) -> None:
     """Write what is in the spool as JSON lines, payloads included. Nothing is removed."""
-    folder = options.load().spool_path
     count = 0
-    for file in spool_reading.files(folder):
-        if file.entries is None:
-            raise BridgeError(f"{file.name} cannot be read: {file.error or 'it is damaged'}")
-        try:
-            for row, reason in spool_reading.rows(folder / file.name, aside=aside):
-                out.write(json.dumps(_line(row, reason)) + "\n")
-                count += 1
-        except sqlite3.Error as error:
-            raise BridgeError(f"{file.name} cannot be read: {error}") from error
+    for line in spool_transfer.exported(options.load().spool_path, aside=aside):
+        out.write(json.dumps(line) + "\n")
+        count += 1
     click.echo(f"{count} rows", err=True)
-
-
-def _line(row: Row, reason: str | None) -> dict[str, Any]:
-    known = KINDS[row.kind] if row.kind < len(KINDS) else row.kind
-    line: dict[str, Any] = {
-        "schema": report.JSON_SCHEMA,
-        "kind": known,
-        "received_at_ms": row.received_at_ms,
-        "extra": row.extra,
-        **selection.body_fields(row.body),
-    }
-    return line if reason is None else line | {"reason": reason}
 
 
 @command.command("import")
@@ -114,77 +87,14 @@ def import_(file: BinaryIO, dry_run: bool, yes: bool, as_json: bool) -> None:
     is recognised. Nothing is imported if any line is wrong.
     """
     settings = options.load()
-    rows = list(_rows(file))
+    rows = spool_transfer.read(file)
     if rows and not dry_run:
         connection.confirm(f"Import {len(rows)} rows into {settings.spool_path}?", yes=yes)
-        _write(settings, rows)
+        spool_transfer.write(settings.spool_path, rows, max_bytes=settings.spool_max_bytes)
     if as_json:
         report.print_json(rows=len(rows), dry_run=dry_run)
     else:
         click.echo(f"{len(rows)} rows{'; nothing was done' if dry_run else ' imported'}")
-
-
-def _rows(file: BinaryIO) -> Iterator[Row]:
-    import base64
-
-    from bridge.outbox.spool_row import UnreadableRowError, to_record
-
-    for number, raw in enumerate(file, start=1):
-        if not raw.strip():
-            continue
-        try:
-            line = json.loads(raw)
-            encoded = line.get("body_base64")
-            body = line["body"].encode() if encoded is None else base64.b64decode(encoded)
-            kind = KINDS.index(line["kind"])
-            row = Row(number, kind, _stamp(line["received_at_ms"]), _extra(line["extra"]), body)
-            to_record(row)
-        except (
-            ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError,
-            UnreadableRowError,
-        ) as error:  # fmt: skip
-            raise BridgeError(f"line {number} is not a row of an export: {error}") from error
-        yield row
-
-
-def _stamp(value: Any) -> int:
-    stamp = int(value)
-    if not 0 <= stamp < 2**63:
-        raise ValueError("received_at_ms is not a time")
-    return stamp
-
-
-def _extra(value: Any) -> str | None:
-    if value is not None:
-        str.encode(value)  # as the file has to
-    return value  # type: ignore[no-any-return]
-
-
-def _write(settings: Settings, rows: list[Row]) -> None:
-    """Into a new file that no process has when we are done: so it is adopted."""
-    from bridge.outbox import spool_folder
-    from bridge.outbox.spool_file import SpoolFile
-
-    folder = settings.spool_path
-    try:
-        lock = spool_folder.new_lock(folder)
-    except OSError as error:
-        raise BridgeError(f"the spool folder {folder} cannot be used: {error.strerror}") from error
-    written = 0
-    try:
-        with contextlib.closing(
-            SpoolFile(lock.database, max_bytes=settings.spool_max_bytes)
-        ) as file:
-            while written < len(rows):
-                taken = file.write(rows[written : written + _BATCH_ROWS])
-                if not taken:
-                    raise BridgeError("that is more than NB_BRIDGE_SPOOL_MAX_BYTES: import a part")
-                written += taken
-        spool_folder.sync(folder)
-    except (sqlite3.Error, OSError) as error:
-        raise BridgeError(f"the spool cannot be written: {error}") from error
-    finally:
-        lock.release(remove=written < len(rows))
 
 
 # --- retry
@@ -198,20 +108,10 @@ def retry(as_json: bool) -> None:
 
     Set aside is what Redis refused for good while it took others; `export --aside` shows it.
     """
-    from bridge.outbox import aside
-
-    folder = options.load().spool_path
-    files = spool_reading.files(folder)
-    rows = sum(it.set_aside or 0 for it in files)
-    is_live = any(it.state == "live" for it in files)
-    if rows and is_live:
-        try:
-            aside.request(folder)
-        except OSError as error:
-            raise BridgeError(f"{folder} cannot be written to: {error.strerror}") from error
+    rows, is_requested = spool_draining.retry_aside(options.load().spool_path)
     if as_json:
-        report.print_json(set_aside=rows, requested=bool(rows and is_live))
-    elif rows and not is_live:
+        report.print_json(set_aside=rows, requested=is_requested)
+    elif rows and not is_requested:
         raise BridgeError("no ingress runs on this spool: `nb-bridge spool drain` tries them, too")
     elif rows:
         click.echo(f"{rows} rows are tried again within seconds; `nb-bridge spool status` tells")
@@ -251,7 +151,6 @@ def drain(dry_run: bool, yes: bool, as_json: bool) -> int:
 
 def _drain(settings: Settings, entries: int, *, yes: bool) -> int:
     """Returns how many are left."""
-    from bridge.operations import spool_draining
     from bridge.telemetry import logs
 
     async def work(connected: Namespace) -> int:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
+from bridge.errors import BridgeError
+from bridge.operations import spool_reading
 from bridge.operations.namespace import Namespace
 from bridge.operations.progress import Advance, silent
 from bridge.operations.publishing import publisher_for
+from bridge.outbox import aside
 from bridge.outbox.outbox import Outbox
 from bridge.outbox.spool import Spool
 from bridge.settings import Settings
@@ -45,6 +49,22 @@ async def drain(connected: Namespace, settings: Settings, advance: Advance = sil
         left = outbox.outstanding
         await outbox.close()
     return left
+
+
+def retry_aside(folder: Path) -> tuple[int, bool]:
+    """Asks running ingresses to try what they set aside: how many rows, and whether one was asked.
+
+    `BridgeError` where the folder cannot be written to.
+    """
+    files = spool_reading.files(folder)
+    rows = sum(file.set_aside or 0 for file in files)
+    is_requested = rows > 0 and any(file.state == "live" for file in files)
+    if is_requested:
+        try:
+            aside.request(folder)
+        except OSError as error:
+            raise BridgeError(f"{folder} cannot be written to: {error.strerror}") from error
+    return rows, is_requested
 
 
 async def _watch(

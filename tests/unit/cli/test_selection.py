@@ -10,6 +10,7 @@ import pytest
 
 from bridge.cli import connection, selection
 from bridge.errors import BridgeError, UsageError
+from bridge.operations import bodies
 from bridge.operations.bulk import Tally
 from bridge.operations.selection import Filter
 from bridge.terminal import visible
@@ -94,8 +95,8 @@ def test_a_body_is_shown_as_json_or_as_the_text_it_is() -> None:
 
 
 def test_a_body_for_programs_keeps_every_byte() -> None:
-    assert selection.body_fields(b"{}") == {"body": "{}"}
-    assert selection.body_fields(b"\xff") == {"body_base64": "/w=="}
+    assert bodies.fields_of(b"{}") == {"body": "{}"}
+    assert bodies.fields_of(b"\xff") == {"body_base64": "/w=="}
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "\x07", "a\rb", "\x9b1m", "\u202e", "\x00"])
