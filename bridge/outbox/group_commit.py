@@ -70,7 +70,7 @@ class GroupCommit:
         self._wake = asyncio.Event()
         self._closing: str | None = None
         self._spill_timer: asyncio.TimerHandle | None = None
-        self._log = logs.get("intake")
+        self._log = logs.get("group_commit")
         self.path = Path.HOLDING
         self.taken_beside: list[Record] = []
         """What Redis took of the batch of which it refused the rest, and so closed the path."""

@@ -108,7 +108,7 @@ def arrival(number: int, device: str = "d1") -> Arrival:
 
 
 class Bench:
-    """An intake with its drainer and spool before a shelf."""
+    """Group commit with its drainer and spool before a shelf."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.clock = asyncio.get_running_loop().time
