@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import shutil
 import signal
@@ -141,7 +142,10 @@ async def run(plan: Plan, folder: Path) -> Result:
         has_hot=plan.has_hot,
     )
     faults = Faults(stand)
-    watch = asyncio.create_task(_watch_stalls(faults.done))
+    watches = [
+        asyncio.create_task(_watch_stalls(faults.done)),
+        asyncio.create_task(_watch_disk(folder / "synced", faults.done)),
+    ]
     leftovers: list[Leftover] = []
     try:
         began_ns = time.monotonic_ns()
@@ -164,7 +168,8 @@ async def run(plan: Plan, folder: Path) -> Result:
         await stand.stop()
         leftovers = await stand.leftovers()
     finally:
-        watch.cancel()
+        for watch in watches:
+            watch.cancel()
         await platform.close()
         await stand.end()
     known = _collect(stand, platform, faults, leftovers)
@@ -199,6 +204,23 @@ async def _watch_stalls(done: list[Disturbance]) -> None:
         ended_ns = time.monotonic_ns()
         if ended_ns - began_ns > STALL_S * 1e9:
             done.append(Disturbance(kind="stall", target="*", began_ns=began_ns, ended_ns=ended_ns))
+
+
+async def _watch_disk(file: Path, done: list[Disturbance]) -> None:
+    """A slow disk holds up the server, and receivers, which write down what they do."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        while True:
+            began_ns = time.monotonic_ns()
+            os.pwrite(descriptor, b"%d" % began_ns, 0)
+            await asyncio.to_thread(os.fdatasync, descriptor)
+            ended_ns = time.monotonic_ns()
+            if ended_ns - began_ns > STALL_S * 1e9:
+                stall = Disturbance(kind="stall", target="*", began_ns=began_ns, ended_ns=ended_ns)
+                done.append(stall)
+            await asyncio.sleep(0.05)
+    finally:
+        os.close(descriptor)
 
 
 def _collect(
