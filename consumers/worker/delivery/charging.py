@@ -25,13 +25,14 @@ class Charging:
         self.successes = 0
         """Counted by whoever records outcomes: a call per success would cost too much."""
         self._noted = 0
-        self._succeeded_ms = 0
+        self._succeeded_ms: float = float("-inf")
+        """By the machine's boot time: the wall clock may be set between a success and a failure."""
 
     def note(self) -> None:
         """Gives the successes since the last time their time; to be called now and then."""
         if self.successes != self._noted:
             self._noted = self.successes
-            self._succeeded_ms = clock.epoch_ms()
+            self._succeeded_ms = _boottime_ms()
 
     def after_failure(self, known: Attempts) -> tuple[Attempts, bool]:
         """What is known after one more failure, and whether that was charged.
@@ -42,8 +43,15 @@ class Charging:
         """
         self.note()
         now_ms = clock.epoch_ms()
-        first_ms = known.first_failed_ms or now_ms
-        since_ms = known.failed_ms or now_ms - RECENT_MS
-        is_charged = self._succeeded_ms > since_ms or now_ms - first_ms >= self._give_up_after_ms
+        # What was noted in the future was noted before a clock was set back: it says nothing.
+        first_ms = min(known.first_failed_ms or now_ms, now_ms)
+        is_known = 0 < known.failed_ms <= now_ms
+        age_ms = now_ms - known.failed_ms if is_known else RECENT_MS
+        has_succeeded = self._succeeded_ms > _boottime_ms() - age_ms
+        is_charged = has_succeeded or now_ms - first_ms >= self._give_up_after_ms
         count = known.count + is_charged
         return Attempts(count=count, first_failed_ms=first_ms, failed_ms=now_ms), is_charged
+
+
+def _boottime_ms() -> int:
+    return round(clock.boottime_s() * 1000)

@@ -14,9 +14,14 @@ HOUR_S = 3600.0
 class Clock:
     def __init__(self) -> None:
         self.ms = 1_700_000_000_000
+        self.ahead_ms = 0
+        """How far the wall clock was set."""
 
     def epoch_ms(self) -> int:
-        return self.ms
+        return self.ms + self.ahead_ms
+
+    def boottime_s(self) -> float:
+        return (self.ms - 1_600_000_000_000) / 1000
 
 
 @pytest.fixture
@@ -74,6 +79,35 @@ def test_what_has_failed_for_too_long_is_charged_all_the_same(clock: Clock) -> N
     clock.ms += 3_600_000
     known, is_charged = it.after_failure(known)
     assert (is_charged, known.count, known.first_failed_ms) == (True, 1, first_ms)
+
+
+@pytest.mark.parametrize("is_set_before", [True, False])
+@pytest.mark.parametrize("by_ms", [-108_000_000, -3_600_000, -2000, 2000, 60_000])
+def test_whatever_the_wall_clock_is_set_to_a_success_in_between_is_evidence(
+    clock: Clock, by_ms: int, is_set_before: bool
+) -> None:
+    it = Charging(give_up_after_s=HOUR_S)
+    succeed(it)
+    known, _ = it.after_failure(NO_ATTEMPT)
+    for count in (2, 3):
+        clock.ms += 10
+        clock.ahead_ms += by_ms if is_set_before else 0
+        succeed(it)
+        clock.ahead_ms += 0 if is_set_before else by_ms
+        clock.ms += 10
+        known, is_charged = it.after_failure(known)
+        assert (is_charged, known.count) == (True, count)
+
+
+def test_a_clock_that_is_set_back_makes_no_old_success_evidence(clock: Clock) -> None:
+    it = Charging(give_up_after_s=HOUR_S)
+    succeed(it)
+    clock.ms += 2 * RECENT_MS
+    clock.ahead_ms -= 3_600_000
+    known, is_charged = it.after_failure(NO_ATTEMPT)
+    assert not is_charged
+    clock.ms += 10
+    assert not it.after_failure(known)[1]
 
 
 def test_another_worker_goes_on_from_what_is_in_redis(clock: Clock) -> None:
