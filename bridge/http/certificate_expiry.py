@@ -22,6 +22,9 @@ def validity_s(chain: Path) -> tuple[float, float]:
     """
     from cryptography import x509  # takes some time to load, and only TLS needs it
 
-    certificate = x509.load_pem_x509_certificate(chain.read_bytes())
+    try:
+        certificate = x509.load_pem_x509_certificate(chain.read_bytes())
+    except x509.InvalidVersion as error:  # not a ValueError, unlike all else it finds wrong
+        raise ValueError(f"the certificate cannot be read: {error}") from error
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return begins.timestamp(), ends.timestamp()

@@ -48,7 +48,7 @@ class GroupBacklog:
 
 
 class Monitor:
-    """Looks at Redis every `INTERVAL_S`, and calls `press` when it has to be spared, or not."""
+    """Looks at Redis every `INTERVAL_S`; `apply_backpressure` hears whether it has to be spared."""
 
     def __init__(
         self,

@@ -71,7 +71,7 @@ class Drainer:
         self.mismatch: str | None = None
         """Why the namespace is not ours, if it is not."""
         self.pressure: str | None = None
-        """Why Redis is spared although it answers; see `press`."""
+        """Why Redis is spared although it answers; see `apply_backpressure`."""
 
     def apply_backpressure(self, why: str | None) -> None:
         """Spares Redis from now on (`None`: no longer): nothing is published, all is spooled."""

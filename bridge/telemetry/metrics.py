@@ -117,7 +117,10 @@ connections = _gauge("connections", "Open connections of the public listener, ha
 connections_refused = _counter("connections_refused", "Connections closed at MAX_CONNECTIONS.")
 handshakes_failed = _counter("handshakes_failed", "Connections whose TLS handshake failed.")
 slow_heads = _counter("slow_heads", "Connections closed because a request head took too long.")
-slow_reads = _counter("slow_reads", "Connections closed because an answer was not read in time.")
+slow_reads = _counter(
+    "slow_reads",
+    "Connections closed because answers were not read: in time, or by too many callers.",
+)
 ledger_rotations = _counter("ledger_rotations", "Ledger pages turned, by cause.", "cause")
 
 # --- worker

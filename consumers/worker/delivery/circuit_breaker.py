@@ -19,7 +19,7 @@ RETRY_S: Final = 3.0
 
 
 class CircuitBreaker:
-    """Fed with every outcome; `may_start` is asked before every delivery."""
+    """Fed with every outcome; `wait_s` is asked before every delivery."""
 
     def __init__(self) -> None:
         self.is_open = False

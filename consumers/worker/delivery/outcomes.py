@@ -42,7 +42,7 @@ OUTCOMES: Final = ("handled", "retry", "abandoned", "ignored", "skipped")
 
 
 class Outcomes:
-    """`apply` after every call; `handled` and `bury` for what ends without one."""
+    """`record` after every call; `handled` and `bury` for what ends without one."""
 
     def __init__(
         self,

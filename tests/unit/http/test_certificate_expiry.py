@@ -40,6 +40,17 @@ def test_what_is_no_certificate_is_a_value_error(tmp_path: Path, text: str) -> N
         expires_at_s(chain)
 
 
+def test_a_certificate_of_a_version_that_is_none_is_a_value_error(tmp_path: Path) -> None:
+    issued = trustme.CA().issue_cert("example.com")
+    der = ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
+    version = b"\xa0\x03\x02\x01"  # RFC 5280, 4.1.2.1: [0] EXPLICIT, of which 2 means v3
+    assert der.count(version + b"\x02") == 1
+    chain = tmp_path / "chain.pem"
+    chain.write_text(ssl.DER_cert_to_PEM_cert(der.replace(version + b"\x02", version + b"\x07")))
+    with pytest.raises(ValueError):
+        expires_at_s(chain)
+
+
 def test_a_certificate_cut_anywhere_is_a_value_error(tmp_path: Path) -> None:
     issued = trustme.CA().issue_cert("example.com")
     lines = issued.cert_chain_pems[0].bytes().decode().splitlines()[1:-1]
