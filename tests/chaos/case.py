@@ -130,13 +130,15 @@ class Case:
     def may_be_unknown(self, first: int, second: int) -> bool:
         """Whether the ledger may have forgotten at `second` what it was told at `first`.
 
-        Redis lost everything in between, or its clock rose by the dedupe window or more.
+        Redis lost everything in between, or its clock rose by the dedupe window or more: also when
+        both were written while it was being set.
         """
         if any(first < emptied < second for emptied in self.emptied):
             return True
-        then_s = [one.low_s for place, one in self.clock if place < first][-1]
-        later_s = [one.high_s for place, one in self.clock if first < place < second]
-        return any(high_s - then_s >= self.evidence.dedupe_window_s for high_s in later_s)
+        then = [clock for place, clock in self.clock if place < first][-1]
+        later = [then, *(clock for place, clock in self.clock if first < place < second)]
+        rose_s = max(clock.high_s for clock in later) - then.low_s
+        return rose_s >= self.evidence.dedupe_window_s
 
     def was_given_away_early(self, taken_ns: float, started_ns: float) -> bool:
         """Whether the lease of what started may have been taken without its holder's seeing it.

@@ -194,6 +194,14 @@ def test_a_clock_that_rose_before_explains_no_duplicate(story: Story) -> None:
     assert story.broken == {"published_once"}
 
 
+def test_a_duplicate_while_the_clock_is_being_set(story: Story) -> None:
+    story.evidence.written.append(ClockSet(low_s=0, high_s=90_000))
+    story.goes_well("n1")
+    story.appended("n1", entry="n1 again")
+    story.recorded("n1 again")
+    assert story.broken == set()
+
+
 def test_while_the_clock_is_being_set_it_may_be_either(story: Story) -> None:
     story.evidence.written.append(ClockSet(low_s=0, high_s=90_000))
     story.goes_well("n1")
