@@ -19,7 +19,10 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; d
 ARGS ?=
 
 # Tests mostly wait for processes, so a few more at once than a small machine has cores.
-JOBS ?= 3
+JOBS ?= 6
+
+# Where this is set, every process compiles everything anew, and the tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test lint format format-check types check chaos pairs soak matrix bench deploy-tools lock clean unsafe audit outage coverage
@@ -34,7 +37,8 @@ run: $(STAMP) ## Start Redis, the ingress and a worker, and show each notificati
 	@$(IN_ROOT) exec $(BIN)/nb-bridge dev $(ARGS)
 
 test: $(STAMP) ## Run all tests
-	@$(IN_ROOT) $(BIN)/$(if $(MEASURED),coverage run,python) -m pytest -q -n $(JOBS) $(ARGS)
+	@$(IN_ROOT) $(BIN)/$(if $(MEASURED),coverage run,python) -m pytest -q -n $(JOBS) --dist worksteal \
+		$(if $(MEASURED),--hypothesis-profile thorough) $(ARGS)
 
 # Every process of the tests leaves a file of its own, but those that were killed.
 coverage: $(STAMP) ## Run all tests, and fail where less than 95 % of the branches were taken

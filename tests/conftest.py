@@ -1,10 +1,9 @@
-"""Fixtures for every test. Shared support is in tests/support, imported by its modules' names."""
+"""Fixtures for every test."""
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,15 +11,21 @@ import hypothesis
 import pytest
 import structlog
 
-sys.path.insert(0, str(Path(__file__).parent / "support"))
-
-import servers
-import waiting
 from bridge.store.embedded import EmbeddedServer
-from programs import Programs
+from support import servers, waiting
+from support.programs import Programs
 
-# For a night: --hypothesis-profile long
+# `make check` tries twice as many examples as `make test`; for a night there is `long`.
+hypothesis.settings.register_profile("quick", max_examples=50)
+hypothesis.settings.register_profile("thorough", max_examples=100)
 hypothesis.settings.register_profile("long", max_examples=20_000, deadline=None)
+hypothesis.settings.load_profile("quick")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest go first, lest all wait for them at the end."""
+    items.sort(key=lambda item: item.path.parent.name != "chaos")
 
 
 @pytest.fixture(autouse=True)

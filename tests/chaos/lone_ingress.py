@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 from typing import IO, Final
 
-from bridge.store.embedded import die_with_parent, free_port
+from bridge.store.embedded import die_with_parent
 from log_pipe import LogPipe
+from support.ports import free_port
 from volume import Volume
 
 PARTITIONS: Final = 2

@@ -21,7 +21,10 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from bridge.store.embedded import EmbeddedServer, die_with_parent, free_port
+sys.path.insert(1, str(Path(__file__).parents[1]))
+
+from bridge.store.embedded import EmbeddedServer, die_with_parent
+from support.ports import free_port
 
 PROGRAM = (sys.executable, "-P", "-m", "bridge")
 EVENT = re.compile(r"^\S+T(\S{8})\S*Z (.*?) *component=.*$")

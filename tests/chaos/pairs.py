@@ -25,7 +25,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(1, str(Path(__file__).parents[1]))
 
 from combination import Combination, Fault, Result
 from run_of_pair import Run

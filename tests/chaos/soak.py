@@ -26,7 +26,7 @@ import redis.exceptions
 from rich.console import Console
 from rich.progress import Progress
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(1, str(Path(__file__).parents[1]))
 
 import schedule
 import soak_receiver

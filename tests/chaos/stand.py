@@ -19,10 +19,11 @@ import redis.asyncio
 import chaos_receiver
 import clocks
 from bridge.contract.keys import Keys
-from bridge.store.embedded import EmbeddedServer, free_port
+from bridge.store.embedded import EmbeddedServer
 from clocks import Clock
 from evidence import Leftover
 from program import GRACE_S, Program
+from support.ports import free_port
 from volume import Volume
 from wire import Wire
 

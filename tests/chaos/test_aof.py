@@ -13,8 +13,8 @@ from bridge.contract.entries import EntryId
 from bridge.contract.keys import Keys
 from bridge.store.embedded import EmbeddedServer
 from consumers.worker.recording import netstrings
-from entries import entry
 from evidence import Acquired, Appended, ClockSet, Emptied, Recorded, Registered
+from support.entries import entry
 
 pytestmark = pytest.mark.real
 

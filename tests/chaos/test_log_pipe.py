@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from log_pipe import LogPipe
-from waiting import wait_until
+from support.waiting import wait_until
 
 
 @pytest.fixture

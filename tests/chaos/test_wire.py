@@ -13,7 +13,7 @@ import redis.asyncio
 
 import resp
 from bridge.store.embedded import EmbeddedServer
-from waiting import wait_until
+from support.waiting import wait_until
 from wire import Refusal, Wire
 
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-import servers
 from bridge import clock
 from bridge.store.connect import open_link
 from bridge.store.link import Link
@@ -18,10 +17,11 @@ from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.window import Window
 from consumers.worker.recording.settler import Settler
-from entries import entry
-from nothing_parked import NothingParked
-from proxy import Proxy
-from waiting import wait_until
+from support import servers
+from support.entries import entry
+from support.nothing_parked import NothingParked
+from support.proxy import Proxy
+from support.waiting import wait_until
 
 GROUP = "g"
 PARTITIONS = 8

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-import servers
 from bridge.errors import RedisUnavailableError
 from bridge.store.connect import open_link
-from bridge.store.embedded import EmbeddedServer, free_port
+from bridge.store.embedded import EmbeddedServer
 from bridge.store.health import Health
 from bridge.store.link import Call, Link, Refused, Script, command
-from waiting import wait_until
+from support import servers
+from support.ports import free_port
+from support.waiting import wait_until
 
 PAIR = Script.load("consumers.worker", "renew")  # any script will do
 HEARTBEAT = Script.load("consumers.worker", "heartbeat")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import structlog.testing
 
-import servers
 from bridge.errors import (
     BridgeError,
     MetaMismatchError,
@@ -19,8 +18,9 @@ from bridge.store.link import Link
 from consumers.worker.process import registry
 from consumers.worker.recording import dead_letters
 from consumers.worker.recording.trimmer import Trimmer
-from entries import entry
-from refusing_proxy import RefusingProxy, refusing
+from support import servers
+from support.entries import entry
+from support.refusing_proxy import RefusingProxy, refusing
 
 
 @pytest.mark.parametrize(

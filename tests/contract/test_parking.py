@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-import servers
 from bridge import clock
 from bridge.contract.entries import DeadLetter, EntryId
 from bridge.store.link import Refused
@@ -20,8 +19,9 @@ from consumers.worker.recording.parking import Parking
 from consumers.worker.recording.reloader import LOAD
 from consumers.worker.recording.restorer import DEVICES
 from consumers.worker.recording.settler import Settler
-from entries import item
-from waiting import wait_until
+from support import servers
+from support.entries import item
+from support.waiting import wait_until
 
 GROUP = "g"
 NUMBER = 3

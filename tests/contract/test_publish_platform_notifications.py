@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-import servers
 from bridge.contract.entries import Entry
 from bridge.contract.keys import partition_of
 from bridge.outbox import spool_row
 from bridge.outbox.publisher import Arrival, Outcome, Publisher
 from bridge.platform.notification import accept_command_status, accept_platform_notification
-from ingresses import body
+from support import servers
+from support.ingresses import body
 
 PARTITIONS = 2
 

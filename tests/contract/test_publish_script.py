@@ -9,7 +9,6 @@ import structlog.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import servers
 from bridge.contract.entries import Entry
 from bridge.contract.keys import partition_of
 from bridge.errors import RedisUnavailableError
@@ -18,7 +17,8 @@ from bridge.outbox.publisher import Arrival, Outcome, Publisher
 from bridge.outbox.quarantine import QuarantinedBody
 from bridge.platform.notification import accept_command_status
 from bridge.store.link import Refused
-from ingresses import body
+from support import servers
+from support.ingresses import body
 
 PARTITIONS = 4
 

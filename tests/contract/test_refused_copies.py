@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-import servers
 from bridge.contract.entries import entry_order
 from bridge.store.embedded import EmbeddedServer
 from consumers.worker.delivery.fetcher import CONSUMER
 from consumers.worker.recording import netstrings
 from consumers.worker.recording.parking import PARK, UNPARK
 from consumers.worker.recording.settler import SETTLE
-from entries import entry
+from support import servers
+from support.entries import entry
 
 GROUP = "g"
 TOKEN = b"w:1"

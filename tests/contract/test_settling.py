@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import structlog
 
-import servers
 from bridge import clock
 from bridge.contract.entries import DeadLetter, EntryId
 from bridge.errors import RedisUnavailableError
@@ -20,8 +19,9 @@ from consumers.worker.delivery.fetcher import CONSUMER
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Item, Lane, LaneState, Partition
 from consumers.worker.recording.settler import Settler
-from entries import entry
-from waiting import wait_until
+from support import servers
+from support.entries import entry
+from support.waiting import wait_until
 
 GROUP = "g"
 NUMBER = 3

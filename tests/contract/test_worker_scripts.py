@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import redis.exceptions
 
-import servers
 from bridge.contract.entries import DeadLetter, EntryId, entry_order
 from bridge.errors import RedisUnavailableError
 from bridge.store.link import Link, Refused, Script, command
@@ -24,7 +23,8 @@ from consumers.worker.process.parent import RENEW
 from consumers.worker.process.registry import register, registered_groups
 from consumers.worker.recording.settler import SETTLE
 from consumers.worker.recording.trimmer import TRIM
-from entries import entry
+from support import servers
+from support.entries import entry
 
 GROUP = "g"
 TTL_MS = 60_000

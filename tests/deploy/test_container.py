@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from bridge.cli import COMMANDS
-from deploy_tools import DEPLOY, ROOT, check
-from deployed_settings import taken
+from support.deploy_tools import DEPLOY, ROOT, check
+from support.deployed_settings import taken
 
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())

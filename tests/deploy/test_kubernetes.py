@@ -12,8 +12,8 @@ import yaml
 from bridge.cli import COMMANDS
 from bridge.settings import Settings
 from consumers.worker.process.parent import SILENT_S, STOP_SLACK_S
-from deploy_tools import DEPLOY, check, documents
-from deployed_settings import taken
+from support.deploy_tools import DEPLOY, check, documents
+from support.deployed_settings import taken
 
 KUBERNETES = DEPLOY / "kubernetes"
 BUILT = ["base", "overlays/example"]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy_tools import DEPLOY, check, documents
-from promql import TARGET_LABELS, exposed, names
+from support.deploy_tools import DEPLOY, check, documents
+from support.promql import TARGET_LABELS, exposed, names
 
 PROMETHEUS = DEPLOY / "prometheus"
 RULES = [

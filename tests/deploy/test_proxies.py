@@ -18,9 +18,10 @@ import trustme
 from aiohttp import web
 
 from bridge.settings import Settings
-from bridge.store.embedded import die_with_parent, free_port
-from deploy_tools import DEPLOY, ROOT, check, tool
-from waiting import wait_until
+from bridge.store.embedded import die_with_parent
+from support.deploy_tools import DEPLOY, ROOT, check, tool
+from support.ports import free_port
+from support.waiting import wait_until
 
 CALLBACK_PATHS = [*Settings().callback_paths, *Settings().notify_paths]
 OTHER_PATHS = ["/", "/metrics", "/v1.0.0/messageReceiver/cmd/x", "/v1.0.0/messageReceiverX",

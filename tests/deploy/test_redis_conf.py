@@ -12,10 +12,11 @@ import pytest
 import redis
 import yaml
 
-from bridge.store.embedded import die_with_parent, find_program, free_port
-from deploy_tools import DEPLOY
-from programs import Programs
-from waiting import wait_until_sync
+from bridge.store.embedded import die_with_parent, find_program
+from support.deploy_tools import DEPLOY
+from support.ports import free_port
+from support.programs import Programs
+from support.waiting import wait_until_sync
 
 CONF = DEPLOY / "redis.conf"
 _UNITS = {"mb": 2**20, "gb": 2**30}

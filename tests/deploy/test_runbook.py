@@ -10,8 +10,8 @@ import pytest
 
 from bridge import settings
 from bridge.cli import program
-from deploy_tools import DEPLOY, ROOT
-from promql import exposed
+from support.deploy_tools import DEPLOY, ROOT
+from support.promql import exposed
 
 README = (DEPLOY / "README.md").read_text()
 RULES = (DEPLOY / "prometheus/alerts.yml").read_text()

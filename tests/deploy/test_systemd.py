@@ -12,8 +12,8 @@ import yaml
 from bridge.cli import COMMANDS
 from bridge.settings import Settings
 from consumers.worker.process.parent import STOP_SLACK_S
-from deploy_tools import DEPLOY, check
-from deployed_settings import taken
+from support.deploy_tools import DEPLOY, check
+from support.deployed_settings import taken
 
 SYSTEMD = DEPLOY / "systemd"
 SERVICES = ["nb-bridge-ingress@", "nb-bridge-worker@"]

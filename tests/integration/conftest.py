@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-import servers
 from bridge.store.embedded import EmbeddedServer
-from operating import System
-from programs import Programs
+from support import servers
+from support.operating import System
+from support.programs import Programs
 
 
 @pytest.fixture

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-import servers
 from bridge.contract.keys import partition_of
 from bridge.store.embedded import EmbeddedServer
-from clusters import Cluster
-from clusters import client as client_of
-from entries import entry
-from failovers import PARTITIONS, RATE, Bridge, beside, figures, lost, on_disk
-from programs import Programs
-from waiting import wait_until, wait_until_sync
+from support import servers
+from support.clusters import Cluster
+from support.clusters import client as client_of
+from support.entries import entry
+from support.failovers import PARTITIONS, RATE, Bridge, beside, figures, lost, on_disk
+from support.programs import Programs
+from support.waiting import wait_until, wait_until_sync
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 

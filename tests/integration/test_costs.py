@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-import servers
 from bridge import clock
 from bridge.outbox.publisher import Arrival, Outcome, Publisher
 from bridge.platform.notification import accept_command_status
@@ -23,10 +22,11 @@ from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.window import Window
 from consumers.worker.recording.settler import SETTLE, Settler
-from entries import entry
-from ingresses import body
-from nothing_parked import NothingParked
-from waiting import wait_until
+from support import servers
+from support.entries import entry
+from support.ingresses import body
+from support.nothing_parked import NothingParked
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridge.platform.notification import accept_command_status
-from bridge.store.embedded import free_port
-from programs import Program, Programs, descendants, is_alive
-from waiting import wait_until_sync
+from support.ports import free_port
+from support.programs import Program, Programs, descendants, is_alive
+from support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.real
 

@@ -8,13 +8,13 @@ import subprocess
 
 import pytest
 
-import documented
-import servers
-from bridge.store.embedded import EmbeddedServer, free_port
-from operating import PARTITIONS, System
-from processes import environ_for
-from programs import Programs
-from waiting import wait_until_sync
+from bridge.store.embedded import EmbeddedServer
+from support import documented, servers
+from support.operating import PARTITIONS, System
+from support.ports import free_port
+from support.processes import environ_for
+from support.programs import Programs
+from support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.real
 

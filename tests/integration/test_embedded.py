@@ -14,9 +14,9 @@ import redis
 from bridge.errors import RedisUnavailableError, UsageError
 from bridge.store import link
 from bridge.store.embedded import EmbeddedServer
-from programs import is_alive
-from servers import Redis
-from waiting import wait_until_sync
+from support.programs import is_alive
+from support.servers import Redis
+from support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.real
 

@@ -7,11 +7,10 @@ import signal
 
 import pytest
 
-import history
-import servers
-from bridge.store.embedded import free_port
-from programs import Programs
-from workers import Fleet, child_of
+from support import history, servers
+from support.ports import free_port
+from support.programs import Programs
+from support.workers import Fleet, child_of
 
 pytestmark = pytest.mark.real
 

@@ -13,13 +13,13 @@ import aiohttp
 import pytest
 import structlog
 
-import servers
 from bridge.contract.entries import Entry
 from bridge.errors import UsageError
 from bridge.ingress.app import Ingress
 from bridge.outbox.quarantine import QuarantinedBody
 from bridge.platform.statuses import CommandStatus
-from ingresses import body, get_json, post, raw_exchange, running, settings_for
+from support import servers
+from support.ingresses import body, get_json, post, raw_exchange, running, settings_for
 
 pytestmark = pytest.mark.real
 

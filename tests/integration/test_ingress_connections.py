@@ -16,14 +16,14 @@ import aiohttp
 import pytest
 import structlog.testing
 
-import servers
 from bridge.http import server
 from bridge.http.connection import Connection
 from bridge.ingress.app import Ingress
 from bridge.telemetry import metrics
-from certificates import Authority
-from ingresses import body, post, raw_exchange, running, settings_for
-from waiting import wait_until
+from support import servers
+from support.certificates import Authority
+from support.ingresses import body, post, raw_exchange, running, settings_for
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

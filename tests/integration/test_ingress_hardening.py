@@ -10,10 +10,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-import servers
 from bridge.ingress.app import Ingress
-from ingresses import body, post, raw_exchange, running, settings_for
-from waiting import wait_until
+from support import servers
+from support.ingresses import body, post, raw_exchange, running, settings_for
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

@@ -12,11 +12,11 @@ import aiohttp
 import psutil
 import pytest
 
-import servers
-from bridge.store.embedded import free_port
-from ingresses import body, post
-from programs import Programs
-from waiting import wait_until
+from support import servers
+from support.ingresses import body, post
+from support.ports import free_port
+from support.programs import Programs
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

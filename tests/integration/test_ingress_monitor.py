@@ -11,7 +11,6 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-import servers
 from bridge.contract.keys import partition_of
 from bridge.contract.meta import Meta
 from bridge.ingress.app import Ingress
@@ -20,8 +19,9 @@ from bridge.store.connect import open_link
 from bridge.store.embedded import EmbeddedServer
 from bridge.store.server_info import ServerInfo
 from bridge.telemetry import metrics
-from ingresses import body, get_json, post, running, settings_for
-from waiting import wait_until
+from support import servers
+from support.ingresses import body, get_json, post, running, settings_for
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

@@ -12,15 +12,14 @@ import aiohttp
 import pytest
 import structlog
 
-import servers
-import streams
 from bridge.contract.meta import Meta
 from bridge.ingress.app import Ingress
 from bridge.store.embedded import EmbeddedServer
-from ingresses import body, get_json, post, running, settings_for
-from proxy import Proxy
-from sending import Platform
-from waiting import wait_until
+from support import servers, streams
+from support.ingresses import body, get_json, post, running, settings_for
+from support.proxy import Proxy
+from support.sending import Platform
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

@@ -10,14 +10,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-import servers
-import streams
 from bridge.outbox.drainer import Drainer
 from bridge.store.embedded import EmbeddedServer
-from ingresses import body, get_json, post, running, settings_for
-from processes import Serve, environ_for
-from sending import Platform
-from waiting import wait_until
+from support import servers, streams
+from support.ingresses import body, get_json, post, running, settings_for
+from support.processes import Serve, environ_for
+from support.sending import Platform
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

@@ -9,13 +9,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-import servers
-import streams
 from bridge.ingress.app import Ingress
 from bridge.store.embedded import EmbeddedServer
-from ingresses import body, get_json, post, running, settings_for
-from refusing_proxy import WRITES_AND_SCRIPTS, RefusingProxy, refusing
-from waiting import wait_until
+from support import servers, streams
+from support.ingresses import body, get_json, post, running, settings_for
+from support.refusing_proxy import WRITES_AND_SCRIPTS, RefusingProxy, refusing
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

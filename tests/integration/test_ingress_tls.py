@@ -15,13 +15,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-import servers
 from bridge.errors import UsageError
 from bridge.ingress.app import Ingress
 from bridge.settings import Settings
-from certificates import Authority, Pair
-from ingresses import body, post, running, settings_for
-from waiting import wait_until
+from support import servers
+from support.certificates import Authority, Pair
+from support.ingresses import body, post, running, settings_for
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

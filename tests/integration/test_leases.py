@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-import servers
 from bridge.errors import UsageError
 from bridge.store.link import command
 from consumers.worker.partitions import leases, owned
@@ -18,7 +17,8 @@ from consumers.worker.partitions.owned import OwnedPartitions
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.shared_state import SharedState
 from consumers.worker.recording.trimmer import Trimmer
-from waiting import wait_until
+from support import servers
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.real
 PARTITIONS = 6

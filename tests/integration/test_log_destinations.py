@@ -13,10 +13,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-import history
-from bridge.store.embedded import EmbeddedServer, free_port
-from ingresses import body, get_json, post
-from waiting import wait_until
+from bridge.store.embedded import EmbeddedServer
+from support import history
+from support.ingresses import body, get_json, post
+from support.ports import free_port
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from bridge.store.embedded import free_port
-from operating import run
-from programs import Programs
+from support.operating import run
+from support.ports import free_port
+from support.programs import Programs
 
 pytestmark = pytest.mark.real
 

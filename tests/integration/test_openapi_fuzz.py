@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 
-import servers
-import streams
 from bridge.ingress import openapi
-from processes import Serve, environ_for
+from support import servers, streams
+from support.processes import Serve, environ_for
 
 pytestmark = pytest.mark.real
 

@@ -12,9 +12,9 @@ import pytest
 
 from bridge.contract.keys import Keys, partition_of
 from bridge.store.embedded import EmbeddedServer
-from operating import PARTITIONS, System, check_shape, documented
-from programs import Programs
-from waiting import wait_until_sync
+from support.operating import PARTITIONS, System, check_shape, documented
+from support.programs import Programs
+from support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.real
 

@@ -14,13 +14,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-import servers
 from bridge.ingress.app import Ingress
-from five_kinds import FiveKinds
-from ingresses import body, post, running, settings_for
-from programs import Programs
-from recording import deliveries
-from waiting import wait_until
+from support import servers
+from support.five_kinds import FiveKinds
+from support.ingresses import body, post, running, settings_for
+from support.programs import Programs
+from support.recording import deliveries
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

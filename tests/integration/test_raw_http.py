@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bridge.http.connection import MAX_HEAD_BYTES
 from bridge.store.embedded import EmbeddedServer
-from raw_http import HEAD, PATH, Target, body, chunked, request, send_and_read, statuses
+from support.raw_http import HEAD, PATH, Target, body, chunked, request, send_and_read, statuses
 
 pytestmark = pytest.mark.real
 

@@ -12,9 +12,10 @@ import pytest
 import redis
 
 from bridge.store import rights
-from bridge.store.embedded import EmbeddedServer, free_port
-from programs import Program, Programs
-from waiting import wait_until_sync
+from bridge.store.embedded import EmbeddedServer
+from support.ports import free_port
+from support.programs import Program, Programs
+from support.waiting import wait_until_sync
 
 ROOT = Path(__file__).parents[2]
 KEYS = ("~nbcmd:*", "~{nbcmd:*")

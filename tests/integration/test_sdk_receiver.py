@@ -9,10 +9,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-import servers
-from ingresses import body, post, running, settings_for
-from programs import Programs
-from waiting import wait_until
+from support import servers
+from support.ingresses import body, post, running, settings_for
+from support.programs import Programs
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

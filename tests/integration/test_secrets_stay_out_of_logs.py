@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 import redis
 
-import quoting
 from bridge import cli
 from bridge.contract.keys import Keys
 from bridge.store.embedded import EmbeddedServer
-from ingresses import raw_exchange
-from programs import Program, Programs, descendants
-from waiting import wait_until_sync
+from support import quoting
+from support.ingresses import raw_exchange
+from support.programs import Program, Programs, descendants
+from support.waiting import wait_until_sync
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 

@@ -10,11 +10,11 @@ from urllib.request import urlopen
 
 import pytest
 
-import recording
-from bridge.store.embedded import free_port
-from programs import Program, Programs
-from servers import Redis
-from waiting import wait_until, wait_until_sync
+from support import recording
+from support.ports import free_port
+from support.programs import Program, Programs
+from support.servers import Redis
+from support.waiting import wait_until, wait_until_sync
 
 pytestmark = pytest.mark.real
 

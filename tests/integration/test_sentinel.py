@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-import servers
-from clusters import Sentinels, client, links_to
-from failovers import RATE, Bridge, beside, figures, lost, on_disk
-from programs import Programs
-from waiting import wait_until
+from support import servers
+from support.clusters import Sentinels, client, links_to
+from support.failovers import RATE, Bridge, beside, figures, lost, on_disk
+from support.programs import Programs
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 

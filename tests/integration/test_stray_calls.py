@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-import servers
 from bridge.contract.keys import partition_of
 from consumers.worker.delivery.fetcher import CONSUMER, FETCH
-from programs import Programs
-from workers import PARTITIONS, Fleet, told
+from support import servers
+from support.programs import Programs
+from support.workers import PARTITIONS, Fleet, told
 
 pytestmark = pytest.mark.real
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from operating import System
-from programs import Programs
-from waiting import wait_until_sync
+from support.operating import System
+from support.programs import Programs
+from support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.real
 

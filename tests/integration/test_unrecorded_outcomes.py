@@ -8,12 +8,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-import servers
 from bridge.store.embedded import EmbeddedServer
-from ingresses import body, post, running, settings_for
-from programs import Programs
-from recording import RECEIVER, deliveries
-from waiting import wait_until
+from support import servers
+from support.ingresses import body, post, running, settings_for
+from support.programs import Programs
+from support.recording import RECEIVER, deliveries
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.real
 

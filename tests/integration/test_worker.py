@@ -13,17 +13,26 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-import history
-import servers
 from bridge.contract.entries import Entry
 from bridge.contract.keys import partition_of
 from bridge.contract.meta import Meta
-from bridge.store.embedded import EmbeddedServer, free_port
+from bridge.store.embedded import EmbeddedServer
 from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.recording import netstrings
-from programs import Programs, descendants, is_alive
-from waiting import wait_until
-from workers import LEASE_TTL_S, PARTITIONS, Fleet, admin_url, child_of, kill_group, told, told_body
+from support import history, servers
+from support.ports import free_port
+from support.programs import Programs, descendants, is_alive
+from support.waiting import wait_until
+from support.workers import (
+    LEASE_TTL_S,
+    PARTITIONS,
+    Fleet,
+    admin_url,
+    child_of,
+    kill_group,
+    told,
+    told_body,
+)
 
 pytestmark = pytest.mark.real
 

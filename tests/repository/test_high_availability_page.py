@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import servers
 from bridge.store.cluster import ClusterLink
 from bridge.store.connect import open_link
 from bridge.store.embedded import EmbeddedServer
 from bridge.store.sentinel import SentinelLink
+from support import servers
 
 PAGE = (Path(__file__).parents[2] / "docs" / "high-availability.md").read_text()
 URLS = re.findall(r"`(redis\+\w+://[^`]+)`", PAGE)

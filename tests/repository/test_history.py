@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from history import History
+from support.history import History
 
 
 class Book:

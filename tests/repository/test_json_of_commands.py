@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from operating import documented
+from support.operating import documented
 
 OF_0_1 = json.loads((Path(__file__).parents[1] / "data" / "json-of-0.1.json").read_text())
 

@@ -14,13 +14,14 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
-from bridge.store.embedded import EmbeddedServer, die_with_parent, find_program, free_port
-from waiting import wait_until_sync
+from bridge.store.embedded import EmbeddedServer, die_with_parent, find_program
+from support.ports import free_port
+from support.waiting import wait_until_sync
 
 SERVICE = "mymaster"
 DOWN_AFTER_MS = 1500
 SLOTS = 16384
-_BUS_OFFSET = 10_000
+_BUS_BELOW = 22_768  # the port at which nodes talk to each other is 10,000 above
 
 
 def client(port: int | None) -> redis.Redis:
@@ -252,9 +253,7 @@ class Cluster:
         wait_until_sync(_succeeds(done), "the replica to take over")
 
     def _server(self, name: str) -> EmbeddedServer:
-        port = free_port()
-        while port + _BUS_OFFSET > 65535:
-            port = free_port()
+        port = free_port(below=_BUS_BELOW)
         return EmbeddedServer(self._folder / name, port=port, extra_args=self._settings)
 
     def _servers(self) -> Iterable[EmbeddedServer]:

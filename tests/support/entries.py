@@ -9,7 +9,7 @@ from bridge.contract.digests import NotificationId
 from bridge.contract.entries import COMMAND_STATUS_TYPE, Entry
 from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
 from consumers.worker.partitions.partition import Item, Partition
-from ingresses import body
+from support.ingresses import body
 
 _ids = count(1)
 

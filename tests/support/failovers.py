@@ -13,16 +13,16 @@ from typing import Any
 
 import redis
 
-import history
 from bridge.contract.keys import Keys
 from bridge.platform.notification import accept_command_status
 from bridge.store.embedded import EmbeddedServer
-from history import History
-from ingresses import body
-from processes import Serve, environ_for
-from programs import Programs
-from sending import Platform
-from waiting import wait_until
+from support import history
+from support.history import History
+from support.ingresses import body
+from support.processes import Serve, environ_for
+from support.programs import Programs
+from support.sending import Platform
+from support.waiting import wait_until
 
 NAMESPACE = "ha"
 PARTITIONS = 4

@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 import redis
 
-import history
 from bridge import cli
-from history import History
-from ingresses import body
-from processes import Serve, environ_for
-from programs import Program, Programs
-from waiting import wait_until_sync
+from support import history
+from support.history import History
+from support.ingresses import body
+from support.processes import Serve, environ_for
+from support.programs import Program, Programs
+from support.waiting import wait_until_sync
 
 PARTITIONS = 4
 _PAGE = Path(__file__).parents[2] / "docs" / "commands.md"

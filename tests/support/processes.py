@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from waiting import wait_until_sync
+from support.waiting import wait_until_sync
 
 
 class Serve:

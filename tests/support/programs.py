@@ -6,10 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
-from waiting import wait_until_sync
+from support import forkserver
+from support.waiting import wait_until_sync
+
+_FOR_TESTS: Final = {
+    "NB_BRIDGE_DRAIN_DELAY_S": "0",
+    # aiohttp reads the machine's certificates at every start; nothing here meets any of their kind.
+    "SSL_CERT_FILE": os.devnull,
+}
 
 
 class Program:
@@ -20,16 +28,9 @@ class Program:
     ) -> None:
         self._out, self._err = folder / f"{name}.out", folder / f"{name}.err"
         self.name = name
+        values = {**os.environ, **_FOR_TESTS, **(environ or {})}
         with self._out.open("ab") as out, self._err.open("ab") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "bridge", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=folder,
-                env={**os.environ, "NB_BRIDGE_DRAIN_DELAY_S": "0", **(environ or {})},
-                start_new_session=True,
-            )
+            self.process = _start(arguments, folder, out.fileno(), err.fileno(), values)
 
     @property
     def output(self) -> str:
@@ -71,6 +72,22 @@ class Program:
         except ProcessLookupError:
             pass
         self.process.wait(timeout=10)
+
+
+def _start(
+    arguments: Sequence[str], folder: Path, out: int, err: int, environ: Mapping[str, str]
+) -> forkserver.Process | subprocess.Popen[bytes]:
+    if forkserver.is_usable(environ):
+        return forkserver.start(arguments, folder=folder, out=out, err=err, environ=environ)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "bridge", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        cwd=folder,
+        env=environ,
+        start_new_session=True,
+    )
 
 
 class Programs:

@@ -16,7 +16,7 @@ import redis
 from bridge.contract.entries import Entry
 from bridge.contract.keys import Keys, partition_of
 from bridge.store.embedded import EmbeddedServer
-from processes import Serve, environ_for
+from support.processes import Serve, environ_for
 
 PATH = b"/v1.0.0/messageReceiver/cmd"
 HEAD = b"POST " + PATH + b" HTTP/1.1\r\nHost: x\r\n"

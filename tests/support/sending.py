@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from ingresses import body
+from support.ingresses import body
 
 CODES = ("SENT", "DELIVERED", "SUCCESSFUL")
 

@@ -24,8 +24,8 @@ from bridge.settings import Settings
 from consumers.worker.partitions.shared_state import SharedState
 from consumers.worker.process.composition import Worker
 from consumers.worker.process.parent import Parent
-from simulated_redis import Server, Wire
-from simulation import Loop, Process, State
+from support.simulated_redis import Server, Wire
+from support.simulation import Loop, Process, State
 
 SYNC_S = 0.002
 PUBLISH_TIMEOUT_S = 0.25

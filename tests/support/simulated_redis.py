@@ -16,9 +16,9 @@ from unittest import mock
 import fakeredis
 from fakeredis.commands_mixins import scripting_mixin, streams_mixin
 
-import servers
 from bridge.store.health import Health
 from bridge.store.link import Call, Link
+from support import servers
 
 LATENCY_S = 0.0004
 

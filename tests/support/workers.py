@@ -8,15 +8,15 @@ import signal
 from collections import defaultdict
 from typing import Any
 
-import history
 from bridge.contract.entries import DeadLetter, Entry
 from bridge.contract.keys import partition_of
-from entries import entry
-from history import History
-from ingresses import body
-from programs import Program, Programs, descendants
-from servers import Redis
-from waiting import wait_until
+from support import history
+from support.entries import entry
+from support.history import History
+from support.ingresses import body
+from support.programs import Program, Programs, descendants
+from support.servers import Redis
+from support.waiting import wait_until
 
 # Python runs it at its start.
 _NEWER = """

@@ -30,15 +30,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-import simulated_redis
 from bridge.outbox.publisher import Arrival, Outcome
 from bridge.platform.notification import accept_command_status
 from bridge.settings import Settings
 from consumers import PushMessageReceiver, Reject, Retry, delivery, request
-from ingresses import body
-from promises import Promises, Run
-from simulated_programs import IngressProgram, WorkerProgram, simulated
-from simulation import Loop, Process
+from support import simulated_redis
+from support.ingresses import body
+from support.promises import Promises, Run
+from support.simulated_programs import IngressProgram, WorkerProgram, simulated
+from support.simulation import Loop, Process
 
 PARTITIONS = 2
 MAX_ATTEMPTS = 3
@@ -261,7 +261,7 @@ class Bridge(RuleBasedStateMachine):
             group=group,
             concurrency=4,
             max_attempts=MAX_ATTEMPTS,
-            give_up_after_s=60.0,  # a handler that never succeeds is not waited for
+            give_up_after_s=3.0,  # a handler that never succeeds is not waited for long
             backoff_base_s=0.5,
             backoff_max_s=2.0,
             lease_ttl_s=LEASE_TTL_S,
@@ -342,7 +342,7 @@ def _is_promise(done: asyncio.Future[Outcome]) -> bool:
 
 TestBridge = pytest.mark.timeout(600)(Bridge.TestCase)  # a busy machine, and measured
 TestBridge.settings = settings(
-    max_examples=settings().max_examples // 4,  # 25, unless a profile wants more
+    max_examples=settings().max_examples // 4,  # 12 in `make test`, 25 in `make check`
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -15,7 +15,7 @@ import pytest
 
 from bridge import cli
 from bridge.cli import ping
-from bridge.store.embedded import free_port
+from support.ports import free_port
 
 READY = b'HTTP/1.1 200 OK\r\n\r\n{"ok":true,"reasons":[]}'
 NOT_READY = b'HTTP/1.1 503 No\r\n\r\n{"ok":false,"reasons":["the spool is full"]}'

@@ -15,7 +15,7 @@ from bridge.operations import spool_reading
 from bridge.outbox.spool_file import SpoolFile
 from bridge.outbox.spool_folder import FileLock, dead_locks
 from bridge.outbox.spool_row import Row
-from ingresses import body
+from support.ingresses import body
 
 MIB = 2**20
 ROWS = [

@@ -13,7 +13,7 @@ import pytest
 from bridge.contract.entries import Entry
 from consumers import delivery, request
 from consumers.context import Current, Delivery
-from entries import entry
+from support.entries import entry
 
 
 def made(one: Entry | None = None, *, epoch: int = 7, **changes: Any) -> Delivery:

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.platform.notification import NotANotificationError
 from consumers import PushMessageReceiver, Reject, Retry, testing
-from ingresses import body
+from support.ingresses import body
 
 
 class Raising(PushMessageReceiver):

@@ -14,7 +14,7 @@ from bridge.http.certificate_expiry import expires_at_s
 from bridge.http.tls import TlsFiles
 from bridge.http.tls_reloader import TlsReloader
 from bridge.telemetry import metrics
-from waiting import wait_until
+from support.waiting import wait_until
 
 BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 

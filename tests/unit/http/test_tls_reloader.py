@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from bridge.errors import UsageError
 from bridge.http.tls import TlsFiles
 from bridge.http.tls_reloader import TlsReloader
-from waiting import wait_until
+from support.waiting import wait_until
 
 
 def files(folder: Path) -> TlsFiles:

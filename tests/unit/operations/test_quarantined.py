@@ -9,7 +9,7 @@ import pytest
 from bridge.operations.quarantined import Kept, NotReplayableError, Replayer, _kept
 from bridge.outbox.quarantine import QuarantinedBody
 from bridge.settings import Settings
-from ingresses import body
+from support.ingresses import body
 
 PLATFORM = b'{"notifyType": "deviceAdded", "deviceId": "d1"}'
 SETTINGS = Settings()

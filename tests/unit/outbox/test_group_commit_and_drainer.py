@@ -30,8 +30,8 @@ from bridge.outbox.spool_file import SpoolFile
 from bridge.outbox.spool_row import Row, UnreadableRowError, to_record
 from bridge.platform.notification import accept_command_status
 from bridge.store.link import Refused
-from ingresses import body
-from waiting import wait_until
+from support.ingresses import body
+from support.waiting import wait_until
 
 MIB = 2**20
 TIMEOUT_S = 0.25

@@ -23,8 +23,8 @@ from bridge.outbox.spool_file import SpoolFile
 from bridge.outbox.spool_row import Row, to_record, to_row
 from bridge.platform.notification import accept_command_status
 from bridge.telemetry import metrics
-from ingresses import body
-from waiting import wait_until
+from support.ingresses import body
+from support.waiting import wait_until
 
 MIB = 2**20
 

@@ -15,7 +15,7 @@ from bridge.errors import RedisUnavailableError
 from bridge.store.cluster import ClusterLink
 from bridge.store.health import Health
 from bridge.store.link import Address, Call, Link, Refused, command
-from waiting import wait_until
+from support.waiting import wait_until
 
 A, B, C = ("a", 1), ("b", 2), ("c", 3)
 LAST_OF_A = 8000

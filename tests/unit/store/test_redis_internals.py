@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from redis.asyncio import Connection
 
-import servers
+from support import servers
 
 pytestmark = pytest.mark.real
 

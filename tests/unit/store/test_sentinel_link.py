@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from redis.asyncio import ConnectionPool
 
-import servers
 from bridge.errors import RedisUnavailableError
 from bridge.store.health import Health
 from bridge.store.link import Address, Call, Link, Refused, command
 from bridge.store.sentinel import SentinelLink
+from support import servers
 
 OLD, NEW = ("old", 1), ("new", 2)
 

@@ -25,8 +25,8 @@ from consumers import PushMessageReceiver, Reject, Retry
 from consumers.context import Delivery
 from consumers.worker.delivery.delivery_spans import DeliverySpans
 from consumers.worker.delivery.handler import Handler, Handlers
-from entries import entry
-from ingresses import body
+from support.entries import entry
+from support.ingresses import body
 
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 SECRET = "do not show this"

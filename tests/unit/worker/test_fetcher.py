@@ -18,7 +18,7 @@ from consumers.worker.delivery.fetcher import Fetcher
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.window import Window
-from entries import entry, partition
+from support.entries import entry, partition
 
 WaitUntil = Callable[..., Awaitable[Any]]
 KEYS = Keys(namespace="t")

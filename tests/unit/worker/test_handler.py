@@ -18,7 +18,7 @@ from consumers import (
 from consumers.context import Delivery
 from consumers.receiver import METHOD_OF_TYPE, OTHER_METHOD
 from consumers.worker.delivery.handler import Handler, Handlers, ReceiverError
-from entries import entry
+from support.entries import entry
 
 COMMAND_STATUS = "nbCommandStateChanged"
 

@@ -11,7 +11,7 @@ import structlog.testing
 from consumers.worker.delivery.handler import ReceiverError
 from consumers.worker.process import hooks
 from consumers.worker.process.hooks import Hooks
-from waiting import wait_until
+from support.waiting import wait_until
 
 
 class Receiver:

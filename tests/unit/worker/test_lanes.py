@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Item, Lane, Partition
-from entries import item, partition
+from support.entries import item, partition
 
 
 def fill(lanes: Lanes, where: Partition, *names: str) -> list[Item]:

@@ -18,7 +18,7 @@ from bridge.store.link import Call, Link, Refused
 from consumers.worker.partitions.shared_state import Running
 from consumers.worker.process import parent
 from consumers.worker.process.parent import Parent, to_blame
-from waiting import wait_until, wait_until_sync
+from support.waiting import wait_until, wait_until_sync
 
 LOOKS = round(parent.SILENT_S / parent.WATCH_S)
 

@@ -19,7 +19,7 @@ from consumers.worker.recording.parking import (
     SLOW_S,
     Parking,
 )
-from entries import item, partition
+from support.entries import item, partition
 
 SHARE = 400
 NOW_S = 1000.0

@@ -15,8 +15,8 @@ from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import FIRST_PAGE, Lane, Parked, Partition
 from consumers.worker.recording import netstrings, reloader
 from consumers.worker.recording.reloader import CALL_TIMEOUT_S, MESSAGES, Reloader
-from entries import item, partition
-from waiting import wait_until
+from support.entries import item, partition
+from support.waiting import wait_until
 
 MAX_BYTES = 2**20
 

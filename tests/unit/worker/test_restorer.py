@@ -14,8 +14,8 @@ from bridge.store.link import Call, Refused
 from consumers.worker.partitions.partition import Parked, Partition
 from consumers.worker.recording import restorer
 from consumers.worker.recording.restorer import CALL_TIMEOUT_S, DEVICES, Restorer
-from entries import partition
-from waiting import wait_until
+from support.entries import partition
+from support.waiting import wait_until
 
 
 class Server:

@@ -26,7 +26,7 @@ from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Item, Lane, Partition
 from consumers.worker.partitions.shared_state import SharedState
 from consumers.worker.recording.burials import Burials
-from entries import item, partition
+from support.entries import item, partition
 
 WaitUntil = Callable[..., Awaitable[Any]]
 CONCURRENCY = 4

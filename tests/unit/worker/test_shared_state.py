@@ -17,7 +17,7 @@ from consumers.worker.partitions.shared_state import (
     Running,
     SharedState,
 )
-from waiting import wait_until_sync
+from support.waiting import wait_until_sync
 
 
 class Pair(NamedTuple):

@@ -6,7 +6,7 @@ import pytest
 
 from consumers.worker.partitions.partition import Item, Partition
 from consumers.worker.partitions.window import Window
-from entries import entry, item, partition
+from support.entries import entry, item, partition
 
 MIB = 2**20
 
