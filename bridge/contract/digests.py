@@ -13,6 +13,8 @@ NotificationId = NewType("NotificationId", str)
 """32 lower-case hex digits: what a notification says, as one digest. The idempotency key."""
 
 DIGEST_BYTES: Final = 16
+LEDGER_DIGEST_BYTES: Final = 8
+"""How much of a digest the ledger keeps; publish.lua says why."""
 
 
 def _framed(part: bytes) -> bytes:

@@ -28,7 +28,7 @@ from bridge.ingress.callback_spans import traced
 from bridge.ingress.monitor import Monitor
 from bridge.outbox.outbox import Outbox
 from bridge.outbox.publisher import Publisher
-from bridge.outbox.spool import Spool
+from bridge.outbox.spool.spool import Spool
 from bridge.platform.notification import accept_command_status, accept_platform_notification
 from bridge.settings import Settings
 from bridge.store import rights

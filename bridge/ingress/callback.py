@@ -20,8 +20,7 @@ from bridge.errors import UnableError
 from bridge.http.answer import PreparedAnswer, plain
 from bridge.http.body_budget import FREE_BYTES, TOTAL_BYTES, BodyBudget, Reservation
 from bridge.http.problem import Problem, unavailable
-from bridge.outbox.publisher import Arrival, Outcome, Record
-from bridge.outbox.quarantine import QuarantinedBody
+from bridge.outbox.records import Arrival, Outcome, QuarantinedBody, Record
 from bridge.platform.notification import NotANotificationError, Notification
 from bridge.platform.strict_json import NotJsonError
 from bridge.telemetry import logs, metrics

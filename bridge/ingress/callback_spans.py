@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bridge.outbox.publisher import Arrival, Outcome, Record
+from bridge.outbox.records import Arrival, Outcome, Record
 from bridge.telemetry.tracing import Tracing, context_of, fail, traceparent_of
 
 if TYPE_CHECKING:

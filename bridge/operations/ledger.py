@@ -9,13 +9,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from bridge.contract.digests import canonical_json, command_digest, notification_digest
+from bridge.contract.digests import (
+    LEDGER_DIGEST_BYTES,
+    canonical_json,
+    command_digest,
+    notification_digest,
+)
 from bridge.operations.namespace import Namespace
 from bridge.platform.statuses import KNOWN_RESULT_CODES
 from bridge.store.link import command
 
-_DIGEST_BYTES: Final = 8
-_STAMPED_BYTES: Final = 14
+_STAMPED_BYTES: Final = LEDGER_DIGEST_BYTES + 6  # and when it was accepted
 # What `resultDetail` is in nearly every callback seen; a status with another one stays unnamed.
 _USUAL_DETAILS: Final = (b"", *map(canonical_json, (None, "", "None", {})))
 
@@ -51,8 +55,8 @@ def read(raws: Iterable[bytes]) -> Record:
     for raw in raws:
         rank = max(rank, raw[0])
         for at in range(1, len(raw) - _STAMPED_BYTES + 1, _STAMPED_BYTES):
-            digest = raw[at : at + _DIGEST_BYTES]
-            at_ms = int.from_bytes(raw[at + _DIGEST_BYTES : at + _STAMPED_BYTES], "big")
+            digest = raw[at : at + LEDGER_DIGEST_BYTES]
+            at_ms = int.from_bytes(raw[at + LEDGER_DIGEST_BYTES : at + _STAMPED_BYTES], "big")
             accepted[digest] = max(at_ms, accepted.get(digest, 0))
     ordered = sorted(accepted.items(), key=lambda each: each[1])
     return Record(rank=rank, accepted=tuple(Accepted(digest=d, at_ms=ms) for d, ms in ordered))
@@ -61,7 +65,7 @@ def read(raws: Iterable[bytes]) -> Record:
 def usual_names(device: str, name: str) -> dict[bytes, str]:
     """Digests of the statuses a command usually has, to name what is only there as a digest."""
     return {
-        notification_digest(device, name, code, detail)[:_DIGEST_BYTES]: code
+        notification_digest(device, name, code, detail)[:LEDGER_DIGEST_BYTES]: code
         for code in KNOWN_RESULT_CODES
         for detail in _USUAL_DETAILS
     }

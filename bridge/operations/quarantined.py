@@ -14,8 +14,7 @@ from bridge.operations import namespace
 from bridge.operations.namespace import Namespace
 from bridge.operations.publishing import publisher_for
 from bridge.operations.selection import Filter
-from bridge.outbox.publisher import Arrival
-from bridge.outbox.quarantine import QuarantinedBody
+from bridge.outbox.records import Arrival, QuarantinedBody
 from bridge.platform.notification import (
     NotANotificationError,
     Notification,

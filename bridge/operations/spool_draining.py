@@ -18,7 +18,7 @@ from bridge.operations.progress import Advance, silent
 from bridge.operations.publishing import publisher_for
 from bridge.outbox import aside
 from bridge.outbox.outbox import Outbox
-from bridge.outbox.spool import Spool
+from bridge.outbox.spool.spool import Spool
 from bridge.settings import Settings
 
 NO_LIMIT_S: Final = 30 * 86400.0

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from bridge.errors import BridgeError
-from bridge.outbox.spool_file import readable, select
-from bridge.outbox.spool_row import Row
+from bridge.outbox.spool.file import readable, select
+from bridge.outbox.spool.row import Row
 
 State = Literal["live", "dead", "damaged", "unreadable"]
 

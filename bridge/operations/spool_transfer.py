@@ -15,13 +15,13 @@ from typing import Any, Final
 
 from bridge.errors import BridgeError
 from bridge.operations import bodies, spool_reading
-from bridge.outbox import spool_folder
-from bridge.outbox.spool_file import SpoolFile
-from bridge.outbox.spool_row import Row, UnreadableRowError, to_record
+from bridge.outbox.spool import folder as spool_folder
+from bridge.outbox.spool.file import SpoolFile
+from bridge.outbox.spool.row import Row, UnreadableRowError, to_record
 
 SCHEMA: Final = 1
 KINDS: Final = ("command_status", "quarantine", "platform")
-"""What the kinds of rows are called in an export; by their numbers in bridge.outbox.spool_row."""
+"""What the kinds of rows are called in an export; by their numbers in bridge.outbox.spool.row."""
 _BATCH_ROWS: Final = 256
 
 

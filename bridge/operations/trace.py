@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from bridge.contract.digests import LEDGER_DIGEST_BYTES
 from bridge.contract.keys import partition_of
 from bridge.operations import ledger, spool_reading
 from bridge.operations.ledger import Record
 from bridge.operations.namespace import Namespace
 from bridge.operations.progress import Bar, no_bar
 from bridge.operations.search import Found, Search
-from bridge.outbox.publisher import Arrival
-from bridge.outbox.spool_row import UnreadableRowError, to_record
+from bridge.outbox.records import Arrival
+from bridge.outbox.spool.row import UnreadableRowError, to_record
 from bridge.platform.notification import Notification
 from bridge.store.link import command as call
 
@@ -165,6 +166,6 @@ def _known(device: str, command: str, record: Record, found: list[Found]) -> Kno
 
 def _prefix(found: Found) -> bytes:
     try:
-        return bytes.fromhex(found.entry.id)[:8]
+        return bytes.fromhex(found.entry.id)[:LEDGER_DIGEST_BYTES]
     except ValueError:  # a foreign producer's
         return b""

@@ -14,8 +14,8 @@ from typing import Final
 
 from bridge.errors import MetaMismatchError, RedisUnavailableError
 from bridge.outbox.publisher import Publisher
-from bridge.outbox.spool import Spool
-from bridge.outbox.spool_row import UnreadableRowError, to_record
+from bridge.outbox.spool.row import UnreadableRowError, to_record
+from bridge.outbox.spool.spool import Spool
 from bridge.store.link import Refused
 from bridge.telemetry import logs
 

@@ -20,8 +20,9 @@ from typing import Final, NamedTuple
 
 from bridge.clock import Clock
 from bridge.errors import RedisUnavailableError, UnableError
-from bridge.outbox.publisher import Outcome, Publisher, Record
-from bridge.outbox.spool import Done, Spool
+from bridge.outbox.publisher import Publisher
+from bridge.outbox.records import Outcome, Record
+from bridge.outbox.spool.spool import Done, Spool
 from bridge.store.link import Refused
 from bridge.telemetry import logs, metrics
 

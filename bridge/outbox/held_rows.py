@@ -10,11 +10,12 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
-from bridge.outbox.publisher import Publisher, Record
+from bridge.outbox.publisher import Publisher
+from bridge.outbox.records import Record
 from bridge.outbox.refusals import QUARANTINE, Hold, Lane, Refusals, is_of_content
-from bridge.outbox.spool import Spool
-from bridge.outbox.spool_row import Row, UnreadableRowError, to_record
-from bridge.outbox.spool_source import Source
+from bridge.outbox.spool.row import Row, UnreadableRowError, to_record
+from bridge.outbox.spool.source import Source
+from bridge.outbox.spool.spool import Spool
 from bridge.telemetry import logs
 
 _LOOK_ROWS: Final = 256

@@ -17,7 +17,7 @@ from bridge.outbox.aside import AsideRetrier
 from bridge.outbox.drainer import PROBE_TIMEOUT_S, Drainer
 from bridge.outbox.group_commit import GroupCommit, Path
 from bridge.outbox.publisher import Publisher
-from bridge.outbox.spool import Spool
+from bridge.outbox.spool.spool import Spool
 
 ADOPT_INTERVAL_S: Final = 60.0
 CLAIM_INTERVAL_S: Final = 5.0

@@ -8,32 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from bridge.contract.entries import COMMAND_STATUS_TYPE
 from bridge.contract.keys import Keys, partition_of
-from bridge.outbox.quarantine import Overflow, QuarantinedBody
-from bridge.platform.notification import Notification
+from bridge.outbox.quarantine_overflow import Overflow
+from bridge.outbox.records import Outcome, QuarantinedBody, Record
 from bridge.store import ownership
 from bridge.store.link import Argument, Call, Link, Refused, Script
 from bridge.telemetry import metrics
 
-_LEDGER_DIGEST_BYTES: Final = 8  # publish.lua says why
 _LEDGERS: Final = 2
 _TOLERATED: Final = frozenset(("NOPERM",))  # one key, say the quarantine's, may be forbidden
 _TURN_CAUSES: Final = {ord("a"): "age", ord("f"): "full"}
-
-
-class Outcome(StrEnum):
-    """What became of a record that is kept."""
-
-    PUBLISHED = "published"
-    LATE = "late"
-    DUPLICATE = "duplicate"
-    QUARANTINED = "quarantined"
-    SPOOLED = "spooled"
-    UNWANTED = "unwanted"  # of a type that NOTIFY_TYPES does not name: answered, not kept
 
 
 _OUTCOMES: Final = {
@@ -41,40 +27,6 @@ _OUTCOMES: Final = {
     ord("l"): Outcome.LATE,
     ord("d"): Outcome.DUPLICATE,
 }
-
-
-class Arrival(NamedTuple):
-    """A notification with the circumstances it came in."""
-
-    notification: Notification
-    received_at_ms: int
-    traceparent: str | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        """Roughly what it takes in memory and on disk."""
-        return len(self.notification.body) + 200
-
-    def arguments(self) -> tuple[Argument, ...]:
-        """Its eleven arguments of publish.lua."""
-        it = self.notification
-        return (
-            it.ledger_field,
-            it.digest[:_LEDGER_DIGEST_BYTES],
-            _rank(it),
-            it.type,
-            it.id,
-            it.device,
-            it.command,
-            it.status,
-            self.received_at_ms,
-            self.traceparent or "",
-            it.body,
-        )
-
-
-Record = Arrival | QuarantinedBody
-"""What a callback leaves behind, and what the ingress has promised to keep."""
 
 
 class Publisher:
@@ -170,13 +122,6 @@ class Publisher:
             args += body.encode()
             self._overflow.kept(body)
         return self._quarantine_script.call(keys, args, tolerated=_TOLERATED)
-
-
-def _rank(notification: Notification) -> int:
-    """As publish.lua takes it."""
-    if notification.type != COMMAND_STATUS_TYPE:
-        return -1
-    return notification.rank or 0
 
 
 def _read(reply: Any, places: list[int], results: list[Outcome | Refused]) -> None:

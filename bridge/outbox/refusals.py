@@ -19,9 +19,8 @@ from typing import Final, NamedTuple
 from bridge.backoff import Backoff
 from bridge.clock import Clock
 from bridge.contract.keys import partition_of
-from bridge.outbox.publisher import Record
-from bridge.outbox.quarantine import QuarantinedBody
-from bridge.outbox.spool_source import Source
+from bridge.outbox.records import QuarantinedBody, Record
+from bridge.outbox.spool.source import Source
 
 QUARANTINE: Final = -1
 """Stands where a partition's number does."""

@@ -65,7 +65,8 @@ def _accept(count: int) -> None:
 def _publish(count: int) -> None:
     """Notifications become the bytes of a batch."""
     from bridge.contract.keys import Keys
-    from bridge.outbox.publisher import Arrival, Publisher
+    from bridge.outbox.publisher import Publisher
+    from bridge.outbox.records import Arrival
     from bridge.platform.notification import accept_command_status
     from bridge.store.link import Link, _pack
 

@@ -6,8 +6,9 @@ import json
 
 from bridge.contract.entries import Entry
 from bridge.contract.keys import partition_of
-from bridge.outbox import spool_row
-from bridge.outbox.publisher import Arrival, Outcome, Publisher
+from bridge.outbox.publisher import Publisher
+from bridge.outbox.records import Arrival, Outcome
+from bridge.outbox.spool import row as spool_row
 from bridge.platform.notification import accept_command_status, accept_platform_notification
 from support import servers
 from support.ingresses import body

@@ -13,8 +13,8 @@ from bridge.contract.entries import Entry
 from bridge.contract.keys import partition_of
 from bridge.errors import RedisUnavailableError
 from bridge.operations import ledger
-from bridge.outbox.publisher import Arrival, Outcome, Publisher
-from bridge.outbox.quarantine import QuarantinedBody
+from bridge.outbox.publisher import Publisher
+from bridge.outbox.records import Arrival, Outcome, QuarantinedBody
 from bridge.platform.notification import accept_command_status
 from bridge.store.link import Refused
 from support import servers

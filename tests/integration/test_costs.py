@@ -14,7 +14,8 @@ import pytest
 from redis.asyncio import Redis
 
 from bridge import clock
-from bridge.outbox.publisher import Arrival, Outcome, Publisher
+from bridge.outbox.publisher import Publisher
+from bridge.outbox.records import Arrival, Outcome
 from bridge.platform.notification import accept_command_status
 from bridge.store.embedded import EmbeddedServer
 from consumers.worker.delivery.fetcher import FETCH, Fetcher

@@ -16,7 +16,7 @@ import structlog
 from bridge.contract.entries import Entry
 from bridge.errors import UsageError
 from bridge.ingress.app import Ingress
-from bridge.outbox.quarantine import QuarantinedBody
+from bridge.outbox.records import QuarantinedBody
 from bridge.platform.statuses import CommandStatus
 from support import servers
 from support.ingresses import body, get_json, post, raw_exchange, running, settings_for

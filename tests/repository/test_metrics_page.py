@@ -16,7 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from bridge.outbox.group_commit import GroupCommit
 from bridge.outbox.publisher import Publisher
-from bridge.outbox.spool import Spool
+from bridge.outbox.spool.spool import Spool
 from bridge.telemetry import metrics
 from bridge.telemetry.histogram import Durations
 

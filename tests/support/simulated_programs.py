@@ -18,8 +18,9 @@ from typing import Any
 from unittest import mock
 
 from bridge.outbox.outbox import Outbox
-from bridge.outbox.publisher import Arrival, Outcome, Publisher
-from bridge.outbox.spool import Spool
+from bridge.outbox.publisher import Publisher
+from bridge.outbox.records import Arrival, Outcome
+from bridge.outbox.spool.spool import Spool
 from bridge.settings import Settings
 from consumers.worker.partitions.shared_state import SharedState
 from consumers.worker.process.composition import Worker
@@ -176,7 +177,7 @@ class WorkerProgram:
 
 
 class _Disk:
-    """Stands where `bridge.outbox.one_thread` does: a call after the other, each takes its time."""
+    """In place of `bridge.outbox.spool.one_thread`: one call after the other, all of them slow."""
 
     def __init__(self, _name: str) -> None:
         self._calls: asyncio.Queue[Any] = asyncio.Queue()
@@ -241,7 +242,7 @@ def simulated(loop: Loop, server: Server) -> Iterator[None]:
             ("uuid.uuid4", lambda: uuid.UUID(int=next(names) << 96)),
             ("bridge.clock.boottime_s", loop.time),
             ("bridge.clock.epoch_ms", lambda: int(loop.epoch_s() * 1000)),
-            ("bridge.outbox.spool.OneThread", _Disk),
+            ("bridge.outbox.spool.spool.OneThread", _Disk),
             ("consumers.worker.process.parent.open_link", open_link),
             ("consumers.worker.process.parent._is_stopped", is_stopped),
             ("consumers.worker.process.parent.subprocess", SimpleNamespace(Popen=_Child)),

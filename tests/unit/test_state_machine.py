@@ -30,7 +30,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bridge.outbox.publisher import Arrival, Outcome
+from bridge.outbox.records import Arrival, Outcome
 from bridge.platform.notification import accept_command_status
 from bridge.settings import Settings
 from consumers import PushMessageReceiver, Reject, Retry, delivery, request

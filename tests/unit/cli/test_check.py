@@ -16,8 +16,8 @@ from bridge.operations import check_here, check_namespace, check_redis, shadowin
 from bridge.operations.check_redis import Server
 from bridge.operations.findings import Finding
 from bridge.operations.overview import Group, Share
-from bridge.outbox.spool_file import SpoolFile
-from bridge.outbox.spool_row import Row
+from bridge.outbox.spool.file import SpoolFile
+from bridge.outbox.spool.row import Row
 from bridge.settings import Settings
 
 INFO = {

@@ -12,9 +12,9 @@ import pytest
 
 from bridge import cli
 from bridge.operations import spool_reading
-from bridge.outbox.spool_file import SpoolFile
-from bridge.outbox.spool_folder import FileLock, dead_locks
-from bridge.outbox.spool_row import Row
+from bridge.outbox.spool.file import SpoolFile
+from bridge.outbox.spool.folder import FileLock, dead_locks
+from bridge.outbox.spool.row import Row
 from support.ingresses import body
 
 MIB = 2**20

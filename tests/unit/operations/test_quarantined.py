@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.operations.quarantined import Kept, NotReplayableError, Replayer, _kept
-from bridge.outbox.quarantine import QuarantinedBody
+from bridge.outbox.records import QuarantinedBody
 from bridge.settings import Settings
 from support.ingresses import body
 

@@ -23,11 +23,12 @@ from bridge.outbox import drainer
 from bridge.outbox.drainer import Drainer
 from bridge.outbox.group_commit import GroupCommit
 from bridge.outbox.group_commit import Path as Way
-from bridge.outbox.publisher import Arrival, Outcome, Publisher, Record
+from bridge.outbox.publisher import Publisher
+from bridge.outbox.records import Arrival, Outcome, Record
 from bridge.outbox.refusals import Lane
-from bridge.outbox.spool import Spool
-from bridge.outbox.spool_file import SpoolFile
-from bridge.outbox.spool_row import Row, UnreadableRowError, to_record
+from bridge.outbox.spool.file import SpoolFile
+from bridge.outbox.spool.row import Row, UnreadableRowError, to_record
+from bridge.outbox.spool.spool import Spool
 from bridge.platform.notification import accept_command_status
 from bridge.store.link import Refused
 from support.ingresses import body

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import structlog.testing
 
-from bridge.outbox.quarantine import TELL_AGAIN_S, Overflow, QuarantinedBody
+from bridge.outbox.quarantine_overflow import TELL_AGAIN_S, Overflow
+from bridge.outbox.records import QuarantinedBody
 
 
 def junk(reason: str) -> QuarantinedBody:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bridge.contract.digests import NotificationId
-from bridge.outbox import spool_row
-from bridge.outbox.publisher import Arrival
+from bridge.outbox.records import Arrival
+from bridge.outbox.spool import row as spool_row
 from bridge.platform.notification import NotANotificationError, accept_platform_notification
 from bridge.platform.strict_json import NotJsonError
 

@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from bridge.errors import UnableError
 from bridge.ingress.callback_spans import traced
-from bridge.outbox.publisher import Arrival, Outcome, Record
+from bridge.outbox.records import Arrival, Outcome, Record
 from bridge.platform.notification import accept_command_status
 from bridge.telemetry import tracing
 from bridge.telemetry.tracing import Tracing

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bridge.outbox.spool_file import NewerSpoolError, SpoolFile, is_damage
-from bridge.outbox.spool_row import Row
+from bridge.outbox.spool.file import NewerSpoolError, SpoolFile, is_damage
+from bridge.outbox.spool.row import Row
 
 MIB = 2**20
 

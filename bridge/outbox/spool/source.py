@@ -1,16 +1,16 @@
 """One open spool file, and how far it has been read and published.
 
 Owns what is confirmed and not yet removed. Must not decide which file comes first, nor what becomes
-of a damaged one: `spool_files` does.
+of a damaged one: `files` does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bridge.outbox.spool_file import Span, SpoolFile
-from bridge.outbox.spool_folder import FileLock
-from bridge.outbox.spool_row import Row
+from bridge.outbox.spool.file import Span, SpoolFile
+from bridge.outbox.spool.folder import FileLock
+from bridge.outbox.spool.row import Row
 
 
 class Source:

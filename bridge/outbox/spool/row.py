@@ -12,8 +12,7 @@ from typing import Final, NamedTuple
 
 from bridge.contract.digests import NotificationId, arrival_id
 from bridge.contract.entries import COMMAND_STATUS_TYPE
-from bridge.outbox.publisher import Arrival, Record
-from bridge.outbox.quarantine import QuarantinedBody, Reason
+from bridge.outbox.records import Arrival, QuarantinedBody, Reason, Record
 from bridge.platform.notification import accept_command_status, accept_platform_notification
 
 COMMAND_STATUS: Final = 0

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.outbox.publisher import Arrival, Record
-from bridge.outbox.quarantine import QuarantinedBody
-from bridge.outbox.spool_row import QUARANTINE, Row, UnreadableRowError, to_record, to_row
+from bridge.outbox.records import Arrival, QuarantinedBody, Record
+from bridge.outbox.spool.row import QUARANTINE, Row, UnreadableRowError, to_record, to_row
 from bridge.platform.notification import accept_command_status, accept_platform_notification
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)

@@ -15,12 +15,11 @@ import pytest
 import structlog.testing
 
 from bridge.errors import UnableError, UsageError
-from bridge.outbox import spool_folder
-from bridge.outbox.publisher import Arrival, Outcome, Record
-from bridge.outbox.quarantine import QuarantinedBody
-from bridge.outbox.spool import Spool
-from bridge.outbox.spool_file import SpoolFile
-from bridge.outbox.spool_row import Row, to_record, to_row
+from bridge.outbox.records import Arrival, Outcome, QuarantinedBody, Record
+from bridge.outbox.spool import folder as spool_folder
+from bridge.outbox.spool.file import SpoolFile
+from bridge.outbox.spool.row import Row, to_record, to_row
+from bridge.outbox.spool.spool import Spool
 from bridge.platform.notification import accept_command_status
 from bridge.telemetry import metrics
 from support.ingresses import body
@@ -527,7 +526,7 @@ async def test_a_folder_that_cannot_be_read_brings_nothing_and_stops_nothing(
 async def test_more_than_the_disk_can_be_told_of_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.outbox.spool.MAX_QUEUED_BYTES", 2 * arrival("c0").size_bytes)
+    monkeypatch.setattr("bridge.outbox.spool.spool.MAX_QUEUED_BYTES", 2 * arrival("c0").size_bytes)
     async with opened(tmp_path) as spool:
         results = [put(spool, arrival(f"c{n}")) for n in range(3)]
         with pytest.raises(UnableError, match="too many"):
@@ -538,7 +537,7 @@ async def test_more_than_the_disk_can_be_told_of_is_refused(
 async def test_what_cannot_be_removed_from_the_disk_is_removed_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.outbox.spool._RETRY_S", 0.01)
+    monkeypatch.setattr("bridge.outbox.spool.spool._RETRY_S", 0.01)
     async with opened(tmp_path) as spool:
         await put(spool, arrival("c1"))
         own = spool._files.own
@@ -565,7 +564,7 @@ async def test_a_disk_that_fails_at_the_end_is_told_and_ends_it(
     await spool.open()
     with structlog.testing.capture_logs() as logged:
         with monkeypatch.context() as patch:
-            patch.setattr("bridge.outbox.spool_files.Source.remove_confirmed", fail)
+            patch.setattr("bridge.outbox.spool.files.Source.remove_confirmed", fail)
             own = spool._files.own
             await spool.close()
         await spool.close()  # a second time is nothing

@@ -1,25 +1,71 @@
-"""Quarantine: bodies that arrived on a callback path and are not notifications.
+"""What a callback leaves behind, and what became of it.
 
-Owns their form in the stream `<ns>:quarantine`; must not decide what is a notification.
+A leaf of this room: the disk, the publisher and the handler of callbacks all speak of records, and
+so need not know each other. `QuarantinedBody` owns its form in the stream `<ns>:quarantine`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from enum import StrEnum
+from typing import Final, Literal, NamedTuple
 
-from bridge.clock import Clock
-from bridge.telemetry import logs, metrics
+from bridge.contract.digests import LEDGER_DIGEST_BYTES
+from bridge.contract.entries import COMMAND_STATUS_TYPE
+from bridge.platform.notification import Notification
 
 Reason = Literal["not_json", "not_a_notification"]
 MAX_REASONS_CHARS: Final = 1000
-TELL_AGAIN_S: Final = 3600.0
-_MAX_REASONS: Final = 100
-_DIGITS: Final = re.compile(r"\d+")
+
+
+class Outcome(StrEnum):
+    """What became of a record that is kept."""
+
+    PUBLISHED = "published"
+    LATE = "late"
+    DUPLICATE = "duplicate"
+    QUARANTINED = "quarantined"
+    SPOOLED = "spooled"
+    UNWANTED = "unwanted"  # of a type that NOTIFY_TYPES does not name: answered, not kept
+
+
+class Arrival(NamedTuple):
+    """A notification with the circumstances it came in."""
+
+    notification: Notification
+    received_at_ms: int
+    traceparent: str | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Roughly what it takes in memory and on disk."""
+        return len(self.notification.body) + 200
+
+    def arguments(self) -> tuple[bytes | str | int, ...]:
+        """Its eleven arguments of publish.lua."""
+        notification = self.notification
+        return (
+            notification.ledger_field,
+            notification.digest[:LEDGER_DIGEST_BYTES],
+            _rank(notification),
+            notification.type,
+            notification.id,
+            notification.device,
+            notification.command,
+            notification.status,
+            self.received_at_ms,
+            self.traceparent or "",
+            notification.body,
+        )
+
+
+def _rank(notification: Notification) -> int:
+    """As publish.lua takes it."""
+    if notification.type != COMMAND_STATUS_TYPE:
+        return -1
+    return notification.rank or 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,38 +142,5 @@ class QuarantinedBody:
         )
 
 
-class Overflow:
-    """Tells when the quarantine begins to drop what is in it, and again each hour.
-
-    Names the commonest reason of what came lately: with a flood of one kind, that is what to mend.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._reasons: Counter[str] = Counter()
-        self._dropped = 0
-        self._told_s: float | None = None
-        self._log = logs.get("quarantine")
-
-    def kept(self, body: QuarantinedBody) -> None:
-        """A body is on its way into quarantine."""
-        reason = _DIGITS.sub("…", body.details.partition("; ")[0] or body.reason)
-        if reason in self._reasons or len(self._reasons) < _MAX_REASONS:
-            self._reasons[reason] += 1
-
-    def dropped(self, count: int) -> None:
-        """The oldest `count` had to go."""
-        metrics.quarantine_dropped.inc(count)
-        self._dropped += count
-        now_s = self._clock()
-        if not count or (self._told_s is not None and now_s - self._told_s < TELL_AGAIN_S):
-            return
-        ((reason, _),) = self._reasons.most_common(1) or [("unknown", 0)]
-        self._log.warning(
-            "quarantine_drops",
-            count=self._dropped,
-            reason=reason,
-            advice="nb-bridge quarantine list shows what is left; mend the sender, replay or drop",
-        )
-        self._told_s, self._dropped = now_s, 0
-        self._reasons.clear()
+Record = Arrival | QuarantinedBody
+"""What a callback leaves behind, and what the ingress has promised to keep."""

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bridge.outbox.spool_row import Row
+from bridge.outbox.spool.row import Row
 
 SCHEMA_VERSION: Final = 1
 PAGE_BYTES: Final = 4096

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.errors import UnableError, UsageError
-from bridge.outbox.one_thread import OneThread
-from bridge.outbox.publisher import Outcome, Record
-from bridge.outbox.spool_file import told
-from bridge.outbox.spool_files import Aside, Chunk, SpoolFiles
-from bridge.outbox.spool_row import Row
-from bridge.outbox.spool_source import Source
+from bridge.outbox.records import Outcome, Record
+from bridge.outbox.spool.file import told
+from bridge.outbox.spool.files import Aside, Chunk, SpoolFiles
+from bridge.outbox.spool.one_thread import OneThread
+from bridge.outbox.spool.row import Row
+from bridge.outbox.spool.source import Source
 from bridge.telemetry import logs, metrics
 
 SYNC_LIMIT_S: Final = 5.0  # a disk slower than this is broken

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.outbox import spool_folder
-from bridge.outbox.publisher import Record
-from bridge.outbox.spool_file import NewerSpoolError, SpoolFile, is_damage
-from bridge.outbox.spool_folder import FileLock
-from bridge.outbox.spool_row import Row, to_row
-from bridge.outbox.spool_source import Source
+from bridge.outbox.records import Record
+from bridge.outbox.spool import folder as spool_folder
+from bridge.outbox.spool.file import NewerSpoolError, SpoolFile, is_damage
+from bridge.outbox.spool.folder import FileLock
+from bridge.outbox.spool.row import Row, to_row
+from bridge.outbox.spool.source import Source
 from bridge.telemetry import logs, metrics
 
 
