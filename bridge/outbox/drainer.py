@@ -206,7 +206,7 @@ class Drainer:
 
     async def _publish_batch(self, source: Source, readable: Sequence[Pair]) -> None:
         """Publishes what need not wait; what is refused is looked at one by one."""
-        going = [it for it in readable if not self._refusals.covers(self._held.lane(it))]
+        going = [pair for pair in readable if not self._refusals.covers(self._held.lane(pair))]
         refused = await self._publish_pairs(source, going)
         while refused:
             # One of each partition alone: what Redis says then, it says of nothing else.

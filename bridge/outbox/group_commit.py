@@ -192,8 +192,11 @@ class GroupCommit:
             elif not waiting.done.done():  # else its request was cancelled
                 waiting.done.set_result(result)
         if refused:
-            of = zip(batch, results, strict=True)
-            self.taken_beside = [it.record for it, result in of if not isinstance(result, Refused)]
+            self.taken_beside = [
+                waiting.record
+                for waiting, result in zip(batch, results, strict=True)
+                if not isinstance(result, Refused)
+            ]
             self._divert(refused, f"Redis refused a batch: {why}")
 
     def _divert(self, batch: list[_Waiting], why: str) -> None:

@@ -76,7 +76,7 @@ class Outbox:
                 await self._spool.settled()
 
     def fail(self, why: str) -> None:
-        """A task died: whoever waits is told, unless a part that lives still keeps the record."""
+        """A task died: fails all that wait, unless a part that lives still keeps the record."""
         if self._draining is not None and self._draining.done():
             self._group_commit.spill()
         self._spool.fail_if_dead(why)
@@ -85,7 +85,7 @@ class Outbox:
         """Closes the spool, after `works` were cancelled; what it holds is for the next process."""
         await self._spool.close()
 
-    # --- for whoever watches
+    # --- for observers
 
     @property
     def outstanding(self) -> int:

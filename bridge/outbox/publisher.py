@@ -78,7 +78,7 @@ class Publisher:
             if len(records) == 1:
                 return [Refused(f"UNWRITABLE {type(error).__name__}")]
             # Nothing was sent; which one it is shows alone.
-            return [(await self.publish([each], timeout_s=timeout_s))[0] for each in records]
+            return [(await self.publish([record], timeout_s=timeout_s))[0] for record in records]
         metrics.batch_size.observe(len(records))
         results: list[Outcome | Refused] = [Outcome.QUARANTINED] * len(records)
         for reply, where in zip(replies, places, strict=False):

@@ -18,7 +18,7 @@ _DIGITS: Final = re.compile(r"\d+")
 class Overflow:
     """Tells when the quarantine begins to drop what is in it, and again each hour.
 
-    Names the commonest reason of what came lately: with a flood of one kind, that is what to mend.
+    Names the commonest reason of what came lately: with a flood of one kind, that is what to fix.
     """
 
     def __init__(self, clock: Clock) -> None:

@@ -122,7 +122,7 @@ class Refusals:
 
     def refused(self, lane: Lane, source: Source, row_id: int, why: str) -> None:
         """Redis refused a row alone: its device waits, or the partition if it is not the first."""
-        others = [it for it in self._holds.values() if self._is_beside(it, lane)]
+        others = [hold for hold in self._holds.values() if self._is_beside(hold, lane)]
         if not others:
             self._add(lane, source, row_id, why)
             return
@@ -131,7 +131,9 @@ class Refusals:
         first = others[0]
         whole = self._add(Lane(lane.partition, None), first.source, first.row_id, why)
         whole.since_s = first.since_s
-        whole.looked_at |= {it.device for it in (first.lane, lane) if it.device is not None}
+        whole.looked_at |= {
+            judged.device for judged in (first.lane, lane) if judged.device is not None
+        }
 
     def wait(self, lane: Lane, source: Source, row_id: int, why: str) -> None:
         """A row is to be set aside, and cannot be: its lane waits."""

@@ -63,7 +63,7 @@ def is_full(error: sqlite3.Error) -> bool:
     return code is not None and code & 0xFF == _FULL
 
 
-def told(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """What a failed call to the disk means, for people."""
     if isinstance(error, sqlite3.Error) and is_full(error):
         return "the disk is full"

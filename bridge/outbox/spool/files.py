@@ -136,11 +136,11 @@ class SpoolFiles:
     def behind(self, source: Source, row_id: int, *, max_rows: int, max_bytes: int) -> Chunk | None:
         """The rows behind one of `source`, or the first ones of the next file that has any."""
         sources = self.sources()
-        for each in sources[sources.index(source) :] if source in sources else []:
-            after_id = row_id if each is source else 0
-            rows = each.read(after_id=after_id, max_rows=max_rows, max_bytes=max_bytes)
+        for other in sources[sources.index(source) :] if source in sources else []:
+            after_id = row_id if other is source else 0
+            rows = other.read(after_id=after_id, max_rows=max_rows, max_bytes=max_bytes)
             if rows:
-                return Chunk(each, rows)
+                return Chunk(other, rows)
         return None
 
     def set_aside(self, source: Source, row: Row, reason: str) -> None:
@@ -156,11 +156,11 @@ class SpoolFiles:
         source, row_id = after or (None, 0)
         if source in sources:
             sources = sources[sources.index(source) :]
-        for each in sources:
-            after_id = row_id if each is source else 0
-            rows = each.file.rows_aside(after_id=after_id, max_rows=max_rows)
+        for other in sources:
+            after_id = row_id if other is source else 0
+            rows = other.file.rows_aside(after_id=after_id, max_rows=max_rows)
             if rows:
-                return Aside(each, rows)
+                return Aside(other, rows)
         return None
 
     def clean(self) -> None:
@@ -274,7 +274,7 @@ class SpoolFiles:
         return None
 
     def _leave(self, lock: FileLock, why: str) -> None:
-        if lock.path not in self._not_ours:  # tried again each minute, told once
+        if lock.path not in self._not_ours:  # tried again each minute, logged once
             self._not_ours.add(lock.path)
             self._log.error("spool_file_left", file=lock.database.name, error=why)
         lock.release(remove=False)
@@ -286,7 +286,7 @@ class SpoolFiles:
     def _drop(self, source: Source) -> None:
         if source is self.own:
             self.own = None
-        self.adopted = [it for it in self.adopted if it is not source]
+        self.adopted = [other for other in self.adopted if other is not source]
 
 
 def _age(source: Source) -> tuple[int, int]:

@@ -128,7 +128,7 @@ def put_away(lock: FileLock) -> Path:
 
 def _make(folder: Path) -> None:
     """Makes the folder and those above it, each in a way that survives a power cut."""
-    missing = [it for it in (folder, *folder.parents) if not it.exists()]
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for made in reversed(missing):
         sync(made.parent)

@@ -65,7 +65,7 @@ class Source:
         self.read_id = min(self.read_id, row_id - 1)
 
     def look(self) -> None:
-        """Refreshes what is told about the file."""
+        """Refreshes what is known about the file."""
         self.size_bytes = self.file.size_bytes()
         self.oldest_ms = self.file.oldest_received_at_ms()
 

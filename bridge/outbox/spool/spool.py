@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from bridge.errors import UnableError, UsageError
 from bridge.outbox.records import Outcome, Record
-from bridge.outbox.spool.file import told
+from bridge.outbox.spool.file import error_text
 from bridge.outbox.spool.files import Aside, Chunk, SpoolFiles
 from bridge.outbox.spool.one_thread import OneThread
 from bridge.outbox.spool.row import Row
@@ -71,7 +71,7 @@ class Spool:
                 "set NB_BRIDGE_SPOOL_DIR to a folder on a local disk that this user may write to"
             ) from error
         except (OSError, sqlite3.Error) as error:
-            self._in_trouble(told(error))
+            self._in_trouble(error_text(error))
         await self.adopt()
 
     @property
@@ -145,11 +145,11 @@ class Spool:
         """Has what is not confirmed read again: all of it, or from a row of `source` on."""
         sources = self._files.sources()
         at = sources.index(source) if source in sources else -1
-        for place, each in enumerate(sources):
+        for place, other in enumerate(sources):
             if place > at:
-                each.rewind()
+                other.rewind()
             elif place == at:
-                each.rewind(row_id)
+                other.rewind(row_id)
 
     def has(self, source: Source) -> bool:
         """Whether the file of `source` is still in use."""
@@ -172,7 +172,7 @@ class Spool:
         """
         await self._thread.call(self._files.set_aside, source, row, reason)
         if not self.has(source):
-            return  # its file is damaged, which was told
+            return  # its file is damaged, which was logged
         self._log.error("row_set_aside", reason=reason, received_at_ms=row.received_at_ms)
         self._show()
 
@@ -203,12 +203,12 @@ class Spool:
         self._show()
         return sum(source.outstanding for source in found)
 
-    # --- for whoever watches
+    # --- for observers
 
     def status(self) -> dict[str, Any]:
         """For /status."""
         sources = self._files.sources()
-        stamps = [it.oldest_ms for it in sources if it.oldest_ms is not None]
+        stamps = [source.oldest_ms for source in sources if source.oldest_ms is not None]
         return {
             "entries": self.outstanding,
             "bytes": sum(source.size_bytes for source in sources),
@@ -233,7 +233,7 @@ class Spool:
             raise
 
     def fail_if_dead(self, why: str) -> None:
-        """Whoever waits for a commit that will never be made is told so."""
+        """Fails all that wait for a commit that will never be made."""
         if not self._is_dead:
             return
         self._in_trouble(why)
@@ -271,7 +271,7 @@ class Spool:
         if accepted == len(batch):
             self._recovered()
         else:
-            self._in_trouble("the spool is full" if error is None else told(error))
+            self._in_trouble("the spool is full" if error is None else error_text(error))
         for _, done in batch[:accepted]:
             if not done.done():
                 done.set_result(Outcome.SPOOLED)
