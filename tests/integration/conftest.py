@@ -17,10 +17,9 @@ def system(
     real_server: EmbeddedServer,
     programs: Programs,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> Iterator[System]:
     """A namespace of this test's own, and the operators' commands called against it."""
     redis = servers.real_redis(real_server)
-    made = System(real_server.url, redis.namespace, programs, monkeypatch, capsys)
+    made = System(real_server.url, redis.namespace, programs, monkeypatch)
     yield made
     made.stop()

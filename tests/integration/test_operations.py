@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import time
+import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ import pytest
 from bridge.contract.keys import Keys, partition_of
 from bridge.store.embedded import EmbeddedServer
 from support.operating import PARTITIONS, System, check_shape, documented
-from support.programs import Programs
+from support.processes import Serve
+from support.programs import Program, Programs
 from support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.real
@@ -26,10 +29,9 @@ def system_of_own(
     own_server: EmbeddedServer,
     programs: Programs,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> Iterator[System]:
     """On a server that may be hurt, and that is set up as it should be."""
-    made = System(own_server.url, "ops", programs, monkeypatch, capsys)
+    made = System(own_server.url, "ops", programs, monkeypatch)
     yield made
     made.stop()
 
@@ -39,7 +41,36 @@ def handled(system: System) -> list[str]:
     return [run.device for run in system.history.runs if run.how == "handled"]
 
 
-def test_what_is_told_of_traffic_and_failures_is_true(system: System) -> None:
+# --- one system, and what every command shows of it -----------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Busy:
+    """A running system: three devices went well, two are dead letters, two entries wait of one.
+
+    `before_ms` and `after_ms` are the moments around the oldest entry without an outcome.
+    """
+
+    system: System
+    ingress: Serve
+    worker: Program
+    group: Any
+    before_ms: int
+    after_ms: int
+
+
+@pytest.fixture(scope="module")
+def busy(real_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Busy]:
+    """Shared: commands that only look at it."""
+    programs = Programs(tmp_path_factory.mktemp("busy"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        system = System(real_server.url, f"busy-{uuid.uuid4().hex[:12]}", programs, monkeypatch)
+        yield _busy(system)
+        system.stop()
+        programs.kill_all()
+
+
+def _busy(system: System) -> Busy:
     ingress = system.start_ingress()
     worker = system.start_worker()
     for device in ("ok-1", "ok-2", "ok-3"):
@@ -52,88 +83,134 @@ def test_what_is_told_of_traffic_and_failures_is_true(system: System) -> None:
     after_ms = round(time.time() * 1000)
     system.send("bad", command="behind")
     assert system.post(JUNK) == (200, b"quarantined")
-    group = system.unhandled_is(2)
+    return Busy(
+        system=system,
+        ingress=ingress,
+        worker=worker,
+        group=system.unhandled_is(2),
+        before_ms=before_ms,
+        after_ms=after_ms,
+    )
 
+
+@pytest.fixture(autouse=True)
+def _environ_of_busy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings, which are taken from the environment before every test."""
+    if "busy" in request.fixturenames:
+        for name, value in request.getfixturevalue("busy").system.environ.items():
+            monkeypatch.setenv(name, value)
+
+
+def test_status_counts_what_is_where(busy: Busy) -> None:
+    group = busy.group
     assert (group["waiting"], group["dead"], len(group["workers"])) == (0, 2, 1)
     assert group["pending"] + group["parked"] == 2
+    assert busy.before_ms <= group["oldest_unhandled_at_ms"] <= busy.after_ms
     for name in ("waiting", "pending", "parked", "parked_devices", "dead", "unhandled"):
-        assert group[name] == sum(each[name] for each in group["partitions"])
-    status = system.json("status")
+        assert group[name] == sum(partition[name] for partition in group["partitions"])
+    status = busy.system.json("status")
     check_shape(status, documented("`nb-bridge status`"))
-    assert status["namespace"] == {"name": system.namespace, "partitions": 4, "held": None}
+    assert status["namespace"] == {"name": busy.system.namespace, "partitions": 4, "held": None}
     assert status["quarantine"] == {"entries": 1, "dropped": 0}
-    assert [it["url"] for it in status["ingresses"]] == [ingress.url]
+    assert [ingress["url"] for ingress in status["ingresses"]] == [busy.ingress.url]
 
-    dead = system.json("dead", "list")
+
+def test_dead_list_shows_those_that_are_asked_for(busy: Busy) -> None:
+    dead = busy.system.json("dead", "list")
     check_shape(dead, documented("`nb-bridge dead list`"))
     assert dead["total"] == 2
-    assert {(it["device"], it["reason"], it["error_type"]) for it in dead["dead"]} == {
+    assert {(each["device"], each["reason"], each["error_type"]) for each in dead["dead"]} == {
         ("no-1", "rejected", "Reject"),
         ("no-2", "rejected", "Reject"),
     }
-    assert system.json("dead", "list", "--device", "no-2")["total"] == 1
-    assert system.json("dead", "list", "--error", "NO USE")["total"] == 2
-    assert system.json("dead", "list", "--until", "1h")["total"] == 0
+    assert busy.system.json("dead", "list", "--device", "no-2")["total"] == 1
+    assert busy.system.json("dead", "list", "--error", "NO USE")["total"] == 2
+    assert busy.system.json("dead", "list", "--until", "1h")["total"] == 0
 
-    kept = system.json("quarantine", "list")
-    check_shape(kept, documented("`nb-bridge quarantine list`"))
-    assert [(it["device"], it["length_bytes"]) for it in kept["quarantine"]] == [
-        ("junk", len(JUNK))
-    ]
 
-    failing = system.json("trace", "of-bad")
+def test_quarantine_list_shows_the_body_and_whose_it_may_be(busy: Busy) -> None:
+    document = busy.system.json("quarantine", "list")
+    check_shape(document, documented("`nb-bridge quarantine list`"))
+    (body,) = document["quarantine"]
+    assert (body["device"], body["length_bytes"]) == ("junk", len(JUNK))
+
+
+def test_trace_tells_of_attempts_and_when_the_next_is_due(busy: Busy) -> None:
+    failing = busy.system.json("trace", "of-bad")
+    check_shape(failing, documented("`nb-bridge trace"))
     (found,) = failing["notifications"]
     assert (found["device"], found["partition"]) == ("bad", partition_of("bad", PARTITIONS))
+    assert busy.before_ms <= found["received_at_ms"] <= busy.after_ms
     assert found["groups"]["default"]["state"] in ("pending", "parked")
     assert found["groups"]["default"]["attempts"] == 1
     assert found["groups"]["default"]["due_at_ms"] > found["received_at_ms"]
-    check_shape(failing, documented("`nb-bridge trace"))
     assert failing["spooled"] == []
-    assert before_ms <= found["received_at_ms"] <= group["oldest_unhandled_at_ms"] <= after_ms
 
-    given_up = system.json("trace", "of-no-1")["notifications"][0]["groups"]["default"]
-    (letter,) = [it for it in dead["dead"] if it["device"] == "no-1"]
-    assert (given_up["state"], given_up["dead_id"]) == ("dead", letter["id"])
 
-    def accepted() -> list[tuple[str, bool]]:
-        (device,) = system.json("trace", "of-ok-1", "--device", "ok-1")["devices"]
-        assert device["furthest"] == "delivered"
-        return [(it["status"], it["handled"]) for it in device["accepted"]]
+def test_trace_leads_to_the_dead_letter(busy: Busy) -> None:
+    found = busy.system.json("trace", "of-no-1")["notifications"][0]["groups"]["default"]
+    (letter,) = busy.system.json("dead", "list", "--device", "no-1")["dead"]
+    assert (found["state"], found["dead_id"]) == ("dead", letter["id"])
 
-    assert accepted() == [("DELIVERED", True), ("SENT", True)]
-    assert system.nb("trace", "of-nobody").code == 1
 
-    device = system.json("device", "bad")
+def test_trace_knows_what_was_handled_from_the_ledger(busy: Busy) -> None:
+    (device,) = busy.system.json("trace", "of-ok-1", "--device", "ok-1")["devices"]
+    assert device["furthest"] == "delivered"
+    accepted = [(status["status"], status["handled"]) for status in device["accepted"]]
+    assert accepted == [("DELIVERED", True), ("SENT", True)]
+    assert busy.system.nb("trace", "of-nobody").code == 1
+
+
+def test_device_shows_what_waits_for_it_and_who_owns_it(busy: Busy) -> None:
+    device = busy.system.json("device", "bad")
     (queue,) = device["groups"]
-    assert (device["total"], queue["owner"]) == (2, group["workers"][0]["id"])
+    assert (device["total"], queue["owner"]) == (2, busy.group["workers"][0]["id"])
     assert queue["waiting"] + queue["pending"] + queue["parked"] == 2
-    expected = documented("`nb-bridge device") | {"notifications": failing["notifications"]}
-    check_shape(device, expected)
+    notifications = busy.system.json("trace", "of-bad")["notifications"]
+    check_shape(device, documented("`nb-bridge device") | {"notifications": notifications})
 
-    listed = system.json("groups", "list")
+
+def test_groups_list_counts_what_is_unhandled(busy: Busy) -> None:
+    listed = busy.system.json("groups", "list")
     check_shape(listed, documented("`nb-bridge groups list`"))
     assert listed["groups"][0]["unhandled"] == 2
 
-    pinged = system.json("ping", "--url", ingress.admin_url)
+
+def test_ping_asks_the_program_that_is_named(busy: Busy) -> None:
+    pinged = busy.system.json("ping", "--url", busy.ingress.admin_url)
     check_shape(pinged, documented("`nb-bridge ping`"))
 
-    for words in (["status", "--partitions"], ["dead", "list"], ["quarantine", "list"], ["check"],
-                  ["trace", "of-bad"], ["device", "bad"], ["groups", "list"]):  # fmt: skip
-        shown = system.nb(*words)
-        assert shown.out
-        assert "resultCode" not in shown.out  # payloads are not shown unasked
 
+@pytest.mark.parametrize(
+    "words",
+    ["status --partitions", "dead list", "quarantine list", "check", "trace of-bad", "device bad",
+     "groups list"],
+)  # fmt: skip
+def test_no_command_shows_a_payload_unasked(busy: Busy, words: str) -> None:
+    shown = busy.system.nb(*words.split())
+    assert shown.out
+    assert "resultCode" not in shown.out
+
+
+def test_check_finds_a_group_without_workers(system: System) -> None:
     def group_finding() -> Any:
         document = system.nb("check", "--json").document
         check_shape(document, documented("`nb-bridge check`"))
-        (found,) = [it for it in document["findings"] if it["name"] == "group.default"]
+        (found,) = [find for find in document["findings"] if find["name"] == "group.default"]
         return found
 
+    system.start_ingress()
+    worker = system.start_worker()
+    system.send("bad", {"do": "fail"})
+    system.unhandled_is(1)
     assert group_finding()["level"] == "ok"
     worker.stop()
     without = group_finding()
     assert without["level"] == "problem"
-    assert "2 unhandled" in without["found"]
+    assert "1 unhandled" in without["found"]
+
+
+# --- systems that are hurt or changed -------------------------------------------------------------
 
 
 def test_what_is_told_in_an_outage_is_true(

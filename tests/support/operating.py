@@ -5,12 +5,14 @@ The commands run in this process, as a shell would call them; ingress and worker
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import subprocess
 import urllib.error
 import urllib.request
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,15 +57,13 @@ class System:
         namespace: str,
         programs: Programs,
         monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
     ) -> None:
         self.folder = programs.folder
         self.namespace = namespace
         self._programs = programs
-        self._capsys = capsys
         self._ingresses: list[Serve] = []
-        self._environ = environ_for(self.folder, url, namespace, drain_delay_s="0")
-        for name, value in self._environ.items():
+        self.environ = environ_for(self.folder, url, namespace, drain_delay_s="0")
+        for name, value in self.environ.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(os, "environ", os.environ.copy())  # options write into it
         self.client = redis.Redis.from_url(url, protocol=2)
@@ -73,7 +73,7 @@ class System:
     def start_ingress(self, **settings: str) -> Serve:
         """An ingress; it is the one that `post` calls from now on."""
         more = {f"NB_BRIDGE_{name.upper()}": value for name, value in settings.items()}
-        environ = {"NB_BRIDGE_PARTITIONS": str(PARTITIONS), **self._environ, **more}
+        environ = {"NB_BRIDGE_PARTITIONS": str(PARTITIONS), **self.environ, **more}
         self._ingresses.append(Serve(environ))
         return self._ingresses[-1]
 
@@ -89,12 +89,12 @@ class System:
             **settings,
         }
         more = {f"NB_BRIDGE_{name.upper()}": str(value) for name, value in values.items()}
-        environ = {**self._environ, **more, history.FOLDER_VARIABLE: str(self.folder)}
+        environ = {**self.environ, **more, history.FOLDER_VARIABLE: str(self.folder)}
         return self._programs.start("worker", "--receiver", history.ASYNC, environ=environ)
 
     def start(self, *arguments: str) -> Program:
         """A command as a process of its own."""
-        return self._programs.start(*arguments, environ=self._environ)
+        return self._programs.start(*arguments, environ=self.environ)
 
     def stop(self) -> None:
         """Ends the ingresses; the workers end with the test."""
@@ -126,10 +126,10 @@ class System:
 
     def nb(self, *arguments: str) -> Said:
         """`nb-bridge …`."""
-        self._capsys.readouterr()
-        code = cli.run(list(arguments))
-        captured = self._capsys.readouterr()
-        return Said(code, captured.out, captured.err)
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = cli.run(list(arguments))
+        return Said(code, out.getvalue(), err.getvalue())
 
     def json(self, *arguments: str) -> Any:
         """What a command that finds nothing wrong prints with --json."""
