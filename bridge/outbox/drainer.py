@@ -59,7 +59,7 @@ class Drainer:
         self._last_trip_s = 0.0
         self._refusals = Refusals(clock)
         self._held = HeldRows(spool, self._refusals, publisher, self._publish_pairs)
-        self._told: set[str] = set()
+        self._logged_events: set[str] = set()
         self._is_at_rest = asyncio.Event()
         # Not reset by an answered probe: in a cluster the streams may be elsewhere, and away.
         self._failing = Backoff()
@@ -98,7 +98,7 @@ class Drainer:
         while True:
             await self._drain()
             self._is_at_rest.set()
-            self._told.clear()
+            self._logged_events.clear()
             opened_s = self._clock()
             await self._group_commit.serve()
             for record in self._group_commit.taken_beside:
@@ -137,8 +137,8 @@ class Drainer:
 
     def _is_first(self, event: str) -> bool:
         """One line for what repeats, until the direct path is open again."""
-        is_first = event not in self._told
-        self._told.add(event)
+        is_first = event not in self._logged_events
+        self._logged_events.add(event)
         return is_first
 
     async def _probe(self) -> None:
@@ -214,7 +214,7 @@ class Drainer:
             for pair, _ in refused:
                 first.setdefault(self._held.lane(pair).partition, pair)
             for pair, why in await self._publish_pairs(source, list(first.values())):
-                self._tell_refused(pair, why)
+                self._log_refused(pair, why)
                 await self._held.refused_alone(source, pair, why)
             tried = {pair.row.id for pair in first.values()}
             rest = [
@@ -246,7 +246,7 @@ class Drainer:
         self._spool.confirm(source, taken)
         return refused
 
-    def _tell_refused(self, pair: Pair, why: str) -> None:
+    def _log_refused(self, pair: Pair, why: str) -> None:
         if self._is_first("publish_refused"):
             partition = self._held.lane(pair).partition
             where = "quarantine" if partition == QUARANTINE else partition

@@ -46,7 +46,7 @@ class HeldRows:
         self._publish = publish
         self._publisher = publisher
         self._log = logs.get("drainer")
-        self._is_told = False
+        self._is_logged = False
 
     def lane(self, pair: Pair) -> Lane:
         """The lane of a record."""
@@ -154,9 +154,9 @@ class HeldRows:
         try:
             await self._spool.set_aside(source, row, why)
         except (sqlite3.Error, OSError) as error:
-            if not self._is_told:
+            if not self._is_logged:
                 self._log.error("row_not_set_aside", reason=why, error=str(error))
-            self._is_told = True
+            self._is_logged = True
             return False
-        self._is_told = False
+        self._is_logged = False
         return True

@@ -10,7 +10,7 @@ from bridge.clock import Clock
 from bridge.outbox.records import QuarantinedBody
 from bridge.telemetry import logs, metrics
 
-TELL_AGAIN_S: Final = 3600.0
+LOG_AGAIN_S: Final = 3600.0
 _MAX_REASONS: Final = 100
 _DIGITS: Final = re.compile(r"\d+")
 
@@ -25,7 +25,7 @@ class Overflow:
         self._clock = clock
         self._reasons: Counter[str] = Counter()
         self._dropped = 0
-        self._told_s: float | None = None
+        self._logged_s: float | None = None
         self._log = logs.get("quarantine")
 
     def kept(self, body: QuarantinedBody) -> None:
@@ -39,7 +39,7 @@ class Overflow:
         metrics.quarantine_dropped.inc(count)
         self._dropped += count
         now_s = self._clock()
-        if not count or (self._told_s is not None and now_s - self._told_s < TELL_AGAIN_S):
+        if not count or (self._logged_s is not None and now_s - self._logged_s < LOG_AGAIN_S):
             return
         ((reason, _),) = self._reasons.most_common(1) or [("unknown", 0)]
         self._log.warning(
@@ -48,5 +48,5 @@ class Overflow:
             reason=reason,
             advice="nb-bridge quarantine list shows what is left; mend the sender, replay or drop",
         )
-        self._told_s, self._dropped = now_s, 0
+        self._logged_s, self._dropped = now_s, 0
         self._reasons.clear()

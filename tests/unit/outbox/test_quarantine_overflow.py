@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog.testing
 
-from bridge.outbox.quarantine_overflow import TELL_AGAIN_S, Overflow
+from bridge.outbox.quarantine_overflow import LOG_AGAIN_S, Overflow
 from bridge.outbox.records import QuarantinedBody
 
 
@@ -24,7 +24,7 @@ def test_it_is_told_at_the_beginning_and_each_hour_with_what_came_since() -> Non
         for _ in range(3):
             it.kept(junk("deviceId: missing"))
             it.dropped(2)
-        now[0] = TELL_AGAIN_S
+        now[0] = LOG_AGAIN_S
         it.kept(junk("deviceId: missing"))
         it.dropped(1)
     assert [(line["count"], line["reason"]) for line in logged] == [
