@@ -11,5 +11,5 @@ def visible_line(text: str) -> str:
 def visible(text: str) -> str:
     """`text` with everything that is not printable written out, but for line ends and tabs."""
     return "".join(
-        each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text
+        char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text
     )

@@ -140,7 +140,7 @@ def _nb_deliver() -> Iterator[Callable[..., Result]]:
     receivers: list[Any] = []
 
     def set_up_and_deliver(receiver: Any, body: Body, **options: Any) -> Result:
-        if not any(each is receiver for each in receivers):
+        if not any(known is receiver for known in receivers):
             _run_hook(receiver, "setup")
             receivers.append(receiver)
         return deliver(receiver, body, **options)

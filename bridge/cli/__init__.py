@@ -108,9 +108,9 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         code: Any = program.main(arguments, prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
-        return _told(_one_line(error.format_message()) + _hint(error), error.exit_code)
+        return _report(_one_line(error.format_message()) + _hint(error), error.exit_code)
     except BridgeError as error:
-        return _told(_one_line(str(error)), error.exit_code)
+        return _report(_one_line(str(error)), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:  # `nb-bridge settings | head`
@@ -119,7 +119,7 @@ def run(arguments: list[str] | None = None) -> int:
     return code or 0
 
 
-def _told(text: str, exit_code: int) -> int:
+def _report(text: str, exit_code: int) -> int:
     with contextlib.suppress(OSError):  # nobody reads it: the exit code tells, too
         click.echo(f"{PROGRAM}: {text}", err=True)
     return exit_code

@@ -40,14 +40,16 @@ def command(role: str | None, as_json: bool) -> int:
     settings = options.load()
     findings = _here(settings, role)
     away = None
-    if any(each.name == "imports.shadowed" and each.level == "problem" for each in findings):
+    if any(
+        finding.name == "imports.shadowed" and finding.level == "problem" for finding in findings
+    ):
         findings.insert(0, problem("redis.reachable", "not tried", "mend imports.shadowed first"))
     else:
         found, away = _redis(settings)
         findings = [*found, *findings]
-    problems = sum(each.level == "problem" for each in findings)
+    problems = sum(finding.level == "problem" for finding in findings)
     if as_json:
-        report.print_json(ok=not problems, findings=[asdict(each) for each in findings])
+        report.print_json(ok=not problems, findings=[asdict(finding) for finding in findings])
     else:
         _print(findings)
     if away is not None:
@@ -88,9 +90,12 @@ def _redis(settings: Settings) -> tuple[list[Finding], RedisUnavailableError | N
 def _print(findings: Sequence[Finding]) -> None:
     report.print_table(
         ("", "what", "found", "what to do"),
-        [(_MARKS[each.level], each.name, each.found, each.advice) for each in findings],
+        [
+            (_MARKS[finding.level], finding.name, finding.found, finding.advice)
+            for finding in findings
+        ],
     )
-    counts = Counter(each.level for each in findings)
+    counts = Counter(finding.level for finding in findings)
     click.echo(", ".join(_counted(counts[level], level) for level in ("problem", "warning")))
 
 

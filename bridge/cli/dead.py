@@ -142,15 +142,15 @@ def _act(
 
 
 def _row(letter: Buried) -> tuple[str, ...]:
-    it = dead_letters.document(letter)
-    error = ": ".join(part for part in (it["error_type"], it["error"]) if part)
+    document = dead_letters.document(letter)
+    error = ": ".join(part for part in (document["error_type"], document["error"]) if part)
     return (
-        it["id"],
-        when.shown(it["dead_at_ms"]),
-        it["device"] or "–",
-        it["command"] or "–",
-        it["status"] or it["type"] or "–",
-        it["reason"] or "–",
-        str(it["attempts"] or "–"),
+        document["id"],
+        when.shown(document["dead_at_ms"]),
+        document["device"] or "–",
+        document["command"] or "–",
+        document["status"] or document["type"] or "–",
+        document["reason"] or "–",
+        str(document["attempts"] or "–"),
         error.partition("\n")[0] or "–",
     )

@@ -120,7 +120,7 @@ class Dev:
 
     async def _fail_with(self, child: Child) -> NoReturn:
         code = await child.ended()
-        error = BridgeError(f"{child.name} ended {_told(code)}, so dev ends too")
+        error = BridgeError(f"{child.name} ended {_ended(code)}, so dev ends too")
         # Wrong settings or no Redis stay what they are; it has said what is wrong itself.
         error.exit_code = code if code in (2, 3) else 1
         raise error
@@ -162,10 +162,10 @@ class Dev:
 
     async def _tell_end_of_worker(self) -> None:
         code = await self._worker.ended()
-        click.echo(f"the worker ended {_told(code)}; it starts again when a file changes")
+        click.echo(f"the worker ended {_ended(code)}; it starts again when a file changes")
 
 
-def _told(code: int) -> str:
+def _ended(code: int) -> str:
     return f"by signal {-code}" if code < 0 else f"with exit code {code}"
 
 

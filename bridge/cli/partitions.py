@@ -49,22 +49,22 @@ def change(count: int, timeout_s: float, dry_run: bool, yes: bool, as_json: bool
                 f"namespace {settings.namespace} is not in use yet: "
                 f"just set NB_BRIDGE_PARTITIONS={count}"
             )
-        one = Change(connected, count, timeout_s=timeout_s, tell=tell)
-        unhandled = await one.unhandled()
+        changing = Change(connected, count, timeout_s=timeout_s, tell=tell)
+        unhandled = await changing.unhandled()
         before = connected.partitions
         if dry_run:
-            return _report(one, before, count, unhandled, changed=False, as_json=as_json)
+            return _report(changing, before, count, unhandled, changed=False, as_json=as_json)
         if before == count:
-            await one.tidy()
-            return _report(one, before, count, unhandled, changed=False, as_json=as_json)
+            await changing.tidy()
+            return _report(changing, before, count, unhandled, changed=False, as_json=as_json)
         connection.confirm(_question(before, count, unhandled), yes=yes)
         try:
-            await one.run()
+            await changing.run()
         except PendingError as error:
             if as_json:
-                _report(one, before, count, error.groups, changed=False, as_json=True)
+                _report(changing, before, count, error.groups, changed=False, as_json=True)
             raise
-        return _report(one, before, count, {}, changed=True, as_json=as_json)
+        return _report(changing, before, count, {}, changed=True, as_json=as_json)
 
     return connection.run(work, settings)
 
@@ -102,6 +102,6 @@ def _report(
                 f"not restarted yet: {', '.join(left)}; they spool, and are unready, until they are"
             )
     else:
-        told = ", ".join(f"{name}: {number}" for name, number in unhandled.items())
-        click.echo(f"{before} partitions; not handled yet: {told or 'nothing'}")
+        pending = ", ".join(f"{name}: {number}" for name, number in unhandled.items())
+        click.echo(f"{before} partitions; not handled yet: {pending or 'nothing'}")
     return 1 if left else 0

@@ -54,27 +54,27 @@ def command(role: str | None, url: str | None, timeout_s: float, as_json: bool) 
     Asks /readyz at NB_BRIDGE_ADMIN_HOST and NB_BRIDGE_ADMIN_PORT.
     """
     answers = [_ask(*address, timeout_s) for address in _addresses(role, url)]
-    heard = [each for each in answers if each.answered]
-    ready = bool(heard) and all(each.ready for each in heard)
+    heard = [answer for answer in answers if answer.answered]
+    ready = bool(heard) and all(answer.ready for answer in heard)
     if as_json:
         shown = [
             {
-                "url": each.url,
-                "answered": each.answered,
-                "ready": each.ready,
-                "reasons": list(each.reasons),
+                "url": answer.url,
+                "answered": answer.answered,
+                "ready": answer.ready,
+                "reasons": list(answer.reasons),
             }
-            for each in answers
+            for answer in answers
         ]
         report.print_json(ready=ready, answers=shown)
     else:
-        click.echo("ready" if ready else _told(heard or answers), err=not ready)
+        click.echo("ready" if ready else _summary(heard or answers), err=not ready)
     return 0 if ready else 1
 
 
-def _told(answers: list[Answer]) -> str:
+def _summary(answers: list[Answer]) -> str:
     return "not ready: " + "; ".join(
-        f"{each.url}: {', '.join(each.reasons)}" for each in answers if not each.ready
+        f"{answer.url}: {', '.join(answer.reasons)}" for answer in answers if not answer.ready
     )
 
 
@@ -91,7 +91,7 @@ def _addresses(role: str | None, url: str | None) -> list[tuple[str, int]]:
         raise UsageError(f"NB_BRIDGE_ADMIN_PORT={port} tells no port to ask: name it with --url")
     if port:
         return [(host, int(port))]
-    return [(host, DEFAULT_PORTS[each]) for each in ([role] if role else DEFAULT_PORTS)]
+    return [(host, DEFAULT_PORTS[name]) for name in ([role] if role else DEFAULT_PORTS)]
 
 
 def _ask(host: str, port: int, timeout_s: float) -> Answer:
@@ -117,6 +117,6 @@ def _received(connection: socket.socket) -> bytes:
 
 def _reasons(body: bytes) -> tuple[str, ...]:
     try:
-        return tuple(str(each) for each in json.loads(body)["reasons"])
+        return tuple(str(reason) for reason in json.loads(body)["reasons"])
     except (ValueError, KeyError, TypeError):
         return ("it answers, but not as nb-bridge does: is the port right?",)

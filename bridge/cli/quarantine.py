@@ -66,8 +66,8 @@ def list_(limit: int, as_json: bool, **asked: Any) -> None:
 def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> None:
     """Show one body's circumstances; what is kept of the body itself with --body or --out."""
     id_ = quarantined.id_of(name)
-    kept = connection.run(lambda connected: quarantined.one(connected, id_))
-    body = b"" if kept.it is None else kept.it.body
+    kept = connection.run(lambda connected: quarantined.get(connected, id_))
+    body = b"" if kept.body is None else kept.body.body
     if out is not None:
         out.write(body)
     document = kept.document()
@@ -163,14 +163,14 @@ def _act(
 
 
 def _row(kept: Kept) -> tuple[str, ...]:
-    it = kept.document()
-    length = str(it["length_bytes"]) + ("" if it["whole"] else " (cut)")
+    document = kept.document()
+    length = str(document["length_bytes"]) + ("" if document["whole"] else " (cut)")
     return (
-        it["id"],
-        when.shown(it["received_at_ms"]),
-        it["path"] or "–",
-        it["device"] or "–",
+        document["id"],
+        when.shown(document["received_at_ms"]),
+        document["path"] or "–",
+        document["device"] or "–",
         length,
-        it["reason"],
-        it["details"] or "–",
+        document["reason"],
+        document["details"] or "–",
     )

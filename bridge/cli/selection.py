@@ -80,10 +80,10 @@ async def first_of(found: AsyncIterator[T], limit: int) -> tuple[list[T], int]:
     """The first `limit` (0: all), and how many there are."""
     shown: list[T] = []
     total = 0
-    async for one in found:
+    async for chosen in found:
         total += 1
         if not limit or len(shown) < limit:
-            shown.append(one)
+            shown.append(chosen)
     return shown, total
 
 
@@ -168,6 +168,6 @@ def tell(tally: Tally, *, what: str, dry_run: bool, as_json: bool) -> int:
     elif dry_run:
         click.echo(f"{tally.matched} {what} are meant; nothing was done")
     else:
-        told = ", ".join(f"{count} {outcome}" for outcome, count in tally.outcomes.items())
-        click.echo(f"{tally.matched} {what}: {told or 'nothing to do'}")
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in tally.outcomes.items())
+        click.echo(f"{tally.matched} {what}: {counts or 'nothing to do'}")
     return 1 if set(tally.outcomes) - bulk.GOOD else 0

@@ -32,21 +32,21 @@ def status(as_json: bool) -> None:
     files = spool_reading.files(folder)
     total = spool_reading.total(files)
     if as_json:
-        documents = [asdict(each) for each in files]
+        documents = [asdict(file) for file in files]
         report.print_json(folder=str(folder), **total | {"files": documents})
         return
     report.print_table(
         ("file", "process", "entries", "set aside", "bytes", "oldest"),
         [
             (
-                it.name,
-                it.state,
-                "?" if it.entries is None else str(it.entries),
-                "?" if it.set_aside is None else str(it.set_aside),
-                str(it.bytes),
-                it.error or when.shown(it.oldest_received_at_ms),
+                file.name,
+                file.state,
+                "?" if file.entries is None else str(file.entries),
+                "?" if file.set_aside is None else str(file.set_aside),
+                str(file.bytes),
+                file.error or when.shown(file.oldest_received_at_ms),
             )
-            for it in files
+            for file in files
         ],
     )
     click.echo(f"{total['entries']} entries, {total['bytes']} bytes in {folder}")
@@ -135,9 +135,9 @@ def drain(dry_run: bool, yes: bool, as_json: bool) -> int:
     """
     settings = options.load()
     entries = sum(
-        each.entries or 0
-        for each in spool_reading.files(settings.spool_path)
-        if each.state == "dead"
+        file.entries or 0
+        for file in spool_reading.files(settings.spool_path)
+        if file.state == "dead"
     )
     left = 0 if dry_run or not entries else _drain(settings, entries, yes=yes)
     if as_json:

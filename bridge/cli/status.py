@@ -75,8 +75,8 @@ def _watch(  # pragma: no cover - ends by Ctrl-C; what it shows is tested withou
 
 
 def _print(tables: list[RenderableType]) -> None:
-    for each in tables:
-        report.show(each)
+    for table in tables:
+        report.show(table)
 
 
 # --- tables
@@ -92,7 +92,7 @@ def _tables(status: Status, by_partition: bool) -> list[RenderableType]:
         if status.seen.groups:
             found.append(_groups_table(status.seen))
         if by_partition:
-            found += [_partitions_table(each) for each in status.seen.groups]
+            found += [_partitions_table(group) for group in status.seen.groups]
         if status.seen.ingresses:
             found.append(_ingresses_table(status.seen))
     waiting = f"{spool['entries']} entries, {spool['bytes']} bytes in {status.folder}"
@@ -155,15 +155,15 @@ def _partitions_table(group: Group) -> RenderableType:
     columns = ("partition", "waiting", "pending", "parked", "dead", "owner", "epoch")
     rows = [
         (
-            str(it.partition),
-            str(it.waiting),
-            str(it.pending),
-            str(it.parked),
-            str(it.dead),
-            it.owner or "–",
-            str(it.epoch or "–"),
+            str(share.partition),
+            str(share.waiting),
+            str(share.pending),
+            str(share.parked),
+            str(share.dead),
+            share.owner or "–",
+            str(share.epoch or "–"),
         )
-        for it in group.shares
+        for share in group.shares
     ]
     return report.table(columns, rows, f"group {group.name}")
 
@@ -172,13 +172,13 @@ def _ingresses_table(seen: Overview) -> RenderableType:
     columns = ("ingress", "url", "version", "path", "spool", "seen")
     rows = [
         (
-            it.name,
-            str(it.told.get("url", "–")),
-            str(it.told.get("version", "–")),
-            "silent" if it.is_silent else str(it.told.get("path", "–")),
-            str(it.told.get("spool_entries", "–")),
-            f"{when.span(it.age_ms)} ago",
+            ingress.name,
+            str(ingress.heartbeat.get("url", "–")),
+            str(ingress.heartbeat.get("version", "–")),
+            "silent" if ingress.is_silent else str(ingress.heartbeat.get("path", "–")),
+            str(ingress.heartbeat.get("spool_entries", "–")),
+            f"{when.span(ingress.age_ms)} ago",
         )
-        for it in seen.ingresses
+        for ingress in seen.ingresses
     ]
     return report.table(columns, rows)

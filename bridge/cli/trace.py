@@ -46,11 +46,11 @@ def command(command_id: str, device: str | None, as_json: bool) -> int:
     if as_json:
         report.print_json(**found.document())
     else:
-        _print(found, is_device_told=device is not None)
+        _print(found, is_device_known=device is not None)
     return 0 if found.is_found else 1
 
 
-def _print(trace: Trace, *, is_device_told: bool) -> None:
+def _print(trace: Trace, *, is_device_known: bool) -> None:
     for known in trace.devices:
         report.print_table(
             ("accepted", "status", "handled"),
@@ -73,7 +73,7 @@ def _print(trace: Trace, *, is_device_told: bool) -> None:
             )
         )
     if not trace.is_found:
-        hint = "" if is_device_told else "; with --device ID the ledger can be asked, too"
+        hint = "" if is_device_known else "; with --device ID the ledger can be asked, too"
         click.echo(f"nothing is known of command {trace.command}{hint}", err=True)
 
 
@@ -83,16 +83,16 @@ def print_notifications(found: list[Found]) -> None:
         return
     shown: Callable[[int | None], str] = when.shown
     rows = []
-    for each in found:
-        for group, place in each.groups.items():
-            marks = " late" * each.entry.late + " replayed" * each.entry.replayed
+    for notification in found:
+        for group, place in notification.groups.items():
+            marks = " late" * notification.entry.late + " replayed" * notification.entry.replayed
             error = ": ".join(part for part in (place.error_type, place.error) if part)
             rows.append(
                 (
-                    each.entry.device,
-                    each.entry.command or "–",
-                    (each.entry.status or each.entry.type) + marks,
-                    shown(each.entry.received_at_ms),
+                    notification.entry.device,
+                    notification.entry.command or "–",
+                    (notification.entry.status or notification.entry.type) + marks,
+                    shown(notification.entry.received_at_ms),
                     group,
                     place.state,
                     str(place.attempts or "–"),

@@ -166,7 +166,7 @@ class AccessControl:
 
 
 def _is_in(address: Address, networks: Sequence[Network]) -> bool:
-    return any(address.version == it.version and address in it for it in networks)
+    return any(address.version == network.version and address in network for network in networks)
 
 
 def _address(text: str) -> Address | None:

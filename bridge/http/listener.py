@@ -39,7 +39,7 @@ class Listener:
         self._tls: ssl.SSLContext | None = None
         self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
         self._is_accepting = False
-        self._is_told = False
+        self._is_logged = False
         self._log = logs.get("listener")
 
     @property
@@ -94,12 +94,12 @@ class Listener:
                 return
             accepted.setblocking(False)
             self._take(accepted, self._tls)
-        self._is_told = False
+        self._is_logged = False
 
     def _pause(self, sock: socket.socket, error: OSError) -> None:
-        if not self._is_told:
+        if not self._is_logged:
             self._log.error("accept_failed", error=str(error))
-        self._is_told = True
+        self._is_logged = True
         self._unwatch(sock)
         loop = asyncio.get_running_loop()
         self._pauses[sock] = loop.call_later(_PAUSE_S, self._watch, sock)

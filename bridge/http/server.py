@@ -126,8 +126,8 @@ class HttpServer(web.Server):
         metrics.connections_refused.inc()
         going = next(iter(self._newcomers), None)
         if going is None:
-            idle = (it for it in self._open if it.is_idle)
-            going = min(idle, key=lambda it: it.idle_until_s, default=None)
+            idle = (connection for connection in self._open if connection.is_idle)
+            going = min(idle, key=lambda connection: connection.idle_until_s, default=None)
         if going is None:  # all are being answered
             return False
         going.end()

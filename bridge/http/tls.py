@@ -56,7 +56,7 @@ class TlsFiles:
         # Owner and mode, too: what could not be read may be readable now.
         names = ("ino", "mtime_ns", "ctime_ns", "size", "uid", "gid", "mode")
         stats = [os.stat(path) for path in paths]
-        return tuple(getattr(it, f"st_{name}") for it in stats for name in names)
+        return tuple(getattr(stat, f"st_{name}") for stat in stats for name in names)
 
     def _advice(self, error: ssl.SSLError) -> str:
         if error.reason == "KEY_VALUES_MISMATCH":

@@ -33,7 +33,7 @@ class TlsReloader:
         self._serve = serve
         self._interval_s = interval_s
         self._loaded = self._state()
-        self._told: tuple[object, str] | None = None
+        self._logged: tuple[object, str] | None = None
         self._log = logs.get("tls")
         self._tell_expiry()
 
@@ -49,14 +49,14 @@ class TlsReloader:
             except (UsageError, OSError) as error:
                 self._tell_failed(state, str(error))
             else:
-                self._loaded, self._told = state, None
+                self._loaded, self._logged = state, None
                 metrics.tls_reloads.labels("done").inc()
                 self._log.info("tls_reloaded")
                 self._tell_expiry()
 
     def _tell_failed(self, state: object, error: str) -> None:
-        if (state, error) != self._told:
-            self._told = (state, error)
+        if (state, error) != self._logged:
+            self._logged = (state, error)
             metrics.tls_reloads.labels("failed").inc()
             self._log.error("tls_reload_failed", error=error)
 

@@ -62,7 +62,7 @@ class Ingress:
         self._is_started = self._is_stopping = False
         self._failed = asyncio.Event()
         self._started_at_ms = 0
-        self._make_keeping()
+        self._make_outbox()
         self._make_http()
         self.callback_url = ""
         """Where callbacks go, once started."""
@@ -71,7 +71,7 @@ class Ingress:
 
     # --- parts
 
-    def _make_keeping(self) -> None:
+    def _make_outbox(self) -> None:
         """Everything behind the HTTP handler."""
         settings = self._settings
         self._health = Health()
@@ -314,8 +314,8 @@ class Ingress:
             **self._outbox.status(),
             "redis": {"up": self._health.is_up, "seen_at_ms": self._monitor.seen_at_ms},
             "backlog": {
-                group: {"entries": it.entries, "oldest_at_ms": it.oldest_ms}
-                for group, it in self._monitor.backlogs.items()
+                group: {"entries": backlog.entries, "oldest_at_ms": backlog.oldest_ms}
+                for group, backlog in self._monitor.backlogs.items()
             },
             "consecutive_failures": self._handler.failures_in_a_row,
             "connections": self._http.open_connections,

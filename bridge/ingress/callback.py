@@ -25,9 +25,9 @@ from bridge.platform.notification import NotANotificationError, Notification
 from bridge.platform.strict_json import NotJsonError
 from bridge.telemetry import logs, metrics
 
-_TOLD_FAILURES: Final = (3, 10)
+_LOGGED_FAILURES: Final = (3, 10)
 """Answers other than 200 in a row that are told: in time to mend it, and when it is too late."""
-_TOLD_CHARS: Final = 200
+_LOGGED_CHARS: Final = 200
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Version 00 (https://www.w3.org/TR/trace-context/#traceparent-header); anything else is not ours.
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -58,7 +58,7 @@ class CallbackHandler:
         clock: Clock,
     ) -> None:
         self._submit = submit
-        self._accept = {**{_plain(path): it for path, it in accept.items()}, **accept}
+        self._accept = {**{_plain(path): accepting for path, accepting in accept.items()}, **accept}
         self._types = frozenset(types)
         self._check_access = check_access
         self._max_body_bytes = max_body_bytes
@@ -115,11 +115,11 @@ class CallbackHandler:
 
     def _refuse(self, request: web.BaseRequest, problem: Problem) -> web.Response:
         self.failures_in_a_row += 1
-        if self.failures_in_a_row in _TOLD_FAILURES:
+        if self.failures_in_a_row in _LOGGED_FAILURES:
             self._log.warning(
                 "callbacks_refused",
                 count=self.failures_in_a_row,
-                path=_path(request)[:_TOLD_CHARS],
+                path=_path(request)[:_LOGGED_CHARS],
                 code=problem.status.value,
                 reason=str(problem),
                 advice="after ten in a row the platform pushes nothing more to this host",

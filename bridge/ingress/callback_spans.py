@@ -37,12 +37,12 @@ def traced(submit: Submit, tracing: Tracing) -> Submit:
 
 
 def _of_notification(arrival: Arrival) -> dict[str, Any]:
-    it = arrival.notification
+    notification = arrival.notification
     return {
-        "messaging.message.id": it.id,
-        "messaging.message.body.size": len(it.body),
-        "nb_bridge.device_id": it.device,
-        "nb_bridge.command_id": it.command,
+        "messaging.message.id": notification.id,
+        "messaging.message.body.size": len(notification.body),
+        "nb_bridge.device_id": notification.device,
+        "nb_bridge.command_id": notification.command,
     }
 
 

@@ -66,11 +66,11 @@ class Monitor:
         self._partitions = partitions
         self._max_backlog = max_backlog
         self._name = name
-        self._press = apply_backpressure
+        self._apply_backpressure = apply_backpressure
         self._heartbeat = heartbeat
         self._pressure: str | None = None
         self._looks = 0
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._servers = ServerInfo(link)
         self._log = logs.get("monitor")
         self.backlogs: dict[str, GroupBacklog] = {}
@@ -85,7 +85,7 @@ class Monitor:
             except RedisUnavailableError:
                 pass  # the publisher's link has told
             except Exception as error:  # whatever somebody wrote into the namespace's keys
-                self._tell_once("unknown", str(error), error)
+                self._log_once("unknown", str(error), error)
             await asyncio.sleep(INTERVAL_S)
 
     async def look(self) -> None:
@@ -109,11 +109,11 @@ class Monitor:
         """Tells of keys that are not what they should be; what depends on them is missing."""
         for call, reply in zip(calls, replies, strict=True):
             if isinstance(reply, Refused) and reply.code == "WRONGTYPE":
-                self._tell_once(_shown(call.key or b""), reply.text)
+                self._log_once(_shown(call.key or b""), reply.text)
 
-    def _tell_once(self, key: str, why: str, exception: Exception | None = None) -> None:
-        if key not in self._told:
-            self._told.add(key)
+    def _log_once(self, key: str, why: str, exception: Exception | None = None) -> None:
+        if key not in self._logged:
+            self._logged.add(key)
             self._log.error("redis_key_unusable", key=key, error=why, exc_info=exception)
 
     async def forget(self) -> None:
@@ -177,7 +177,7 @@ class Monitor:
             else:
                 self._log.warning("redis_spared", reason=why)
         self._pressure = why
-        self._press(why)
+        self._apply_backpressure(why)
 
     async def _tell(self) -> None:
         now_ms = epoch_ms()

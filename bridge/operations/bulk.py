@@ -38,9 +38,9 @@ async def act_on_each(
     tally = Tally(matched=len(chosen))
     loop = asyncio.get_running_loop()
     began_s = loop.time()
-    for number, one in enumerate(chosen):
+    for number, item in enumerate(chosen):
         if rate_per_s is not None:
             await asyncio.sleep(max(0.0, began_s + number / rate_per_s - loop.time()))
-        tally.count(await act(one))
+        tally.count(await act(item))
         advance(1)
     return tally

@@ -164,7 +164,7 @@ def spool(settings: Settings) -> list[Finding]:
     """Whether the spool can take callbacks, and what is in it."""
     folder = settings.spool_path
     if not folder.is_dir():
-        parent = next((each for each in folder.parents if each.exists()), Path("/"))
+        parent = next((parent for parent in folder.parents if parent.exists()), Path("/"))
         if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
             return [ok("spool.folder", f"{folder} will be made"), _disk(parent)]
         return [problem("spool.folder", f"{folder} cannot be made in {parent}", _ANOTHER)]
@@ -230,7 +230,7 @@ def filesystem(folder: Path, mounts: str) -> str | None:
 
 
 def _room(settings: Settings, folder: Path, files: Sequence[SpoolFile]) -> Finding:
-    used = sum(each.bytes for each in files)
+    used = sum(file.bytes for file in files)
     free, wanted = shutil.disk_usage(folder).free, settings.spool_max_bytes - used
     found = f"{free / 2**20:.0f} MiB free, {max(0, wanted) / 2**20:.0f} MiB may be needed"
     if free < wanted:
@@ -241,9 +241,9 @@ def _room(settings: Settings, folder: Path, files: Sequence[SpoolFile]) -> Findi
 
 def _files(files: Sequence[SpoolFile]) -> Finding:
     name = "spool.files"
-    damaged = [each.name for each in files if each.state in ("damaged", "unreadable")]
-    aside = sum(each.set_aside or 0 for each in files)
-    dead = sum(each.entries or 0 for each in files if each.state == "dead")
+    damaged = [file.name for file in files if file.state in ("damaged", "unreadable")]
+    aside = sum(file.set_aside or 0 for file in files)
+    dead = sum(file.entries or 0 for file in files if file.state == "dead")
     if damaged:
         return problem(
             name, f"damaged: {', '.join(damaged)}", "keep a copy; `sqlite3 FILE .recover` may help"
@@ -260,5 +260,5 @@ def _files(files: Sequence[SpoolFile]) -> Finding:
             f"{dead} entries of ingresses that have ended",
             "start an ingress here, which adopts them, or nb-bridge spool drain",
         )
-    waiting = sum(each.entries or 0 for each in files)
+    waiting = sum(file.entries or 0 for file in files)
     return ok(name, f"{waiting} entries wait for Redis")

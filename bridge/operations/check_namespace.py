@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bridge.operations import overview
 from bridge.operations.findings import Finding, ok, problem, warning
-from bridge.operations.namespace import Namespace, told
+from bridge.operations.namespace import Namespace, decoded
 from bridge.operations.overview import Group
 from bridge.settings import Settings
 from bridge.store.link import command
@@ -17,13 +17,13 @@ async def check(connected: Namespace, settings: Settings) -> list[Finding]:
         findings.append(
             warning(
                 "namespace.hold",
-                f"ingresses spool instead of publishing: {told(held)}",
+                f"ingresses spool instead of publishing: {decoded(held)}",
                 "it ends by itself when that command ends",
             )
         )
     findings.append(await _quarantine(connected))
     groups = await overview.groups_of(connected, await connected.now_ms())
-    return findings + [judge(each, dead_max_entries=settings.dead_max_entries) for each in groups]
+    return findings + [judge(group, dead_max_entries=settings.dead_max_entries) for group in groups]
 
 
 def _meta(connected: Namespace, settings: Settings) -> Finding:

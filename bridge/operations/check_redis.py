@@ -11,7 +11,7 @@ from typing import Any, Final
 from bridge.errors import RedisRefusesError, RedisUnavailableError
 from bridge.operations import overview, when
 from bridge.operations.findings import Finding, ok, problem, skipped, warning
-from bridge.operations.namespace import TIMEOUT_S, Namespace, fields_of, told
+from bridge.operations.namespace import TIMEOUT_S, Namespace, decoded, fields_of
 from bridge.settings import Settings
 from bridge.store import rights
 from bridge.store.link import Link, Refused, command
@@ -92,7 +92,7 @@ async def _servers(link: Link) -> list[Server]:
 def _settings_of(config: Any) -> Mapping[str, str] | None:
     if not isinstance(config, list):
         return None
-    return {told(name): told(value) for name, value in fields_of(config).items()}
+    return {decoded(name): decoded(value) for name, value in fields_of(config).items()}
 
 
 async def _reachable(connected: Namespace) -> Finding:

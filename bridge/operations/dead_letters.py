@@ -88,7 +88,7 @@ async def drop(connected: Namespace, group: str, place: Place) -> str:
 def text_of(letter: Buried, name: bytes) -> str | None:
     """A field as text, whatever a foreign program wrote there; `None` if it is not there."""
     raw = letter.fields.get(name)
-    return None if raw is None else namespace.told(raw)
+    return None if raw is None else namespace.decoded(raw)
 
 
 def document(buried: Buried) -> dict[str, Any]:

@@ -82,10 +82,10 @@ async def look(connected: Namespace, device: str, *, bar: Bar = no_bar) -> Devic
         queues.append(
             Queue(
                 group=group,
-                owner=namespace.told(lease).rpartition(":")[0] if lease else None,
+                owner=namespace.decoded(lease).rpartition(":")[0] if lease else None,
                 parked=parked,
                 parked_until_ms=None if due is None else int(float(due)),
-                states=Counter(each.groups[group].state for each in found),
+                states=Counter(notification.groups[group].state for notification in found),
             )
         )
     return Device(id=device, partition=partition, queues=queues, notifications=found)

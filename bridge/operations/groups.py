@@ -29,7 +29,7 @@ async def listed(connected: Namespace) -> Groups:
     """All there are. Raises what `Namespace.ask` raises."""
     groups = await overview.groups_of(connected, await connected.now_ms())
     retired = await connected.get(command("SMEMBERS", connected.keys.retired))
-    return Groups(groups=groups, retired=sorted(map(namespace.told, retired)))
+    return Groups(groups=groups, retired=sorted(map(namespace.decoded, retired)))
 
 
 async def existing(connected: Namespace, name: str) -> Group:
@@ -88,7 +88,9 @@ async def _remove_from(connected: Namespace, group: str, partition: int) -> None
         (devices,) = await _all(connected, command("ZRANGE", parked, 0, _CHUNK - 1))
         if not devices:
             break
-        lists = [keys.parked_device(partition, group, namespace.told(it)) for it in devices]
+        lists = [
+            keys.parked_device(partition, group, namespace.decoded(device)) for device in devices
+        ]
         calls = [command("UNLINK", key) for key in lists]
         await _all(connected, *calls, command("ZREM", parked, *devices))
     of_group = (keys.retry, keys.epoch, keys.ttl, keys.dead)

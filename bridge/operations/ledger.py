@@ -58,7 +58,7 @@ def read(raws: Iterable[bytes]) -> Record:
             digest = raw[at : at + LEDGER_DIGEST_BYTES]
             at_ms = int.from_bytes(raw[at + LEDGER_DIGEST_BYTES : at + _STAMPED_BYTES], "big")
             accepted[digest] = max(at_ms, accepted.get(digest, 0))
-    ordered = sorted(accepted.items(), key=lambda each: each[1])
+    ordered = sorted(accepted.items(), key=lambda item: item[1])
     return Record(rank=rank, accepted=tuple(Accepted(digest=d, at_ms=ms) for d, ms in ordered))
 
 

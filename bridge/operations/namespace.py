@@ -50,7 +50,7 @@ class Namespace:
 
     async def groups(self) -> list[str]:
         """The registered groups."""
-        return sorted(map(told, await self.get(command("SMEMBERS", self.keys.groups))))
+        return sorted(map(decoded, await self.get(command("SMEMBERS", self.keys.groups))))
 
     async def pages(self, key: str, *, after: bytes = b"-") -> AsyncIterator[Page]:
         """The entries of a stream, oldest first."""
@@ -65,7 +65,7 @@ class Namespace:
     async def refuse_while_held(self) -> None:
         """`BridgeError` while the partition count is being changed: nothing may be published."""
         if held := await self.get(command("GET", self.keys.hold)):
-            raise BridgeError(f"not now: {told(held)}; try again when that is over")
+            raise BridgeError(f"not now: {decoded(held)}; try again when that is over")
 
 
 @asynccontextmanager
@@ -106,7 +106,7 @@ def value(reply: Any) -> Any:
     return reply
 
 
-def told(raw: bytes) -> str:
+def decoded(raw: bytes) -> str:
     """Text of Redis, whatever a foreign program wrote there."""
     return raw.decode(errors="replace")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bridge.contract.entries import entry_order
-from bridge.operations.namespace import PAGE, TIMEOUT_S, Namespace, fields_of, told
+from bridge.operations.namespace import PAGE, TIMEOUT_S, Namespace, decoded, fields_of
 from bridge.store.link import Refused, command
 
 SILENT_MS: Final = 15_000
@@ -64,7 +64,9 @@ class Group:
     @property
     def oldest_ms(self) -> int | None:
         """When the oldest entry without an outcome was published."""
-        return min((it.oldest_ms for it in self.shares if it.oldest_ms is not None), default=None)
+        return min(
+            (share.oldest_ms for share in self.shares if share.oldest_ms is not None), default=None
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ class Ingress:
     """The last heartbeat of an ingress; `age_ms` by the clocks of both."""
 
     name: str
-    told: dict[str, Any]
+    heartbeat: dict[str, Any]
     age_ms: int
 
     @property
@@ -113,7 +115,7 @@ async def take(namespace: Namespace) -> Overview:
     return Overview(
         now_ms=now_ms,
         servers=[server_facts(info) for info in infos],
-        held=told(held) if isinstance(held, bytes) else None,
+        held=decoded(held) if isinstance(held, bytes) else None,
         groups=await groups_of(namespace, now_ms),
         ingresses=[] if isinstance(beats, Refused) else _ingresses(beats, now_ms),
         entries=sum(length for length in streams if isinstance(length, int)),
@@ -135,12 +137,12 @@ def server_facts(info: Any) -> dict[str, str]:
     """The lines of INFO; nothing where the server does not tell."""
     if isinstance(info, Refused):
         return {}
-    lines = (line.partition(":") for line in told(info).splitlines() if ":" in line)
+    lines = (line.partition(":") for line in decoded(info).splitlines() if ":" in line)
     return {name: text for name, _, text in lines}
 
 
 async def ingresses_of(namespace: Namespace) -> list[Ingress]:
-    """Every ingress that told of itself in the last hour."""
+    """Every ingress with a heartbeat of the last hour."""
     beats = await namespace.get(command("HGETALL", namespace.keys.ingresses))
     return _ingresses(beats, await namespace.now_ms())
 
@@ -153,8 +155,8 @@ def _ingresses(beats: Sequence[bytes], now_ms: int) -> list[Ingress]:
             age_ms = max(0, now_ms - int(beat["at_ms"]))
         except (ValueError, KeyError, TypeError):
             continue
-        found.append(Ingress(name=told(name), told=beat, age_ms=age_ms))
-    return sorted(found, key=lambda each: each.name)
+        found.append(Ingress(name=decoded(name), heartbeat=beat, age_ms=age_ms))
+    return sorted(found, key=lambda ingress: ingress.name)
 
 
 # --- groups
@@ -168,10 +170,10 @@ async def groups_of(namespace: Namespace, now_ms: int) -> list[Group]:
         command("SMEMBERS", keys.paused),
         *(command("XINFO", "GROUPS", keys.stream(number)) for number in numbers),
     )
-    known = set() if isinstance(registered, Refused) else set(map(told, registered))
-    stopped = set() if isinstance(paused, Refused) else set(map(told, paused))
+    known = set() if isinstance(registered, Refused) else set(map(decoded, registered))
+    stopped = set() if isinstance(paused, Refused) else set(map(decoded, paused))
     on_streams = [
-        {told(info[b"name"]): info for info in map(fields_of, reply)}
+        {decoded(info[b"name"]): info for info in map(fields_of, reply)}
         if not isinstance(reply, Refused)
         else {}
         for reply in infos
@@ -179,7 +181,9 @@ async def groups_of(namespace: Namespace, now_ms: int) -> list[Group]:
     names = sorted(known.union(*on_streams))
     groups = [Group(name=name, registered=name in known, paused=name in stopped) for name in names]
     for group in groups:
-        await _fill(namespace, group, [each.get(group.name) for each in on_streams], now_ms)
+        await _fill(
+            namespace, group, [on_stream.get(group.name) for on_stream in on_streams], now_ms
+        )
     return groups
 
 
@@ -202,7 +206,7 @@ async def _fill(
         ]
     beats, *replies = await namespace.ask(*calls)
     group.workers = {
-        told(worker): max(0, now_ms - int(float(at_ms)))
+        decoded(worker): max(0, now_ms - int(float(at_ms)))
         for worker, at_ms in fields_of(beats).items()
     }
     group.shares = [
@@ -236,15 +240,15 @@ def _share(
         at_most = _count(length) - share.pending if next_ else 0
         share.waiting = at_most if lag is None else lag
     if isinstance(lease, bytes):
-        owner, _, epoch = told(lease).rpartition(":")
+        owner, _, epoch = decoded(lease).rpartition(":")
         share.owner, share.epoch = owner, int(epoch) if epoch.isdecimal() else None
     oldest = [entry[0] for entry in next_] if isinstance(next_, list) else []
     if isinstance(pending, list) and pending[0]:
         oldest.append(pending[1])
     if share.parked_devices and isinstance(retries, list):
         # Of a parked device its oldest message was tried; the attempts are noted by entry id.
-        oldest += [each for each in retries if each != b"clean"]
-    share.oldest_ms = min((entry_order(each)[0] for each in oldest), default=None)
+        oldest += [field for field in retries if field != b"clean"]
+    share.oldest_ms = min((entry_order(id_)[0] for id_ in oldest), default=None)
     return share
 
 
@@ -270,4 +274,4 @@ async def parked_messages(namespace: Namespace, partition: int, group: str) -> i
 async def parked_devices(namespace: Namespace, partition: int, group: str) -> list[str]:
     """The parked devices of a partition, those first that are due first."""
     key = namespace.keys.parked(partition, group)
-    return [told(each) for each in await namespace.get(command("ZRANGE", key, 0, -1))]
+    return [decoded(device) for device in await namespace.get(command("ZRANGE", key, 0, -1))]

@@ -34,16 +34,16 @@ class NotReplayableError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """One body in its place; `it` is `None` where the entry is not of ours."""
+    """One body in its place; `body` is `None` where the entry is not of ours."""
 
     id: bytes
-    it: QuarantinedBody | None
+    body: QuarantinedBody | None
 
     @property
     def device(self) -> str | None:
         """The deviceId in the body, if that is so much as JSON."""
         try:
-            device = json.loads(self.it.body)["deviceId"] if self.it else None
+            device = json.loads(self.body.body)["deviceId"] if self.body else None
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
         return device if isinstance(device, str) else None
@@ -51,21 +51,21 @@ class Kept:
     @property
     def at_ms(self) -> int:
         """When it arrived."""
-        return int(self.id.partition(b"-")[0]) if self.it is None else self.it.received_at_ms
+        return int(self.id.partition(b"-")[0]) if self.body is None else self.body.received_at_ms
 
     def document(self) -> dict[str, Any]:
         """As docs/commands.md has it: everything but the body."""
-        it = self.it
+        body = self.body
         return {
             "id": self.id.decode(),
             "received_at_ms": self.at_ms,
-            "path": None if it is None else it.path,
-            "reason": "unreadable" if it is None else it.reason,
-            "details": None if it is None else it.details,
+            "path": None if body is None else body.path,
+            "reason": "unreadable" if body is None else body.reason,
+            "details": None if body is None else body.details,
             "device": self.device,
-            "length_bytes": None if it is None else it.length_bytes,
-            "whole": it is not None and it.is_whole,
-            "sha256": None if it is None else it.sha256,
+            "length_bytes": None if body is None else body.length_bytes,
+            "whole": body is not None and body.is_whole,
+            "sha256": None if body is None else body.sha256,
         }
 
 
@@ -74,9 +74,9 @@ async def matching(connected: Namespace, wanted: Filter) -> AsyncIterator[Kept]:
     async for page in connected.pages(connected.keys.quarantine):
         for id_, flat in page:
             kept = _kept(id_, flat)
-            told = f"{kept.it.reason} {kept.it.details}" if kept.it else ""
+            error = f"{kept.body.reason} {kept.body.details}" if kept.body else ""
             device = kept.device if wanted.device is not None else None
-            if wanted.matches(device=device, error=told, at_ms=kept.at_ms):
+            if wanted.matches(device=device, error=error, at_ms=kept.at_ms):
                 yield kept
 
 
@@ -86,7 +86,7 @@ async def find(connected: Namespace, id_: bytes) -> Kept | None:
     return _kept(*found[0]) if found else None
 
 
-async def one(connected: Namespace, id_: bytes) -> Kept:
+async def get(connected: Namespace, id_: bytes) -> Kept:
     """As `find`; `BridgeError` if it is not there (any more)."""
     found = await find(connected, id_)
     if found is None:
@@ -117,9 +117,9 @@ async def remove(connected: Namespace, id_: bytes) -> bool:
 
 def _kept(id_: bytes, flat: list[bytes]) -> Kept:
     try:
-        return Kept(id=id_, it=QuarantinedBody.decode(namespace.fields_of(flat)))
+        return Kept(id=id_, body=QuarantinedBody.decode(namespace.fields_of(flat)))
     except (KeyError, ValueError):
-        return Kept(id=id_, it=None)
+        return Kept(id=id_, body=None)
 
 
 class Replayer:
@@ -153,7 +153,7 @@ class Replayer:
             accept_command_status,
             partial(_accept_platform_notification, kept.at_ms),
         ]
-        if kept.it is not None and kept.it.path in self._notify_paths:
+        if kept.body is not None and kept.body.path in self._notify_paths:
             by_path.reverse()
         if mended is not None:
             try:
@@ -165,10 +165,10 @@ class Replayer:
                     raise NotReplayableError(f"still no notification: {error}") from None
             except NotJsonError as error:
                 raise NotReplayableError(f"still no notification: {error}") from None
-        if kept.it is None or not kept.it.is_whole:
+        if kept.body is None or not kept.body.is_whole:
             raise NotReplayableError("it was not kept whole: give the body with --file")
         try:
-            return by_path[0](kept.it.body)
+            return by_path[0](kept.body.body)
         except (NotJsonError, NotANotificationError) as error:
             raise NotReplayableError(f"still no notification: {error}") from None
 

@@ -23,7 +23,7 @@ from bridge.contract.keys import partition_of
 from bridge.contract.meta import ContractError, Meta
 from bridge.errors import BridgeError, RedisUnavailableError
 from bridge.operations import overview
-from bridge.operations.namespace import Namespace, Page, fields_of, told, value
+from bridge.operations.namespace import Namespace, Page, decoded, fields_of, value
 from bridge.store.link import Refused, command
 
 MAX_PARTITIONS: Final = 256  # as bridge.settings
@@ -85,7 +85,7 @@ class Change:
     async def unhandled(self) -> dict[str, int]:
         """Of each registered group, how much it has not handled."""
         groups = await overview.groups_of(self._in, await self._in.now_ms())
-        return {each.name: each.total("unhandled") for each in groups if each.registered}
+        return {group.name: group.total("unhandled") for group in groups if group.registered}
 
     # --- hold
 
@@ -111,16 +111,16 @@ class Change:
     async def _ingresses(self) -> list[overview.Ingress]:
         """Those that are alive; one that has been silent for long is gone."""
         found = await overview.ingresses_of(self._in)
-        return [each for each in found if not each.is_silent]
+        return [ingress for ingress in found if not ingress.is_silent]
 
     async def _until_ingresses_hold(self) -> None:
         self._tell("asking the ingresses to spool")
 
         async def missing() -> list[str]:
             return [
-                each.name
-                for each in await self._ingresses()
-                if each.told.get("pressure") != self._hold
+                ingress.name
+                for ingress in await self._ingresses()
+                if ingress.heartbeat.get("pressure") != self._hold
             ]
 
         if left := await self._wait_while(missing):
@@ -149,17 +149,17 @@ class Change:
             return bool(left) or loop.time() - since_s < quiet_s
 
         if await self._wait_while(unfinished):
-            told = ", ".join(f"group {name} has {count}" for name, count in left.items())
+            pending = ", ".join(f"group {name} has {count}" for name, count in left.items())
             raise PendingError(
-                f"{told or 'entries still come in'} to handle; let its workers finish, or retire "
-                "it, and repeat (parked devices wait for their retries: nb-bridge status)",
+                f"{pending or 'entries still come in'} to handle; let its workers finish, or "
+                "retire it, and repeat (parked devices wait for their retries: nb-bridge status)",
                 left,
             )
 
     async def _ends_of_streams(self) -> list[Any]:
         """The last id that each stream ever had."""
         streams = [self._keys.stream(number) for number in range(self._in.partitions)]
-        infos = await self._in.ask(*(command("XINFO", "STREAM", each) for each in streams))
+        infos = await self._in.ask(*(command("XINFO", "STREAM", stream) for stream in streams))
         return [
             None if isinstance(info, Refused) else fields_of(info)[b"last-generated-id"]
             for info in infos
@@ -177,7 +177,7 @@ class Change:
 
     async def _switch(self) -> None:
         held = await self._in.get(command("GET", self._keys.hold))
-        if held is None or told(held) != self._hold:
+        if held is None or decoded(held) != self._hold:
             raise PendingError("the hold was lost meanwhile (was Redis away?); repeat", {})
         meta = Meta(partitions=self._wanted).encode()
         await self._in.get(command("SET", self._keys.meta, meta))
@@ -232,9 +232,9 @@ class Change:
     async def _until_restarted(self) -> None:
         async def behind() -> list[str]:
             return [
-                each.name
-                for each in await self._ingresses()
-                if each.told.get("partitions") != self._wanted
+                ingress.name
+                for ingress in await self._ingresses()
+                if ingress.heartbeat.get("partitions") != self._wanted
             ]
 
         if await behind():

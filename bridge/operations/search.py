@@ -13,7 +13,7 @@ from typing import Any, Literal
 from bridge.contract.entries import DeadLetter, Entry, entry_order
 from bridge.contract.meta import ContractError
 from bridge.operations import overview
-from bridge.operations.namespace import PAGE, Namespace, Page, fields_of, told
+from bridge.operations.namespace import PAGE, Namespace, Page, decoded, fields_of
 from bridge.store.link import Refused, command
 
 State = Literal["waiting", "pending", "parked", "dead", "handled", "not_for_it"]
@@ -53,18 +53,18 @@ class Found:
 
     def document(self) -> dict[str, Any]:
         """As docs/commands.md has it."""
-        it = self.entry
+        entry = self.entry
         return {
-            "entry_id": told(self.id),
+            "entry_id": decoded(self.id),
             "partition": self.partition,
-            "notification_id": it.id,
-            "type": it.type,
-            "device": it.device,
-            "command": it.command,
-            "status": it.status,
-            "received_at_ms": it.received_at_ms,
-            "late": it.late,
-            "replayed": it.replayed,
+            "notification_id": entry.id,
+            "type": entry.type,
+            "device": entry.device,
+            "command": entry.command,
+            "status": entry.status,
+            "received_at_ms": entry.received_at_ms,
+            "late": entry.late,
+            "replayed": entry.replayed,
             "groups": {
                 name: {
                     "state": place.state,
@@ -107,7 +107,7 @@ class Search:
             places = await self._parked(partition, group, devices, found)
             places |= await self._dead(partition, group, found)
             await self._rest(partition, group, delivered.get(group), found, places)
-        return sorted(found.values(), key=lambda each: entry_order(each.id))
+        return sorted(found.values(), key=lambda entry: entry_order(entry.id))
 
     def _meant(self, page: Page) -> Iterable[tuple[bytes, Entry]]:
         for entry_id, flat in page:
@@ -171,7 +171,7 @@ class Search:
                 places[entry_id] = Place(
                     state="dead",
                     attempts=letter.attempts,
-                    dead_id=f"{partition}/{told(dead_id)}",
+                    dead_id=f"{partition}/{decoded(dead_id)}",
                     error_type=letter.error_type,
                     error=letter.error,
                 )
@@ -230,7 +230,7 @@ def _place(
 
 def _delivered(infos: Sequence[Any]) -> dict[str, bytes]:
     groups = map(fields_of, infos)
-    return {told(each[b"name"]): bytes(each[b"last-delivered-id"]) for each in groups}
+    return {decoded(group[b"name"]): bytes(group[b"last-delivered-id"]) for group in groups}
 
 
 def _entry(flat: Sequence[bytes]) -> Entry | None:

@@ -39,13 +39,13 @@ def shadowing() -> list[Path]:
 def named_alike(folder: Path) -> list[Path]:
     """Files of a folder named like something we import; harmless until the folder comes first."""
     names = {*DISTRIBUTIONS, *OURS, *sys.stdlib_module_names}
-    ours = {Path(each).resolve() for each in _folders_of_ours()}
-    return [each for each in _modules(folder, names) if each.resolve() not in ours]
+    ours = {Path(folder).resolve() for folder in _folders_of_ours()}
+    return [module for module in _modules(folder, names) if module.resolve() not in ours]
 
 
 def advice(found: Iterable[Path]) -> str:
     """What to do about them."""
-    names = ", ".join(str(each) for each in found)
+    names = ", ".join(str(name) for name in found)
     return (
         f"{names} is imported in place of a library: rename it, "
         "or start nb-bridge elsewhere and without PYTHONPATH"

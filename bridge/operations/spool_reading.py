@@ -58,7 +58,7 @@ def files(folder: Path) -> list[SpoolFile]:
         ) from error
     paths = [folder / name for name in names if name.startswith("spool-")]
     found = [_look(path) for path in paths if path.suffix == ".db"]
-    found.sort(key=lambda it: it.oldest_received_at_ms or 0)
+    found.sort(key=lambda file: file.oldest_received_at_ms or 0)
     found += [
         SpoolFile(name=path.name, state="damaged", bytes=_size_bytes(path))
         for path in paths
@@ -70,12 +70,14 @@ def files(folder: Path) -> list[SpoolFile]:
 def total(files: Iterable[SpoolFile]) -> dict[str, Any]:
     """Sums over files, and the oldest."""
     known = list(files)
-    stamps = [it.oldest_received_at_ms for it in known if it.oldest_received_at_ms is not None]
+    stamps = [
+        file.oldest_received_at_ms for file in known if file.oldest_received_at_ms is not None
+    ]
     return {
         "files": len(known),
-        "entries": sum(it.entries or 0 for it in known),
-        "bytes": sum(it.bytes for it in known),
-        "set_aside": sum(it.set_aside or 0 for it in known),
+        "entries": sum(file.entries or 0 for file in known),
+        "bytes": sum(file.bytes for file in known),
+        "set_aside": sum(file.set_aside or 0 for file in known),
         "oldest_received_at_ms": min(stamps, default=None),
     }
 

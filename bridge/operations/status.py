@@ -36,7 +36,7 @@ class Status:
             },
             "entries": seen and seen.entries,
             "groups": [] if seen is None else [_group(group) for group in seen.groups],
-            "ingresses": [] if seen is None else [_ingress(it) for it in seen.ingresses],
+            "ingresses": [] if seen is None else [_ingress(ingress) for ingress in seen.ingresses],
             "quarantine": {
                 "entries": seen and seen.quarantined,
                 "dropped": seen and seen.quarantine_dropped,
@@ -55,8 +55,8 @@ class Status:
         return {
             "up": True,
             "version": facts.get("valkey_version") or facts.get("redis_version"),
-            "used_memory_bytes": sum(int(each.get("used_memory", 0)) for each in servers),
-            "maxmemory_bytes": sum(int(each.get("maxmemory", 0)) for each in servers),
+            "used_memory_bytes": sum(int(server.get("used_memory", 0)) for server in servers),
+            "maxmemory_bytes": sum(int(server.get("maxmemory", 0)) for server in servers),
             "error": None,
         }
 
@@ -114,5 +114,5 @@ def _ingress(ingress: Ingress) -> dict[str, Any]:
         "name": ingress.name,
         "silent": ingress.is_silent,
         "seen_ms_ago": ingress.age_ms,
-        **{name: ingress.told.get(name) for name in wanted},
+        **{name: ingress.heartbeat.get(name) for name in wanted},
     }

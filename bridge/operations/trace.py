@@ -110,10 +110,11 @@ async def trace(
             devices = None if device is None else [device]
             found += await search.through(partition, devices, advance)
     known = []
-    for each in sorted({each.entry.device for each in found} | ({device} if device else set())):
-        record = await ledger.look_up(connected, partition_of(each, count), each, command)
+    named = {notification.entry.device for notification in found}
+    for name in sorted(named | ({device} if device else set())):
+        record = await ledger.look_up(connected, partition_of(name, count), name, command)
         if record is not None:
-            known.append(_known(each, command, record, found))
+            known.append(_known(name, command, record, found))
     return Trace(command=command, devices=known, notifications=found)
 
 
@@ -146,9 +147,9 @@ def _is_of(notification: Notification, command: str, device: str | None) -> bool
 
 def _known(device: str, command: str, record: Record, found: list[Found]) -> Known:
     names = ledger.usual_names(device, command)
-    names |= {_prefix(each): each.entry.status for each in found}
+    names |= {_prefix(notification): notification.entry.status for notification in found}
     # What every group handled has left the streams; the ledger remembers that it was there.
-    unhandled = {_prefix(each) for each in found if not each.is_handled}
+    unhandled = {_prefix(notification) for notification in found if not notification.is_handled}
     return Known(
         device=device,
         furthest=RANKS[min(record.rank, len(RANKS) - 1)],

@@ -101,7 +101,7 @@ def path(doc: str, **more: Any) -> Any:
 def _redis_url(value: str) -> None:
     if raw := _raw_in_password(value):
         # Read on, what stands before them would be taken for the server's address, and be told.
-        shown = " and ".join(f"{each} as %{ord(each):02X}" for each in raw)
+        shown = " and ".join(f"{char} as %{ord(char):02X}" for char in raw)
         raise ValidationError(f"has a password with {' or '.join(raw)} in it: write {shown}")
     try:
         parts = urlsplit(value)
@@ -130,7 +130,7 @@ def _raw_in_password(value: str) -> list[str]:
     is_option = "@" in query and "#" not in query and "@" not in rest[len(address) : -len(query)]
     if is_option and all(map(_ADDRESS.fullmatch, address.rpartition("@")[2].split(","))):
         return []
-    return [each for each in "/?#[]" if each in userinfo]
+    return [char for char in "/?#[]" if char in userinfo]
 
 
 def _networks(values: list[str]) -> None:

@@ -61,7 +61,7 @@ def load() -> Settings:
     try:
         env.seal()
     except EnvValidationError as error:
-        problems += _told(error.error_messages)
+        problems += _lines(error.error_messages)
     if not problems:
         if "max_body_bytes" not in values and "spool_max_bytes" in values:
             half = values["spool_max_bytes"] // 2
@@ -93,11 +93,11 @@ def _list(
     return values
 
 
-def _told(messages: Any) -> list[str]:
+def _lines(messages: Any) -> list[str]:
     lines = []
     for name, texts in messages.items():
-        told = "; ".join(text[0].lower() + text[1:] for text in map(str, texts)).rstrip(".")
-        lines.append(f"{name} {told}")
+        problem = "; ".join(text[0].lower() + text[1:] for text in map(str, texts)).rstrip(".")
+        lines.append(f"{name} {problem}")
     return lines
 
 
@@ -131,7 +131,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
         if not name.startswith(PREFIX) or name in known or _SERVICE_LINK.match(name[len(PREFIX) :]):
             continue
         # Compared without the prefix, which would make everything alike.
-        bare = [each.removeprefix(PREFIX) for each in known]
+        bare = [name.removeprefix(PREFIX) for name in known]
         nearest = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1)
         hint = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ""
         warnings.append(f"{name} is not a setting{hint}")

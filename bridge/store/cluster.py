@@ -182,7 +182,7 @@ class ClusterLink(Link):
             self._resting[address] = (now_s() + rest_s, error)
             return [error] * len(calls)
         self._resting.pop(address, None)
-        moving = next((it for it in replies if _code(it) in _MOVING_CODES), None)
+        moving = next((reply for reply in replies if _code(reply) in _MOVING_CODES), None)
         if moving is not None:  # none may be made before an earlier one
             return [RedisUnavailableError(f"Redis is moving a slot: {moving.text}")] * len(calls)
         return replies
@@ -203,7 +203,7 @@ class ClusterLink(Link):
     async def _at_all(self, call: Call, timeout_s: float) -> list[Any]:
         await self._learn_if_stale(timeout_s)
         owners = {owner for owner in self._owners if owner is not None}
-        return await _all(self._node(each).one(call, timeout_s=timeout_s) for each in owners)
+        return await _all(self._node(owner).one(call, timeout_s=timeout_s) for owner in owners)
 
     # --- who owns what
 
@@ -240,7 +240,7 @@ class ClusterLink(Link):
             owners[first : last + 1] = [(host, primary[1])] * (last - first + 1)
         self._owners = owners
         known = set(owners)
-        for address in [each for each in self._nodes if each not in known]:
+        for address in [node for node in self._nodes if node not in known]:
             if self._health is not None:
                 self._health.granted(_name(address))
             node = self._nodes.pop(address)

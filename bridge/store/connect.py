@@ -160,7 +160,7 @@ class _Servers:
         return cls(
             scheme="rediss" if is_tls else "redis",
             userinfo=userinfo,
-            addresses=[_address(each, default_port) for each in hosts.split(",")],
+            addresses=[_address(host, default_port) for host in hosts.split(",")],
             path=parts.path.strip("/"),
             options=list(options.items()),
             sentinel_userinfo=f"{user}:{password}" if password else "",

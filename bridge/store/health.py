@@ -30,7 +30,7 @@ class Health:
         self._clock = clock
         self._refused: dict[str, float] = {}
         """Commands and scripts that were refused, until when each is remembered."""
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._log = logs.get("redis")
 
     def mark_up(self, names: Iterable[str]) -> None:
@@ -68,6 +68,6 @@ class Health:
 
     def missing(self, convenience: str, why: str) -> None:
         """Something that is not needed was refused: told once."""
-        if convenience not in self._told:
-            self._told.add(convenience)
+        if convenience not in self._logged:
+            self._logged.add(convenience)
             self._log.info("redis_convenience_refused", command=convenience, error=why)

@@ -25,8 +25,8 @@ from bridge.store.health import Health
 from bridge.store.reply_errors import (
     CONNECTING,
     STATE_CODES,
+    error_text,
     refused_state,
-    told,
     while_connecting,
 )
 
@@ -305,7 +305,7 @@ class Link:
                 raise  # also LOADING and a lost server, which the driver files here
             except redis.exceptions.ResponseError as error:
                 refused.append(i)
-                replies.append(Refused(told(error)))
+                replies.append(Refused(error_text(error)))
         return replies, refused
 
     def _drop(self) -> None:

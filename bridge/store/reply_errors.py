@@ -48,7 +48,7 @@ _NO_RIGHT_IN_SCRIPT: Final = ("ACL failure in script", "The user executing the s
 _UNKNOWN_COMMAND: Final = ("unknown command", "ERR unknown command")
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """The code and the text; the driver strips the codes of errors it has a class for."""
     # Without the full stop: more is said after it.
     text = _OF_SCRIPT.sub("", str(error), count=1).rstrip(".") or type(error).__name__
@@ -68,7 +68,7 @@ def refused_state(text: str, what: str) -> RedisRefusesError:
 
 def while_connecting(error: BaseException) -> RedisUnavailableError:
     """Why there is no connection, or why it ended: away, or answered and refused."""
-    text = told(error)
+    text = error_text(error)
     code = ""
     if isinstance(error, redis.exceptions.AuthenticationError):
         code = "NOAUTH" if "required" in text else "WRONGPASS"

@@ -118,12 +118,12 @@ class SentinelLink(Link):
         """Tells all links whom these name; False if they are too few, and may be cut off."""
         if len(answers) <= len(self._sentinels) // 2:
             return False
-        before, told = self._shared.primary, max(answers)
-        if before is not None and told[0] < before[0] and not any_epoch:
+        before, answer = self._shared.primary, max(answers)
+        if before is not None and answer[0] < before[0] and not any_epoch:
             return True  # asked before the one who was told last
-        self._shared.primary = told
-        if before is not None and before[1] != told[1]:
-            host, port = told[1]
+        self._shared.primary = answer
+        if before is not None and before[1] != answer[1]:
+            host, port = answer[1]
             self._log.warning("redis_primary_replaced", primary=f"{host}:{port}")
         return True
 
@@ -132,7 +132,7 @@ class SentinelLink(Link):
     async def _ask_all(self) -> list[tuple[int, Address]] | str:
         """What a majority says, or those that can be heard; why, if nobody says anything."""
         async with self._asking:
-            asking = [asyncio.create_task(self._ask(each)) for each in self._sentinels]
+            asking = [asyncio.create_task(self._ask(sentinel)) for sentinel in self._sentinels]
             answers: list[tuple[int, Address]] = []
             why = ""
             try:

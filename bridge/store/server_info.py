@@ -22,7 +22,7 @@ class ServerInfo:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._log = logs.get("monitor")
 
     async def look(self, *, timeout_s: float) -> float:
@@ -30,8 +30,13 @@ class ServerInfo:
 
         Raises `RedisUnavailableError`.
         """
-        memory = [_lines(it) for it in await self._link.everywhere(_MEMORY, timeout_s=timeout_s)]
-        kept = [_lines(it) for it in await self._link.everywhere(_PERSISTENCE, timeout_s=timeout_s)]
+        memory = [
+            _lines(reply) for reply in await self._link.everywhere(_MEMORY, timeout_s=timeout_s)
+        ]
+        kept = [
+            _lines(reply)
+            for reply in await self._link.everywhere(_PERSISTENCE, timeout_s=timeout_s)
+        ]
         self._tell_missing(memory)
         self._tell_eviction(memory)
         self._tell_persistence(kept)
@@ -47,7 +52,7 @@ class ServerInfo:
             )
 
     def _tell_eviction(self, infos: Sequence[Mapping[str, str]]) -> None:
-        policies = {it["maxmemory_policy"] for it in infos if "maxmemory_policy" in it}
+        policies = {info["maxmemory_policy"] for info in infos if "maxmemory_policy" in info}
         evicting = sorted(policies - {_NO_EVICTION})
         if policies:
             metrics.redis_evicts.set(bool(evicting))
@@ -60,7 +65,7 @@ class ServerInfo:
             )
 
     def _tell_persistence(self, infos: Sequence[Mapping[str, str]]) -> None:
-        kept = [it["aof_enabled"] == "1" for it in infos if "aof_enabled" in it]
+        kept = [info["aof_enabled"] == "1" for info in infos if "aof_enabled" in info]
         if kept:
             metrics.redis_persists.set(all(kept))
         if self._begins("forgets", not all(kept)):
@@ -73,10 +78,10 @@ class ServerInfo:
     def _begins(self, what: str, holds: bool) -> bool:
         """Whether `what` holds now and did not at the last look."""
         if not holds:
-            self._told.discard(what)
+            self._logged.discard(what)
             return False
-        is_new = what not in self._told
-        self._told.add(what)
+        is_new = what not in self._logged
+        self._logged.add(what)
         return is_new
 
 

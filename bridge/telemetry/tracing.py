@@ -122,8 +122,8 @@ def context_of(traceparent: str | None) -> Context:
 
 def traceparent_of(span: Span) -> str:
     """What carries a span on."""
-    it = span.get_span_context()
-    return f"00-{it.trace_id:032x}-{it.span_id:016x}-{it.trace_flags:02x}"
+    ids = span.get_span_context()
+    return f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{ids.trace_flags:02x}"
 
 
 def fail(span: Span, error: BaseException) -> None:

@@ -41,14 +41,14 @@ async def connect(
                     await response.read()
                     code = response.status
             except (aiohttp.ClientError, TimeoutError, OSError) as failure:
-                error = _told(failure)
+                error = _error_text(failure)
             duration_s = time.perf_counter() - start_s
             return Answer(code=code, error=error, sent_at_s=sent_at_s, duration_s=duration_s)
 
         yield post
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """A few fixed texts, since they are counted."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return "certificate not trusted"

@@ -170,12 +170,12 @@ class _Watch:
         self._show = show
         self._record = order.record
         self._give_up_s = order.give_up_s
-        self._has_told = False
+        self._has_reported = False
 
     def on_answer(self, callback: Callback, attempt: int, answer: Answer) -> None:
         self._tally.count(attempt, answer)
-        if not answer.is_ok and not self._has_told:
-            self._has_told = True
+        if not answer.is_ok and not self._has_reported:
+            self._has_reported = True
             click.echo(
                 f"nb-bridge: not answered 200 but: {answer.label}; repeating, until nothing was "
                 f"answered 200 for {self._give_up_s:g} s",

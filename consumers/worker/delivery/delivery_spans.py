@@ -43,7 +43,7 @@ class _Traced:
         self._current = Current(delivery)
 
     def __enter__(self) -> None:
-        it, entry = self._delivery, self._delivery.entry
+        delivery, entry = self._delivery, self._delivery.entry
         parent = context_of(entry.traceparent)
         self._span = self._spans.tracing.tracer.start_span(
             f"process {self._spans.tracing.namespace}",
@@ -51,13 +51,13 @@ class _Traced:
             SpanKind.CONSUMER,
             {
                 **self._spans.common,
-                "messaging.consumer.group.name": it.group,
-                "messaging.destination.partition.id": str(it.partition),
+                "messaging.consumer.group.name": delivery.group,
+                "messaging.destination.partition.id": str(delivery.partition),
                 "messaging.message.id": entry.id,
                 "messaging.message.body.size": len(entry.body),
                 "nb_bridge.device_id": entry.device,
                 "nb_bridge.command_id": entry.command,
-                "nb_bridge.attempt": it.attempt,
+                "nb_bridge.attempt": delivery.attempt,
                 "nb_bridge.late": entry.late,
                 "nb_bridge.replayed": entry.replayed,
             },

@@ -38,7 +38,9 @@ class Doorbell:
         self, fetched: Collection[Partition], has_room: Callable[[Partition], bool]
     ) -> None:
         """There was a look at what can be fetched: these were, others may have no room."""
-        served = {it for it in self._rung if it in fetched or not has_room(it)}
+        served = {
+            partition for partition in self._rung if partition in fetched or not has_room(partition)
+        }
         self._rung.difference_update(served)
         self._looked.set()
 
@@ -74,8 +76,8 @@ class Doorbell:
             on_ring()
 
     async def _listen_for(self, keys: Keys, partitions: list[Partition]) -> list[Partition]:
-        by_key = {keys.stream(it.number).encode(): it for it in partitions}
-        ids = [it.delivered for it in partitions]
+        by_key = {keys.stream(partition.number).encode(): partition for partition in partitions}
+        ids = [partition.delivered for partition in partitions]
         reply = await self.link.one(
             command("XREAD", "COUNT", 1, "BLOCK", BLOCK_MS, "STREAMS", *by_key, *ids),
             timeout_s=BLOCK_MS / 1000 + CALL_TIMEOUT_S,

@@ -82,7 +82,9 @@ class Fetcher:
         """Fetches until cancelled."""
         backoff = Backoff()
         while True:
-            with_room = [each for each in self._owned.values() if self._has_room(each)]
+            with_room = [
+                partition for partition in self._owned.values() if self._has_room(partition)
+            ]
             rooms = self._window.rooms(with_room) if with_room else []
             if not rooms:
                 self._have_looked()
@@ -142,7 +144,7 @@ class Fetcher:
             self._read_again(partition)
 
     def _read_again(self, partition: Partition) -> None:
-        self._rereading = {each for each in self._rereading if not each.lost} | {partition}
+        self._rereading = {other for other in self._rereading if not other.lost} | {partition}
         partition.cursor = FROM_THE_START
         partition.next_bytes = 0
         self._parking.look_again(partition)

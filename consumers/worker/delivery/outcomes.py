@@ -36,7 +36,7 @@ from consumers.worker.recording.settler import Settler
 
 ERROR_CHARS: Final = 2000
 TRACEBACK_CHARS: Final = 8000
-MAX_TYPES_TOLD: Final = 100
+MAX_TYPES_LOGGED: Final = 100
 OUTCOMES: Final = ("handled", "retry", "abandoned", "ignored", "skipped")
 """That are counted here; the dead are when Redis has them (`recording.burials`)."""
 
@@ -67,9 +67,11 @@ class Outcomes:
         self._log = logs.get("deliveries").bind(group=group)
         gauges = metrics.circuit_open, metrics.brake_on  # the name of 0.1, for one release
         self._circuit_open = [gauge.labels(group) for gauge in gauges]
-        self._counters = {each: metrics.deliveries.labels(group, each) for each in OUTCOMES}
+        self._counters = {
+            outcome: metrics.deliveries.labels(group, outcome) for outcome in OUTCOMES
+        }
         self._counts = dict.fromkeys(OUTCOMES, 0)
-        self._told_failing: set[str] = set()
+        self._logged_failing: set[str] = set()
 
     def record(self, lane: Lane, attempt: int, outcome: Outcome) -> str:
         """Does what follows from `outcome` for the head of `lane`; returns how it counts."""
@@ -207,9 +209,9 @@ class Outcomes:
             error_type=error_type,
         )
         # Whoever put a fault into a handler is told; a `Retry` is what its handler wants.
-        known = error_type in self._told_failing or len(self._told_failing) >= MAX_TYPES_TOLD
+        known = error_type in self._logged_failing or len(self._logged_failing) >= MAX_TYPES_LOGGED
         if not known and not is_a(error, Retry):
-            self._told_failing.add(error_type)
+            self._logged_failing.add(error_type)
             self._log.warning(
                 "handler_failing",
                 **lane.head.entry.log_fields,

@@ -37,7 +37,7 @@ LAST_S: Final = 0.5
 PROBERS: Final = 4
 # How often time limits are looked at, and counts given to the metrics.
 LOOK_S: Final = 0.1
-MAX_TYPES_TOLD: Final = 100
+MAX_TYPES_LOGGED: Final = 100
 
 Observer = Callable[[Delivery, str, float, BaseException | None], None]
 """Told of each delivery: what, outcome, seconds, and what the handler raised."""
@@ -101,7 +101,7 @@ class Runner:
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
         self._slice_ends_s = 0.0
-        self._told_ignored: set[str] = set()
+        self._logged_ignored: set[str] = set()
         self._log = logs.get("runner").bind(group=plan.group)
         self._duration = metrics.handler_duration.labels(plan.group)
 
@@ -281,12 +281,12 @@ class Runner:
         )
         took_s = clock.boottime_s() - now_s
         self._duration.observe(took_s)
-        told = self._outcomes.record(lane, attempt, outcome)
-        if told == "retry":
+        label = self._outcomes.record(lane, attempt, outcome)
+        if label == "retry":
             self._set_timer()
         if self._observer is not None:
             error = outcome.error if isinstance(outcome, (Failed, Rejected)) else None
-            self._observer(delivery, told, took_s, error)
+            self._observer(delivery, label, took_s, error)
 
     def _may_start(self, lane: Lane, now_s: float) -> bool:
         """Whether the lease is good, as far as can be seen; if not, the lane is put back."""
@@ -308,8 +308,11 @@ class Runner:
         handler = self._handlers.get(entry.type)
         if handler is None:
             self._outcomes.count("ignored")
-            if entry.type not in self._told_ignored and len(self._told_ignored) < MAX_TYPES_TOLD:
-                self._told_ignored.add(entry.type)
+            if (
+                entry.type not in self._logged_ignored
+                and len(self._logged_ignored) < MAX_TYPES_LOGGED
+            ):
+                self._logged_ignored.add(entry.type)
                 self._log.warning("type_ignored", type=entry.type)
         return handler
 

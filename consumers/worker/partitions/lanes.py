@@ -166,7 +166,9 @@ class Lanes:
                 self._orphans[key] = lane
             self._behind_orphans.pop(key, None)
         partition.lanes = {}
-        self._waiting = [each for each in self._waiting if each[2].partition is not partition]
+        self._waiting = [
+            waiting for waiting in self._waiting if waiting[2].partition is not partition
+        ]
         heapq.heapify(self._waiting)
 
     # --- looking

@@ -214,10 +214,10 @@ class Partition:
         self.items[item.id] = item
         self.window_bytes += item.size_bytes
 
-    def measured(self, one: Parked, length: int) -> None:
+    def measured(self, parked: Parked, length: int) -> None:
         """So many messages are in the list of a parked device."""
-        self.parked_messages += length - one.length
-        one.length = length
+        self.parked_messages += length - parked.length
+        parked.length = length
 
     def settled(self, entry_id: bytes) -> None:
         """The outcome is recorded: the entry leaves the window."""

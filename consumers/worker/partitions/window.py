@@ -71,13 +71,13 @@ class Window:
         a share has room for that one, if there is so much.
         """
         free = self._max_bytes - sum(
-            each.window_bytes - each.slow_bytes for each in self._owned.values()
+            partition.window_bytes - partition.slow_bytes for partition in self._owned.values()
         )
         free = min(free, self.reply.bytes)
         entries, share = self.share()
         rooms: list[tuple[Partition, Room]] = []
         for partition in sorted(
-            with_room, key=lambda it: (it.number <= self._last_turn, it.number)
+            with_room, key=lambda partition: (partition.number <= self._last_turn, partition.number)
         ):
             if free <= 0:
                 break

@@ -113,12 +113,12 @@ def _show(delivery: Delivery, outcome: str, took_s: float, error: BaseException 
     attempt = f" attempt {delivery.attempt}" if delivery.attempt > 1 else ""
     late = " late" if entry.late else ""
     with contextlib.suppress(Exception):  # whoever read it has gone: no reason to stop working
-        told = (
+        line = (
             f"{outcome:9} {entry.status or entry.type:12} device {entry.device} "
             f"command {entry.command}{late}{attempt} ({took_s * 1000:.1f} ms)"
             f"{_raised(error)}"
         )
-        print(visible_line(told), flush=True)  # noqa: T201 - what --show-deliveries is for
+        print(visible_line(line), flush=True)  # noqa: T201 - what --show-deliveries is for
 
 
 def _raised(error: BaseException | None) -> str:

@@ -191,8 +191,8 @@ class Worker:
         if self._tracing is not None:
             await self._tracing.stop()
         await self.admin.stop()
-        for each in self._links:
-            await each.close()
+        for link in self._links:
+            await link.close()
         self._log.info("worker_stopped")
 
     async def _beat(self) -> None:
@@ -207,14 +207,14 @@ class Worker:
             self._shared.beat(now_s)
             self._actors.owned.expire(now_s)
             owned = list(self._actors.owned.values())
-            window.set(sum(len(each.items) for each in owned))
-            window_bytes.set(sum(each.window_bytes for each in owned))
-            lanes.set(sum(len(each.lanes) for each in owned))
+            window.set(sum(len(partition.items) for partition in owned))
+            window_bytes.set(sum(partition.window_bytes for partition in owned))
+            lanes.set(sum(len(partition.lanes) for partition in owned))
             waiting.set(self._actors.lanes.waiting)
-            parked.set(sum(each.parked_messages for each in owned))
-            parked_devices.set(sum(len(each.parked) for each in owned))
-            for each in owned:
-                self._actors.parking.relieve(each, now_s)
+            parked.set(sum(partition.parked_messages for partition in owned))
+            parked_devices.set(sum(len(partition.parked) for partition in owned))
+            for partition in owned:
+                self._actors.parking.relieve(partition, now_s)
             self._actors.fetcher.wake()  # heads that turned out slow made room
             await asyncio.sleep(BEAT_S)
 
@@ -259,7 +259,7 @@ class Worker:
             "redis_up": bool(self._health.is_up),
             "paused": self._actors.leases.is_paused,
             "partitions": sorted(owned),
-            "window_entries": sum(len(each.items) for each in owned.values()),
+            "window_entries": sum(len(partition.items) for partition in owned.values()),
             "running": self._actors.lanes.running,
             "waiting": self._actors.lanes.waiting,
         }

@@ -47,6 +47,6 @@ def _let_go(listening: Listening) -> None:
     signal.set_wakeup_fd(-1)
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    for one in listening():
-        if (descriptor := one.detach()) >= 0:
+    for listener in listening():
+        if (descriptor := listener.detach()) >= 0:
             os.close(descriptor)

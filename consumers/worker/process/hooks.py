@@ -45,7 +45,7 @@ class Hooks:
         backoff = Backoff(base_s=_BACKOFF_BASE_S, max_s=_BACKOFF_MAX_S)
         while True:
             try:
-                with self._told_when_long():
+                with self._logged_when_long():
                     await _call(self._setup)
             except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
                 if _is_cancelled():
@@ -81,7 +81,7 @@ class Hooks:
                 self._log.error("teardown_failed", error_type=type_of(error), exc_info=error)
 
     @contextmanager
-    def _told_when_long(self) -> Iterator[None]:
+    def _logged_when_long(self) -> Iterator[None]:
         # A thread: a sync `setup` that hangs blocks the event loop, too.
         timer = threading.Timer(LONG_S, self._tell_long)
         timer.daemon = True

@@ -47,7 +47,7 @@ def load(spec: str | None) -> Any:
         return class_()
     except (Exception, SystemExit) as error:
         raise ReceiverError(
-            f"receiver {named!r} cannot be made: {_told(error)}; it is called without arguments"
+            f"receiver {named!r} cannot be made: {_text(error)}; it is called without arguments"
         ) from error
 
 
@@ -59,7 +59,7 @@ def _the_only_one() -> str:
         raise ReceiverError(
             "no receiver is installed: name one with --receiver (module:Class or file.py:Class)"
         )
-    names = ", ".join(each.name for each in found)
+    names = ", ".join(offered.name for offered in found)
     raise ReceiverError(f"several receivers are installed ({names}): name one with --receiver")
 
 
@@ -79,7 +79,7 @@ def _class(spec: str) -> Any:
 def _from_entry_point(name: str) -> Any:
     points: list[EntryPoint] = list(entry_points(group=ENTRY_POINT_GROUP, name=name))
     if not points:
-        known = ", ".join(each.name for each in available()) or "none"
+        known = ", ".join(offered.name for offered in available()) or "none"
         raise ReceiverError(
             f"receiver {name!r} not found; installed: {known}; "
             "or give module:Class or path/to/file.py:Class"
@@ -87,7 +87,7 @@ def _from_entry_point(name: str) -> Any:
     try:
         return points[0].load()
     except (Exception, SystemExit) as error:
-        raise ReceiverError(f"receiver {name!r} cannot be imported: {_told(error)}") from error
+        raise ReceiverError(f"receiver {name!r} cannot be imported: {_text(error)}") from error
 
 
 def _from_module(module: str, spec: str) -> ModuleType:
@@ -97,7 +97,7 @@ def _from_module(module: str, spec: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except (Exception, SystemExit) as error:
-        raise ReceiverError(f"receiver {spec!r} cannot be imported: {_told(error)}") from error
+        raise ReceiverError(f"receiver {spec!r} cannot be imported: {_text(error)}") from error
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -117,13 +117,13 @@ def _from_file(path: Path) -> ModuleType:
         module_spec.loader.exec_module(module)
     except ImportError as error:
         if "relative import" not in str(error):
-            raise ReceiverError(f"receiver file {path} cannot be run: {_told(error)}") from error
+            raise ReceiverError(f"receiver file {path} cannot be run: {_text(error)}") from error
         raise ReceiverError(
             f"receiver file {path} imports its neighbours as parts of a package: name it as a "
             f"module, --receiver {_as_module(path)}:Class, from {_root_of(path)}"
         ) from error
     except (Exception, SystemExit) as error:
-        raise ReceiverError(f"receiver file {path} cannot be run: {_told(error)}") from error
+        raise ReceiverError(f"receiver file {path} cannot be run: {_text(error)}") from error
     return module
 
 
@@ -140,5 +140,5 @@ def _root_of(path: Path) -> Path:
     return folder
 
 
-def _told(error: BaseException) -> str:
+def _text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

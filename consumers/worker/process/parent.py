@@ -205,15 +205,15 @@ class Parent:
         sent_s = clock.boottime_s()
         ttl_ms = round(self._ttl_s * 1000)
         calls = [
-            RENEW.call([self._lease(each.partition)], [self._token(each.epoch), ttl_ms])
-            for each in held
+            RENEW.call([self._lease(lease.partition)], [self._token(lease.epoch), ttl_ms])
+            for lease in held
         ]
         replies = await self._link.run_each(calls, timeout_s=self._ttl_s / 2)
-        for each, reply in zip(held, replies, strict=True):
+        for lease, reply in zip(held, replies, strict=True):
             if isinstance(reply, Refused | RedisUnavailableError):
                 continue  # that says nothing about whose it is; the deadline will, if it lasts
             deadline_s = sent_s + self._ttl_s if reply == 1 else LOST
-            self._shared.renewed(each.partition, each.epoch, deadline_s)
+            self._shared.renewed(lease.partition, lease.epoch, deadline_s)
 
     def _lease(self, partition: int) -> str:
         return self._keys.lease(partition, self._settings.group)
@@ -235,10 +235,13 @@ class Parent:
         running = list(self._shared.running())
         # What we ended ourselves, at a stop, has killed nothing.
         charged = [] if self._stopping.is_set() else to_blame(running)
-        for each in running:
-            record = Attempts(count=each.attempt - (each not in charged), suspect=True)
-            records[Held(each.partition, each.epoch)] += (each.entry_id, record.encode())
-        calls = [self._release_call(each, records[each]) for each in held]
+        for delivery in running:
+            record = Attempts(count=delivery.attempt - (delivery not in charged), suspect=True)
+            records[Held(delivery.partition, delivery.epoch)] += (
+                delivery.entry_id,
+                record.encode(),
+            )
+        calls = [self._release_call(lease, records[lease]) for lease in held]
         # The dead child's share is free at once, not when its heartbeat is old.
         calls.append(command("ZREM", self._keys.workers(self._settings.group), self._worker))
         backoff, give_up_s = Backoff(), clock.boottime_s() + self._ttl_s
@@ -248,7 +251,7 @@ class Parent:
             except RedisUnavailableError:
                 await asyncio.sleep(backoff.next_s())
             else:
-                suspects = sum(len(each) // 2 for each in records.values())
+                suspects = sum(len(record) // 2 for record in records.values())
                 self._log.warning("crash_written_down", leases=len(held), suspects=suspects)
                 return
 
@@ -266,8 +269,8 @@ def to_blame(running: Sequence[Running]) -> Sequence[Running]:
     """
     if len(running) <= 1:
         return running
-    suspects = [each for each in running if each.suspect]
-    return [each for each in suspects if not each.overdue] or suspects
+    suspects = [delivery for delivery in running if delivery.suspect]
+    return [suspect for suspect in suspects if not suspect.overdue] or suspects
 
 
 def _is_stopped(pid: int) -> bool:

@@ -13,7 +13,7 @@ from bridge.contract.meta import ContractError
 
 def encode(strings: Iterable[bytes]) -> bytes:
     """`[b"ab", b""]` → `b"2:ab,0:,"`."""
-    return b"".join(b"%d:%b," % (len(each), each) for each in strings)
+    return b"".join(b"%d:%b," % (len(string), string) for string in strings)
 
 
 def decode(raw: bytes) -> list[bytes]:

@@ -124,7 +124,7 @@ class Parking:
 
     def relieve(self, partition: Partition, now_s: float) -> None:
         """Parks what waits behind others, where it keeps a partition from being fetched from."""
-        held = [each for each in partition.lanes.values() if each.state is not LaneState.READY]
+        held = [other for other in partition.lanes.values() if other.state is not LaneState.READY]
         slow = [lane for lane in held if self._is_slow(lane, now_s)]
         for lane in slow:
             if lane.is_parked:
@@ -134,7 +134,7 @@ class Parking:
         partition.slow_bytes = sum(item.size_bytes for item in fetched)
         if self._window.has_room(partition) or now_s - partition.read_s < SLOW_S:
             return
-        self._park_tails([each for each in held if len(each.items) > 1 and not each.is_parked])
+        self._park_tails([lane for lane in held if len(lane.items) > 1 and not lane.is_parked])
 
     def _is_slow(self, lane: Lane, now_s: float) -> bool:
         if lane.state is LaneState.RUNNING:
@@ -195,8 +195,8 @@ class Parking:
         return self._keys.parked_device(partition.number, self._group, device)
 
     def _move(self, partition: Partition, device: str, items: list[Item], due_s: float) -> None:
-        one = partition.parked[device] = Parked(due_s)
-        self._reloader.schedule(partition, device, one)
+        parked = partition.parked[device] = Parked(due_s)
+        self._reloader.schedule(partition, device, parked)
         due_ms = clock.epoch_ms() + round((due_s - clock.boottime_s()) * 1000)
         for at in range(0, len(items), MOVED_AT_ONCE):
             self._send(partition, device, items[at : at + MOVED_AT_ONCE], due_ms)
@@ -223,21 +223,21 @@ class Parking:
     def _sent(self, partition: Partition, device: str, ids: list[bytes], length: int) -> None:
         for entry_id in ids:
             partition.settled(entry_id)
-        one = partition.parked[device]
-        one.unconfirmed -= 1
-        partition.measured(one, length)
-        self._look_after(partition, device, one)
+        parked = partition.parked[device]
+        parked.unconfirmed -= 1
+        partition.measured(parked, length)
+        self._look_after(partition, device, parked)
 
     def _put_off(self, lane: Lane, due_s: float) -> None:
         due_ms = clock.epoch_ms() + round((due_s - clock.boottime_s()) * 1000)
         record = lane.head.attempts.encode()
-        one = lane.partition.parked[lane.device]
+        parked = lane.partition.parked[lane.device]
         self._unpark(lane, ("retry", record, due_ms), self._confirmed)
         self._lanes.take_out(lane)
-        self._reloader.free(one, is_through=False)
+        self._reloader.free(parked, is_through=False)
         if not lane.partition.lost:
-            one.due_s = due_s
-            self._reloader.schedule(lane.partition, lane.device, one)
+            parked.due_s = due_s
+            self._reloader.schedule(lane.partition, lane.device, parked)
 
     def _unpark(
         self,
@@ -269,32 +269,32 @@ class Parking:
         return UNPARK.call(keys, (*fixed, *outcome))
 
     def _confirmed(self, lane: Lane, reply: list[int]) -> None:
-        one = lane.partition.parked[lane.device]
-        one.unconfirmed -= 1
-        lane.partition.measured(one, reply[0])
-        self._look_after(lane.partition, lane.device, one)
+        parked = lane.partition.parked[lane.device]
+        parked.unconfirmed -= 1
+        lane.partition.measured(parked, reply[0])
+        self._look_after(lane.partition, lane.device, parked)
 
     def _buried(self, letter: DeadLetter, lane: Lane, reply: list[int]) -> None:
-        one = lane.partition.parked[lane.device]
+        parked = lane.partition.parked[lane.device]
         if reply[1]:
             self._settler.burials.held(lane, letter)
             self._lanes.take_out(lane)
-            self._reloader.free(one, is_through=False)
-            one.due_s = clock.boottime_s() + FULL_WAIT_S
-            self._reloader.schedule(lane.partition, lane.device, one)
+            self._reloader.free(parked, is_through=False)
+            parked.due_s = clock.boottime_s() + FULL_WAIT_S
+            self._reloader.schedule(lane.partition, lane.device, parked)
         else:
             self._settler.burials.buried(lane, letter)
             self._lanes.reopen(lane)
         self._confirmed(lane, reply)
 
-    def _look_after(self, partition: Partition, device: str, one: Parked) -> None:
+    def _look_after(self, partition: Partition, device: str, parked: Parked) -> None:
         """When all that was loaded is through and recorded: unparks the device, or goes on."""
-        if one.lane is None or one.lane.items or one.unconfirmed:
+        if parked.lane is None or parked.lane.items or parked.unconfirmed:
             return
-        self._reloader.free(one, is_through=True)
-        if one.length:
-            one.due_s = clock.boottime_s()
-            self._reloader.schedule(partition, device, one)
+        self._reloader.free(parked, is_through=True)
+        if parked.length:
+            parked.due_s = clock.boottime_s()
+            self._reloader.schedule(partition, device, parked)
         else:
             del partition.parked[device]
             if partition.is_restoring:

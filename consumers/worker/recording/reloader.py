@@ -43,7 +43,7 @@ class Due(NamedTuple):
 
     partition: Partition
     device: str
-    one: Parked
+    parked: Parked
 
 
 class Reloader:
@@ -80,23 +80,23 @@ class Reloader:
         self._stirred = asyncio.Event()
         self._log = logs.get("parking")
 
-    def schedule(self, partition: Partition, device: str, one: Parked) -> None:
-        """The device's messages are loaded when it is due (`one.due_s`)."""
+    def schedule(self, partition: Partition, device: str, parked: Parked) -> None:
+        """The device's messages are loaded when it is due (`parked.due_s`)."""
         if not partition.lost:
-            heapq.heappush(self._due.setdefault(partition, []), (one.due_s, device))
+            heapq.heappush(self._due.setdefault(partition, []), (parked.due_s, device))
             self._stirred.set()
 
-    def free(self, one: Parked, *, is_through: bool) -> None:
+    def free(self, parked: Parked, *, is_through: bool) -> None:
         """What was loaded of the device is in its lane no more.
 
         All of it `is_through`: the next page may be longer. The rest of a page whose head failed
         is read again, so the next one is short.
         """
-        one.lane = None
-        one.page = min(MESSAGES, PAGE_GROWTH * one.page) if is_through else FIRST_PAGE
+        parked.lane = None
+        parked.page = min(MESSAGES, PAGE_GROWTH * parked.page) if is_through else FIRST_PAGE
         self._loaded -= 1
-        self._loaded_bytes -= one.loaded_bytes
-        one.loaded_bytes = 0
+        self._loaded_bytes -= parked.loaded_bytes
+        parked.loaded_bytes = 0
         self._stirred.set()
 
     def give_back(self, lane: Lane) -> None:
@@ -105,19 +105,19 @@ class Reloader:
         Else few slow devices would keep the bytes from all others. Heads that do not end are at
         most as many as deliveries may run.
         """
-        one = lane.partition.parked[lane.device]
-        if one.loaded_bytes:
+        parked = lane.partition.parked[lane.device]
+        if parked.loaded_bytes:
             self._lanes.cut(lane)
-            self._loaded_bytes -= one.loaded_bytes
-            one.loaded_bytes = 0
-            one.page = 1
+            self._loaded_bytes -= parked.loaded_bytes
+            parked.loaded_bytes = 0
+            parked.page = 1
             self._stirred.set()
 
     def drop(self, partition: Partition) -> None:
         """The partition was lost: what is parked is the next owner's."""
-        for one in partition.parked.values():
-            if one.lane is not None:
-                self.free(one, is_through=False)
+        for parked in partition.parked.values():
+            if parked.lane is not None:
+                self.free(parked, is_through=False)
         self._due.pop(partition, None)
 
     # --- loading
@@ -163,42 +163,42 @@ class Reloader:
         taken: list[Due] = []
         if not self._has_capacity():
             return taken
-        heaps = {each: heap for each, heap in self._due.items() if _is_read(each)}
+        heaps = {read: heap for read, heap in self._due.items() if _is_read(read)}
         while self._loaded + len(taken) < self._max_loaded:
-            due = [(heap[0][0], each) for each, heap in heaps.items() if heap]
-            due_s, partition = min(due, key=lambda each: each[0], default=(now_s + 1, None))
+            due = [(heap[0][0], read) for read, heap in heaps.items() if heap]
+            due_s, partition = min(due, key=lambda pair: pair[0], default=(now_s + 1, None))
             if partition is None or due_s > now_s:
                 break
             _, device = heapq.heappop(heaps[partition])
-            one = partition.parked.get(device)
-            if one is None or one.lane is not None or one.due_s != due_s:
+            parked = partition.parked.get(device)
+            if parked is None or parked.lane is not None or parked.due_s != due_s:
                 continue  # unparked, loaded or put off meanwhile
-            if one.unconfirmed or device in partition.lanes:
+            if parked.unconfirmed or device in partition.lanes:
                 # A head from before the list may be on its way into it, or running.
-                self._put_off(Due(partition, device, one), now_s + NOT_YET_S)
+                self._put_off(Due(partition, device, parked), now_s + NOT_YET_S)
                 continue
-            taken.append(Due(partition, device, one))
+            taken.append(Due(partition, device, parked))
             if self._is_tight:
                 heaps = {partition: heaps[partition]}
         return taken
 
     def _put_off(self, due: Due, until_s: float) -> None:
-        due.one.due_s = until_s
+        due.parked.due_s = until_s
         self.schedule(*due)
 
     async def _load(self, due: list[Due]) -> None:
         by_partition: dict[Partition, list[Due]] = {}
-        for each in due:
-            by_partition.setdefault(each.partition, []).append(each)
+        for wanted in due:
+            by_partition.setdefault(wanted.partition, []).append(wanted)
         try:
             replies = await self._reply.run(
                 self._link, self._calls(by_partition), timeout_s=CALL_TIMEOUT_S, is_full=_is_cut
             )
         except RedisUnavailableError:
-            for each in due:
-                self.schedule(*each)
+            for wanted in due:
+                self.schedule(*wanted)
             raise
-        self._is_tight = any(isinstance(each, list) and _is_cut(each) for each in replies)
+        self._is_tight = any(isinstance(found, list) and _is_cut(found) for found in replies)
         for (partition, asked), reply in zip(by_partition.items(), replies, strict=True):
             if not partition.lost:
                 self._take(partition, asked, reply)
@@ -210,9 +210,9 @@ class Reloader:
         room = max(1, free // len(by_partition))
         calls = []
         for number, (partition, asked) in enumerate(by_partition.items()):
-            lists = [self._list(partition, each.device) for each in asked]
+            lists = [self._list(partition, wanted.device) for wanted in asked]
             keys = (self._keys.retry(partition.number, self._group), *lists)
-            pages = [min(most, each.one.page) for each in asked]
+            pages = [min(most, wanted.parked.page) for wanted in asked]
             calls.append(LOAD.call(keys, (room, int(number == 0), *pages)))
         return calls
 
@@ -220,33 +220,33 @@ class Reloader:
         if isinstance(reply, Refused | RedisUnavailableError):
             if isinstance(reply, Refused):
                 self._log.error("load_refused", partition=partition.number, error=reply.text)
-            for each in asked:
-                self._put_off(each, clock.boottime_s() + REFUSED_WAIT_S)
+            for wanted in asked:
+                self._put_off(wanted, clock.boottime_s() + REFUSED_WAIT_S)
             return
-        for each, (messages, records, cut) in zip(asked, reply, strict=True):
+        for wanted, (messages, records, cut) in zip(asked, reply, strict=True):
             if cut and not messages:
-                self.schedule(*each)
+                self.schedule(*wanted)
                 continue
             try:
                 items = _items(messages, records)
             except NewerContractError:
                 self._on_newer(partition)
                 return
-            self._adopt(each, items, sum(map(len, messages)))
+            self._adopt(wanted, items, sum(map(len, messages)))
 
     def _adopt(self, due: Due, items: list[Item], size_bytes: int) -> None:
-        partition, device, one = due
-        lane = one.lane = Lane(partition, device, is_parked=True)
+        partition, device, parked = due
+        lane = parked.lane = Lane(partition, device, is_parked=True)
         self._loaded += 1
         if not items:  # nothing listed: unpark.lua removes the device from the set
             self._on_empty(lane)
             return
-        one.loaded_bytes = size_bytes
+        parked.loaded_bytes = size_bytes
         self._loaded_bytes += size_bytes
         lane.items.extend(items)
-        if one.suspect:
+        if parked.suspect:
             lane.head.attempts = replace(lane.head.attempts, suspect=True)
-            one.suspect = False
+            parked.suspect = False
         self._lanes.adopt(lane)
 
     def _list(self, partition: Partition, device: str) -> str:

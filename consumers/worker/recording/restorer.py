@@ -73,7 +73,7 @@ class Restorer:
         """The partition was lost."""
         self._restoring.pop(partition, None)
         if self._unmeasured:
-            others = [each for each in self._unmeasured if each[0] is not partition]
+            others = [other for other in self._unmeasured if other[0] is not partition]
             self._unmeasured = deque(others)
 
     async def run(self) -> None:
@@ -156,18 +156,18 @@ class Restorer:
                 self._unmeasured.append((partition, some))
             raise
         for device, reply in zip(some, replies, strict=True):
-            one = partition.parked.get(device)
-            if one is not None and not one.length and isinstance(reply, int):
-                partition.measured(one, reply)
+            parked = partition.parked.get(device)
+            if parked is not None and not parked.length and isinstance(reply, int):
+                partition.measured(parked, reply)
 
     @property
     def _most(self) -> int:
         return max(1, self._reply.bytes // DEVICE_BYTES)
 
-    def _add(self, partition: Partition, parked: list[bytes]) -> None:
+    def _add(self, partition: Partition, flat: list[bytes]) -> None:
         now_s, now_ms = clock.boottime_s(), clock.epoch_ms()
         devices = []
-        for raw, due_ms in zip(parked[::2], parked[1::2], strict=True):
+        for raw, due_ms in zip(flat[::2], flat[1::2], strict=True):
             try:
                 device = raw.decode()
             except UnicodeDecodeError:  # not parked by any program of ours: left alone
@@ -179,10 +179,10 @@ class Restorer:
                 self._went_back(partition)
                 return
             wait_s = max(0.0, (float(due_ms) - now_ms) / 1000)
-            one = Parked(now_s + wait_s, suspect=not partition.trusted)
-            partition.parked[device] = one
+            parked = Parked(now_s + wait_s, suspect=not partition.trusted)
+            partition.parked[device] = parked
             devices.append(device)
-            self._schedule(partition, device, one)
+            self._schedule(partition, device, parked)
         if devices:
             self._unmeasured.append((partition, devices))
 

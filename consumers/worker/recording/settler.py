@@ -203,7 +203,7 @@ class Settler:
 
     async def _flush_once(self, backoff: Backoff) -> None:
         self._take_batches()
-        for partition in [each for each in self._in_flight if each.lost]:
+        for partition in [partition for partition in self._in_flight if partition.lost]:
             self._in_flight.pop(partition).tell_writers(done=False)
         sending = [
             (partition, call, on_reply)
@@ -215,7 +215,7 @@ class Settler:
             return
         try:
             replies = await self._link.run_each(
-                [each[1] for each in sending], timeout_s=CALL_TIMEOUT_S
+                [call for _, call, _ in sending], timeout_s=CALL_TIMEOUT_S
             )
         except RedisUnavailableError:
             self._something.set()
@@ -253,7 +253,11 @@ class Settler:
 
     def _take_batches(self) -> None:
         """What waits is sent, but for partitions whose last batch is to be sent again first."""
-        later = {each: self._batches.pop(each) for each in self._in_flight if each in self._batches}
+        later = {
+            partition: self._batches.pop(partition)
+            for partition in self._in_flight
+            if partition in self._batches
+        }
         self._in_flight |= self._batches
         self._batches = later
         self._buffered = 0

@@ -25,7 +25,7 @@ def kept(raw: bytes, *, path: str = "/cmd", keep_bytes: int = 1000) -> Kept:
     it = QuarantinedBody.of(
         raw, reason="not_json", details=[], path=path, received_at_ms=1, keep_bytes=keep_bytes
     )
-    return Kept(id=b"1-0", it=it)
+    return Kept(id=b"1-0", body=it)
 
 
 def test_a_body_is_judged_by_the_path_it_came_on(judge: Any) -> None:
@@ -47,7 +47,7 @@ def test_a_mended_body_that_is_still_none_is_told(judge: Any, mended: bytes) -> 
         judge(kept(b"x"), mended)
 
 
-@pytest.mark.parametrize("it", [kept(body(), keep_bytes=5), Kept(id=b"1-0", it=None)])
+@pytest.mark.parametrize("it", [kept(body(), keep_bytes=5), Kept(id=b"1-0", body=None)])
 def test_what_was_not_kept_whole_needs_a_file(judge: Any, it: Kept) -> None:
     with pytest.raises(NotReplayableError, match="--file"):
         judge(it, None)
@@ -55,4 +55,4 @@ def test_what_was_not_kept_whole_needs_a_file(judge: Any, it: Kept) -> None:
 
 
 def test_what_cannot_be_read_is_listed_all_the_same() -> None:
-    assert _kept(b"1-0", [b"a", b"b"]) == Kept(id=b"1-0", it=None)
+    assert _kept(b"1-0", [b"a", b"b"]) == Kept(id=b"1-0", body=None)
