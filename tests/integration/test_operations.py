@@ -72,7 +72,8 @@ def busy(real_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) 
 
 def _busy(system: System) -> Busy:
     ingress = system.start_ingress()
-    worker = system.start_worker()
+    # It lives for as long as this file's tests take, whatever runs between them.
+    worker = system.start_worker(backoff_base_s=3600, backoff_max_s=3600)
     for device in ("ok-1", "ok-2", "ok-3"):
         system.send(device, command=f"of-{device}", code="DELIVERED")
     system.send("ok-1", command="of-ok-1", code="SENT")  # late
