@@ -28,6 +28,7 @@ from bridge.store.link import Call, Refused, Script, command
 from bridge.telemetry import logs
 from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.partitions.shared_state import LOST, Held, Running, SharedState
+from consumers.worker.process.silence import SilenceDetector
 
 WATCH_S: Final = 0.1
 SILENT_S: Final = 120.0
@@ -69,7 +70,7 @@ class Parent:
         self._life_fd, self._our_life_fd = os.pipe()
         self._child: subprocess.Popen[bytes] | None = None
         self._worker = ""
-        self._beat_s, self._silent_looks = 0.0, 0
+        self._silence = SilenceDetector(looks=round(SILENT_S / WATCH_S))
         self._stopping = asyncio.Event()
         self._log = logs.get("parent").bind(group=settings.group)
 
@@ -163,24 +164,12 @@ class Parent:
             if kill_at_s is not None and now_s > kill_at_s:
                 self._log.error("child_does_not_stop")
                 child.kill()
-            if self._is_silent(child.pid):
+            beat_s = self._shared.last_beat_s()
+            if self._silence.is_silent(beat_s, is_stopped=_is_stopped(child.pid)):
                 self._log.error("child_silent", for_s=SILENT_S)
                 child.kill()
             await asyncio.sleep(WATCH_S)
         return code
-
-    def _is_silent(self, pid: int) -> bool:
-        """Whether the child gave no sign for long. Asked every `WATCH_S`.
-
-        Looks are counted, no clock is asked: after the machine slept, or the child was stopped,
-        the last sign is old although nobody was silent.
-        """
-        beat_s = self._shared.last_beat_s()
-        if beat_s != self._beat_s or not beat_s or _is_stopped(pid):
-            self._beat_s, self._silent_looks = beat_s, 0
-        else:
-            self._silent_looks += 1
-        return self._silent_looks * WATCH_S > SILENT_S
 
     # --- its leases
 

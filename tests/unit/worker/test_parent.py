@@ -12,15 +12,12 @@ from typing import Any
 
 import pytest
 
-from bridge import clock
 from bridge.settings import Settings
 from bridge.store.link import Call, Link, Refused
 from consumers.worker.partitions.shared_state import Running
 from consumers.worker.process import parent
 from consumers.worker.process.parent import Parent, to_blame
 from support.waiting import wait_until, wait_until_sync
-
-LOOKS = round(parent.SILENT_S / parent.WATCH_S)
 
 
 @pytest.fixture
@@ -36,39 +33,11 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
-async def test_a_child_without_a_sign_is_silent_after_a_while(
-    watching: Parent, child: subprocess.Popen[bytes]
-) -> None:
-    watching._shared.beat(1.0)
-    assert not any(watching._is_silent(child.pid) for _ in range(LOOKS))
-    watching._shared.beat(2.0)
-    assert not any(watching._is_silent(child.pid) for _ in range(LOOKS))
-    assert any(watching._is_silent(child.pid) for _ in range(5))
-
-
-async def test_a_child_that_has_not_begun_is_not_silent(
-    watching: Parent, child: subprocess.Popen[bytes]
-) -> None:
-    assert not any(watching._is_silent(child.pid) for _ in range(2 * LOOKS))
-
-
-async def test_a_machine_that_slept_makes_nobody_silent(
-    watching: Parent, child: subprocess.Popen[bytes]
-) -> None:
-    watching._shared.beat(clock.boottime_s() - 86_400)
-    assert not watching._is_silent(child.pid)
-
-
-async def test_a_stopped_child_is_not_silent_not_even_right_after(
-    watching: Parent, child: subprocess.Popen[bytes]
-) -> None:
-    watching._shared.beat(1.0)
+def test_a_stopped_process_is_known_until_it_goes_on(child: subprocess.Popen[bytes]) -> None:
     os.kill(child.pid, signal.SIGSTOP)
     wait_until_sync(lambda: parent._is_stopped(child.pid), "the child to stop")
-    assert not any(watching._is_silent(child.pid) for _ in range(2 * LOOKS))
     os.kill(child.pid, signal.SIGCONT)
     wait_until_sync(lambda: not parent._is_stopped(child.pid), "the child to go on")
-    assert not watching._is_silent(child.pid)
 
 
 class Answers(Link):
