@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from bridge.cli import connection, options, report
-from bridge.errors import UsageError
+from bridge.contract.keys import MAX_PARTITIONS
+from bridge.operations import repartition
 from bridge.operations.namespace import Namespace
-from bridge.operations.repartition import MAX_PARTITIONS, Change, PendingError
+from bridge.operations.repartition import Changed, PendingError
 
 
 @click.group(no_args_is_help=False)
@@ -38,38 +41,31 @@ def change(count: int, timeout_s: float, dry_run: bool, yes: bool, as_json: bool
     1 and nothing changed, while anything is pending when the time is over. Over the switch,
     notifications that are repeated are published again, and lateness is not told.
     """
-    settings = options.load()
 
-    def tell(what: str) -> None:
-        click.echo(what, err=True)
-
-    async def work(connected: Namespace) -> int:
-        if not connected.is_claimed:
-            raise UsageError(
-                f"namespace {settings.namespace} is not in use yet: "
-                f"just set NB_BRIDGE_PARTITIONS={count}"
-            )
-        changing = Change(connected, count, timeout_s=timeout_s, tell=tell)
-        unhandled = await changing.unhandled()
-        before = connected.partitions
-        if dry_run:
-            return _report(changing, before, count, unhandled, changed=False, as_json=as_json)
-        if before == count:
-            await changing.tidy()
-            return _report(changing, before, count, unhandled, changed=False, as_json=as_json)
+    def approve(before: int, unhandled: Mapping[str, int]) -> None:
         connection.confirm(_question(before, count, unhandled), yes=yes)
+
+    async def work(connected: Namespace) -> Changed:
         try:
-            await changing.run()
+            return await repartition.change(
+                connected,
+                count,
+                timeout_s=timeout_s,
+                progress=lambda step: click.echo(step, err=True),
+                approve=None if dry_run else approve,
+            )
         except PendingError as error:
             if as_json:
-                _report(changing, before, count, error.groups, changed=False, as_json=True)
+                before = connected.partitions
+                _report(Changed(before=before, after=count, unhandled=error.groups), as_json=True)
             raise
-        return _report(changing, before, count, {}, changed=True, as_json=as_json)
 
-    return connection.run(work, settings)
+    changed = connection.run(work, options.load())
+    _report(changed, as_json=as_json)
+    return 1 if changed.not_restarted else 0
 
 
-def _question(before: int, count: int, unhandled: dict[str, int]) -> str:
+def _question(before: int, count: int, unhandled: Mapping[str, int]) -> str:
     pending = sum(unhandled.values())
     return (
         f"Change from {before} to {count} partitions, after {pending} pending notifications are "
@@ -77,31 +73,14 @@ def _question(before: int, count: int, unhandled: dict[str, int]) -> str:
     )
 
 
-def _report(
-    change: Change,
-    before: int,
-    count: int,
-    unhandled: dict[str, int],
-    *,
-    changed: bool,
-    as_json: bool,
-) -> int:
-    left = change.not_restarted
+def _report(changed: Changed, *, as_json: bool) -> None:
     if as_json:
-        report.print_json(
-            **{"from": before, "to": count},
-            changed=changed,
-            unhandled=unhandled,
-            dead_moved=change.dead_moved,
-            not_restarted=left,
-        )
-    elif changed:
-        click.echo(f"{count} partitions now; {change.dead_moved} dead letters moved")
-        if left:
-            click.echo(
-                f"not restarted yet: {', '.join(left)}; they spool, and are unready, until they are"
-            )
+        report.print_json(**changed.document())
+    elif changed.is_changed:
+        click.echo(f"{changed.after} partitions now; {changed.dead_moved} dead letters moved")
+        if changed.not_restarted:
+            names = ", ".join(changed.not_restarted)
+            click.echo(f"not restarted yet: {names}; they spool, and are unready, until they are")
     else:
-        pending = ", ".join(f"{name}: {number}" for name, number in unhandled.items())
-        click.echo(f"{before} partitions; not handled yet: {pending or 'nothing'}")
-    return 1 if left else 0
+        pending = ", ".join(f"{name}: {number}" for name, number in changed.unhandled.items())
+        click.echo(f"{changed.before} partitions; not handled yet: {pending or 'nothing'}")

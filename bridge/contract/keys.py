@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 from zlib import crc32
+
+MAX_PARTITIONS: Final = 256
+"""Of one namespace; a partition is two hexadecimal digits in keys."""
 
 
 def partition_of(device: str, partitions: int) -> int:

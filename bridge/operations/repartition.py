@@ -15,18 +15,18 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bridge.contract.entries import Entry
-from bridge.contract.keys import partition_of
+from bridge.contract.keys import MAX_PARTITIONS, partition_of
 from bridge.contract.meta import ContractError, Meta
-from bridge.errors import BridgeError, RedisUnavailableError
+from bridge.errors import BridgeError, RedisUnavailableError, UsageError
 from bridge.operations import overview
 from bridge.operations.namespace import Namespace, Page, decoded, fields_of, value
 from bridge.store.link import Refused, command
 
-MAX_PARTITIONS: Final = 256  # as bridge.settings
 QUIET_S: Final = 6.0
 """So long after the hold was seen, what was on its way then is in Redis, or in the spool."""
 _HOLD_TTL_S: Final = 30
@@ -39,6 +39,73 @@ class PendingError(BridgeError):
     def __init__(self, why: str, groups: dict[str, int]) -> None:
         super().__init__(f"nothing was changed: {why}")
         self.groups = groups
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """What became of a change from `before` to `after` partitions.
+
+    `unhandled` is what each registered group had left where nothing `is_changed`; `dead_moved` how
+    many dead letters went to another partition; `not_restarted` the ingresses that still had the
+    old count when the time was over: they spool until they are restarted.
+    """
+
+    before: int
+    after: int
+    is_changed: bool = False
+    unhandled: Mapping[str, int] = field(default_factory=dict)
+    dead_moved: int = 0
+    not_restarted: Sequence[str] = ()
+
+    def document(self) -> dict[str, Any]:
+        """As docs/commands.md has it."""
+        return {
+            "from": self.before,
+            "to": self.after,
+            "changed": self.is_changed,
+            "unhandled": dict(self.unhandled),
+            "dead_moved": self.dead_moved,
+            "not_restarted": list(self.not_restarted),
+        }
+
+
+async def change(
+    connected: Namespace,
+    count: int,
+    *,
+    timeout_s: float,
+    progress: Callable[[str], None],
+    approve: Callable[[int, Mapping[str, int]], None] | None,
+) -> Changed:
+    """Changes the partition count of a namespace in use to `count`.
+
+    `approve` hears the count of now and what each group has left before anything is done; what it
+    raises ends the call. `None` only looks. `timeout_s` is for each of the two waits: for the
+    streams to be empty, and for the ingresses' restart. `progress` is called with a line for each
+    step. Raises `UsageError` for a namespace that nobody has claimed, `PendingError` if nothing was
+    changed, `RedisUnavailableError`.
+    """
+    if not connected.is_claimed:
+        raise UsageError(
+            f"namespace {connected.keys.namespace} is not in use yet: "
+            f"just set NB_BRIDGE_PARTITIONS={count}"
+        )
+    changing = Change(connected, count, timeout_s=timeout_s, tell=progress)
+    before, unhandled = connected.partitions, await changing.unhandled()
+    if approve is not None and before == count:
+        await changing.tidy()
+    elif approve is not None:
+        approve(before, unhandled)
+        await changing.run()
+    is_changed = approve is not None and before != count
+    return Changed(
+        before=before,
+        after=count,
+        is_changed=is_changed,
+        unhandled={} if is_changed else unhandled,
+        dead_moved=changing.dead_moved,
+        not_restarted=changing.not_restarted,
+    )
 
 
 class Change:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from bridge.contract.keys import MAX_PARTITIONS
 from bridge.errors import UsageError
 from bridge.settings.readers import (
     Network,
@@ -52,7 +53,7 @@ class Settings:
         16,
         "streams that devices are spread over; fixed once the namespace is in use",
         low=1,
-        high=256,
+        high=MAX_PARTITIONS,
     )
     log_level: str = one_of(
         "debug", "info", "warning", "error", default="info", doc="least severe log line shown"

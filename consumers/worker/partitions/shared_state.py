@@ -3,9 +3,10 @@
 One writer per field: the child writes what it owns and runs, the parent what it renewed. So no
 lock is needed, and a child that dies at any line leaves something the parent can read.
 
-Layout, native: header (beat f64, verdict u64) · 256 lease rows · one slot per concurrent delivery.
-A number that the other side reads at any time is written through `_u64` or `_f64`, which store it
-at once; `Struct.pack_into` fills with zeros first, and a deadline of 0 would look like a loss.
+Layout, native: header (beat f64, verdict u64) · a lease row per partition · a slot per concurrent
+delivery. A number that the other side reads at any time is written through `_u64` or `_f64`, which
+store it at once; `Struct.pack_into` fills with zeros first, and a deadline of 0 would look like a
+loss.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final, NamedTuple
 
-MAX_PARTITIONS: Final = 256
+from bridge.contract.keys import MAX_PARTITIONS
 
 _LEASES: Final = Struct("@QdQd")  # epoch, deadline: the child's half, then the parent's (renewed)
 # partition (-1: free), attempt, epoch, entry id (≤ 41 bytes), is a suspect, is overdue
