@@ -104,7 +104,7 @@ async def change(
         is_changed=is_changed,
         unhandled={} if is_changed else unhandled,
         dead_moved=changing.dead_moved,
-        not_restarted=changing.not_restarted,
+        not_restarted=tuple(changing.not_restarted),
     )
 
 
