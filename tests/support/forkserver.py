@@ -1,6 +1,6 @@
 """Starts commands of nb-bridge from a process that has imported them already.
 
-Half of what the tests cost was starting the same program hundreds of times. One started here is as
+Much of what the tests cost is starting the same programs hundreds of times. One started here is as
 real as any other: a process of its own, in a session and with an environment, files and signals of
 its own, and it runs `python -m bridge` from the first line. Only its imports were done before. As a
 script this file is the process that forks; `start` talks to it.
