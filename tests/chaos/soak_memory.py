@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-from matplotlib.figure import Figure
 
 TOLERANCE: Final = 0.05
 SLACK_BYTES: Final = 3 * 2**20  # a page of the allocator more or less is no growth
@@ -57,6 +56,8 @@ class Memory:
 
     def draw(self, path: Path, title: str) -> None:
         """A plot, as SVG or PNG by the path's ending."""
+        from matplotlib.figure import Figure  # slow to import, and every test run collects this
+
         figure = Figure(figsize=(10, 5.6), layout="constrained")
         axes = figure.add_subplot(title=title, xlabel="minutes", ylabel="MiB")
         for name, points in self.samples.items():

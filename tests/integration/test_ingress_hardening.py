@@ -171,11 +171,13 @@ async def test_a_nesting_bomb_is_refused_cheaply(ingress: Ingress) -> None:
 
 
 async def test_connections_are_bounded_and_idle_ones_make_room(ingress: Ingress) -> None:
-    idle = [await connect(ingress) for _ in range(20)]
+    idle = []
     request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body()) + body()
-    for reader, writer in idle:  # used once, idle since
+    for _ in range(20):  # used once, idle since
+        reader, writer = await connect(ingress)
         writer.write(request)
         await reader.readuntil(b"\r\n\r\nok")
+        idle.append((reader, writer))
     async with aiohttp.ClientSession() as http:
         assert await post(http, ingress.callback_url, body()) == 200
     closed = [reader for reader, _ in idle if reader.at_eof()]

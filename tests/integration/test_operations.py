@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 import uuid
@@ -79,9 +80,9 @@ def _busy(system: System) -> Busy:
     system.send("ok-1", command="of-ok-1", code="SENT")  # late
     for device in ("no-1", "no-2"):
         system.send(device, {"do": "reject"}, command=f"of-{device}")
-    before_ms = round(time.time() * 1000)
+    before_ms = math.floor(time.time() * 1000)
     system.send("bad", {"do": "fail"}, command="of-bad")
-    after_ms = round(time.time() * 1000)
+    after_ms = math.ceil(time.time() * 1000)
     system.send("bad", command="behind")
     assert system.post(JUNK) == (200, b"quarantined")
     return Busy(

@@ -2,12 +2,14 @@
 
 Much of what the tests cost is starting the same programs hundreds of times. One started here is as
 real as any other: a process of its own, in a session and with an environment, files and signals of
-its own, and it runs `python -m bridge` from the first line. Only its imports were done before. As a
-script this file is the process that forks; `start` talks to it.
+its own, and it runs `python -m bridge` from the first line. Only its imports were done before. The
+child of a worker is forked likewise, from its parent. As a script this file is the process that
+forks; `start` talks to it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import functools
 import gc
@@ -22,11 +24,21 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ("bridge.ingress.app", "consumers.worker.process.parent", "bridge.operations.overview")
+PRELOADED = (
+    "argparse",
+    "bridge.ingress.app",
+    "bridge.operations.overview",
+    "consumers.worker.process.composition",
+    "consumers.worker.process.event_loop",
+    "consumers.worker.process.forks",
+    "consumers.worker.process.loading",
+    "consumers.worker.process.parent",
+)
 LARGEST_REQUEST = 1_048_576
 
 
@@ -153,6 +165,43 @@ def _become(request: Mapping[str, Any], out: int, err: int) -> None:
     time.tzset()
 
 
+class _ForkedChild(subprocess.Popen[bytes]):
+    """The child of a worker, forked from its parent instead of started from nothing."""
+
+    def _execute_child(self, args: Sequence[str], *rest: Any) -> None:
+        (kept,) = (value for value in rest if isinstance(value, tuple))  # pass_fds
+        self.pid = os.fork()
+        self._child_created = True
+        if self.pid == 0:
+            try:
+                _forget_parent(kept)
+                _python, _p, _m, module, *sys.argv[1:] = args
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+
+
+class _Forking:
+    """What a worker's parent has in place of the module `subprocess`."""
+
+    Popen = _ForkedChild
+
+
+def _forget_parent(kept: Sequence[int]) -> None:
+    """Of what the parent has, keeps what a new process would have been given."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    begin = 3
+    for fd in (*sorted(kept), os.sysconf("SC_OPEN_MAX")):
+        os.closerange(begin, fd)
+        begin = fd + 1
+    asyncio._set_running_loop(None)
+
+
 def preload() -> None:
     """Imports what programs need."""
     commands = importlib.import_module("bridge.cli")
@@ -170,6 +219,7 @@ def main() -> None:
     arguments = _serve(line)
     if arguments is not None:
         sys.argv = ["nb-bridge", *arguments]
+        importlib.import_module("consumers.worker.process.parent").subprocess = _Forking  # type: ignore[attr-defined]
         runpy.run_module("bridge", run_name="__main__", alter_sys=True)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from support import forkserver
 from support.waiting import wait_until_sync
 
 
@@ -21,22 +22,19 @@ class Serve:
 
     def __init__(self, environ: Mapping[str, str], *, inherit: socket.socket | None = None) -> None:
         self.lines: list[dict[str, Any]] = []
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bridge", "serve"],
-            env={
-                **os.environ,
-                "NB_BRIDGE_HOST": "127.0.0.1",
-                "NB_BRIDGE_PORT": "0",
-                "NB_BRIDGE_ADMIN_PORT": "0",
-                "NB_BRIDGE_LOG_FORMAT": "json",
-                **({} if inherit is None else {"LISTEN_FDS": "1"}),
-                **environ,
-            },
-            stderr=subprocess.PIPE,
-            # As systemd does: the first inherited socket is descriptor 3.
-            preexec_fn=None if inherit is None else lambda: os.dup2(inherit.fileno(), 3),
-            pass_fds=() if inherit is None else (3,),
-        )
+        values = {
+            **os.environ,
+            "NB_BRIDGE_HOST": "127.0.0.1",
+            "NB_BRIDGE_PORT": "0",
+            "NB_BRIDGE_ADMIN_PORT": "0",
+            "NB_BRIDGE_LOG_FORMAT": "json",
+            **({} if inherit is None else {"LISTEN_FDS": "1"}),
+            **environ,
+        }
+        stderr, its_stderr = os.pipe()
+        self._stderr = os.fdopen(stderr, "rb")
+        self._process = _start(values, its_stderr, inherit)
+        os.close(its_stderr)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._listening = wait_until_sync(
@@ -45,8 +43,7 @@ class Serve:
         )
 
     def _read(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
+        for line in self._stderr:
             try:
                 self.lines.append(json.loads(line))
             except ValueError:
@@ -79,8 +76,7 @@ class Serve:
         """Waits for its end; the exit code."""
         code = self._process.wait(bound_s)
         self._reader.join(5)
-        assert self._process.stderr is not None
-        self._process.stderr.close()
+        self._stderr.close()
         return code
 
     def kill(self) -> None:
@@ -88,8 +84,24 @@ class Serve:
         if self._process.poll() is None:
             self._process.kill()
             self.ended()
-        elif self._process.stderr is not None and not self._process.stderr.closed:
+        elif not self._stderr.closed:
             self.ended()
+
+
+def _start(
+    environ: Mapping[str, str], err: int, inherit: socket.socket | None
+) -> forkserver.Process | subprocess.Popen[bytes]:
+    if inherit is None and forkserver.is_usable(environ):
+        out, folder = sys.__stdout__.fileno(), Path.cwd()
+        return forkserver.start(["serve"], folder=folder, out=out, err=err, environ=environ)
+    return subprocess.Popen(
+        [sys.executable, "-m", "bridge", "serve"],
+        env=dict(environ),
+        stderr=err,
+        # As systemd does: the first inherited socket is descriptor 3.
+        preexec_fn=None if inherit is None else lambda: os.dup2(inherit.fileno(), 3),
+        pass_fds=() if inherit is None else (3,),
+    )
 
 
 def environ_for(tmp_path: Path, redis_url: str, namespace: str, **more: str) -> dict[str, str]:
