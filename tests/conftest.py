@@ -15,8 +15,8 @@ from bridge.store.embedded import EmbeddedServer
 from support import servers, waiting
 from support.programs import Programs
 
-# `make check` tries twice as many examples as `make test`; for a night there is `long`.
-hypothesis.settings.register_profile("quick", max_examples=50)
+# `make check` tries three times as many examples as `make test`; for a night there is `long`.
+hypothesis.settings.register_profile("quick", max_examples=33)
 hypothesis.settings.register_profile("thorough", max_examples=100)
 hypothesis.settings.register_profile("long", max_examples=20_000, deadline=None)
 hypothesis.settings.load_profile("quick")

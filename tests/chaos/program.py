@@ -21,6 +21,7 @@ from bridge.store.embedded import die_with_parent
 from clocks import Clock
 from evidence import Exit
 from log_pipe import LogPipe
+from support import forkserver
 from wire import Wire
 
 GRACE_S: Final = 8.0
@@ -46,7 +47,7 @@ class Program:
         self.exits: list[Exit] = []
         self._folder = folder
         self._environ = environ
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: forkserver.Process | subprocess.Popen[bytes] | None = None
         self._logs: list[LogPipe] = []
 
     @property
@@ -76,16 +77,7 @@ class Program:
         if not log_is_full:
             self._logs.append(LogPipe(self._folder / f"{self.name}.log"))
         with contextlib.closing(open("/dev/full", "wb") if log_is_full else self.log) as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "bridge", command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self._folder,
-                env={**os.environ, **environ},
-                start_new_session=True,
-                preexec_fn=die_with_parent(),
-            )
+            self._process = _start(command, log.fileno(), self._folder, {**os.environ, **environ})
 
     def child(self) -> int | None:
         """The process that runs a worker's handlers, if there is one now."""
@@ -142,3 +134,21 @@ class Program:
             self._process.wait()
         for log in self._logs:  # each ends with the last process that writes to it
             log.end()
+
+
+def _start(
+    command: str, log: int, folder: Path, environ: Mapping[str, str]
+) -> forkserver.Process | subprocess.Popen[bytes]:
+    """From nothing, as users do; in the short runs of the tests it costs less where it can."""
+    if "PYTEST_VERSION" in environ and forkserver.is_usable(environ):
+        return forkserver.start([command], folder=folder, out=log, err=log, environ=environ)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "bridge", command],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        cwd=folder,
+        env=environ,
+        start_new_session=True,
+        preexec_fn=die_with_parent(),
+    )
