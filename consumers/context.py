@@ -44,9 +44,9 @@ _current: ContextVar[Delivery] = ContextVar("nb_bridge_delivery")
 
 
 class Current:
-    """`with Current(delivery):` makes it the one that `request` and `delivery` tell of.
+    """`with Current(delivery):` makes it the one that `request` and `delivery` refer to.
 
-    If the receiver's code imported Flask, `flask.request` tells of it too.
+    If the receiver's code imported Flask, `flask.request` refers to it too.
     """
 
     __slots__ = ("_delivery", "_flask", "_token")

@@ -59,7 +59,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """The lease was lost while the handler ran: whoever has it now decides."""
+    """The lease was lost while the handler ran: its new owner decides."""
 
 
 Outcome = Handled | Failed | Rejected | Abandoned

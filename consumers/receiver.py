@@ -129,5 +129,5 @@ class PushMessageReceiver:
         raise NotImplementedError
 
     def handleOtherNotification(self, *args: Any, **kwargs: Any) -> Any:
-        """Any type without an overridden method of its own; `delivery.type` tells which."""
+        """Any type without an overridden method of its own; `delivery.type` says which."""
         raise NotImplementedError

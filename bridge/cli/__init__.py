@@ -1,7 +1,7 @@
 """The command line `nb-bridge`: names its commands, imports only the one that is called.
 
-Owns exit codes and how errors are told: one line on stderr, no traceback. Each command is a module
-beside this one with a click command named `command`; it returns its exit code (None: 0).
+Owns exit codes and how errors are reported: one line on stderr, no traceback. Each command is a
+module beside this one with a click command named `command`; it returns its exit code (None: 0).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COMMANDS: Final = {
     "trace": "Where is my command: accepted, waiting, tried, parked, dead, handled.",
     "device": "What is known of a device, and what waits for it.",
     "dead": "Dead letters: list, show, replay, drop.",
-    "quarantine": "Bodies that are not notifications: list, show, mend and replay, drop.",
+    "quarantine": "Bodies that are not notifications: list, show, fix and replay, drop.",
     "spool": "The queue on this machine's disk: status, export, import, drain.",
     "groups": "Consumer groups: list, retire, restore, pause, resume.",
     "partitions": "Change into how many streams devices are spread.",
@@ -120,7 +120,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _report(text: str, exit_code: int) -> int:
-    with contextlib.suppress(OSError):  # nobody reads it: the exit code tells, too
+    with contextlib.suppress(OSError):  # nobody reads it: the exit code says it, too
         click.echo(f"{PROGRAM}: {text}", err=True)
     return exit_code
 

@@ -40,7 +40,7 @@ def command(role: checks.Role | None, as_json: bool) -> int:
     findings = checks.here(settings, os.environ, role)
     exit_code = 0
     if checks.are_imports_shadowed(findings):
-        findings.insert(0, problem("redis.reachable", "not tried", "mend imports.shadowed first"))
+        findings.insert(0, problem("redis.reachable", "not tried", "fix imports.shadowed first"))
     else:
         try:
             found = connection.run(lambda connected: checks.of_redis(connected, settings), settings)

@@ -11,7 +11,7 @@ from bridge.operations import groups, when
 from bridge.operations.namespace import Namespace
 from bridge.operations.overview import Group
 
-# Who writes --yes behind each command that acts is not told that this one has no such option.
+# For scripts that write --yes behind every command that acts.
 _no_question: Final = click.option(
     "--yes", "-y", is_flag=True, expose_value=False, help="Nothing is asked here anyway."
 )
@@ -108,7 +108,7 @@ def restore(group: str, as_json: bool) -> None:
     """Let workers of a retired GROUP start again; it begins with what is in the streams then."""
 
     changed = connection.run(lambda connected: groups.restore(connected, group))
-    _tell(group, changed, "may be used again", "was not retired", as_json)
+    _report(group, changed, "may be used again", "was not retired", as_json)
 
 
 @command.command()
@@ -123,7 +123,7 @@ def pause(group: str, as_json: bool) -> None:
     """
 
     changed = connection.run(lambda connected: groups.pause(connected, group))
-    _tell(group, changed, "is paused", "was paused already", as_json)
+    _report(group, changed, "is paused", "was paused already", as_json)
 
 
 @command.command()
@@ -135,10 +135,10 @@ def resume(group: str, as_json: bool) -> None:
     """End the pause of GROUP."""
 
     changed = connection.run(lambda connected: groups.resume(connected, group))
-    _tell(group, changed, "goes on", "was not paused", as_json)
+    _report(group, changed, "goes on", "was not paused", as_json)
 
 
-def _tell(group: str, changed: bool, did: str, did_not: str, as_json: bool) -> None:
+def _report(group: str, changed: bool, did: str, did_not: str, as_json: bool) -> None:
     if as_json:
         report.print_json(group=group, changed=changed)
     else:

@@ -30,7 +30,7 @@ def command() -> None:
     show_default=True,
     help="Seconds to wait for the streams to be empty, and again for the ingresses' restart.",
 )
-@click.option("--dry-run", is_flag=True, help="Tell what is pending, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what is pending, and do nothing.")
 @connection.yes_option
 @report.json_option
 def change(count: int, timeout_s: float, dry_run: bool, yes: bool, as_json: bool) -> int:
@@ -39,7 +39,7 @@ def change(count: int, timeout_s: float, dry_run: bool, yes: bool, as_json: bool
     The ingresses spool, the workers drain the streams, the count is switched, and the ingresses
     publish again when they were restarted with NB_BRIDGE_PARTITIONS=COUNT. Refused, with exit code
     1 and nothing changed, while anything is pending when the time is over. Over the switch,
-    notifications that are repeated are published again, and lateness is not told.
+    notifications that are repeated are published again, and late ones are not marked.
     """
 
     def approve(before: int, unhandled: Mapping[str, int]) -> None:

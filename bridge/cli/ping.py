@@ -88,7 +88,7 @@ def _addresses(role: str | None, url: str | None) -> list[tuple[str, int]]:
     host = _ANY.get(host, host)
     port = os.environ.get("NB_BRIDGE_ADMIN_PORT", "")
     if port and (not port.isdecimal() or port == "0"):
-        raise UsageError(f"NB_BRIDGE_ADMIN_PORT={port} tells no port to ask: name it with --url")
+        raise UsageError(f"NB_BRIDGE_ADMIN_PORT={port} names no port to ask: name it with --url")
     if port:
         return [(host, int(port))]
     return [(host, DEFAULT_PORTS[name]) for name in ([role] if role else DEFAULT_PORTS)]

@@ -1,4 +1,4 @@
-"""`nb-bridge quarantine`: looking at bodies that are not notifications, mending and replaying them,
+"""`nb-bridge quarantine`: looking at bodies that are not notifications, fixing and replaying them,
 dropping them.
 """
 
@@ -60,7 +60,7 @@ def list_(limit: int, as_json: bool, **asked: Any) -> None:
 @connection.connection_options
 @click.option("--body", "with_body", is_flag=True, help="Show the payload, too.")
 @click.option(
-    "--out", type=click.File("wb"), help="Write the payload there, byte for byte, to be mended."
+    "--out", type=click.File("wb"), help="Write the payload there, byte for byte, to be corrected."
 )
 @report.json_option
 def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> None:
@@ -87,7 +87,7 @@ def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> Non
     "--file",
     "mended",
     type=click.File("rb"),
-    help="The body of the one ID that is named, mended by hand; - is stdin.",
+    help="The body of the one ID that is named, corrected by hand; - is stdin.",
 )
 @selection.bulk_options
 @connection.yes_option

@@ -1,4 +1,4 @@
-"""Running a service of this process until it is told to stop.
+"""Running a service in this process until it is asked to stop.
 
 The one place that installs signal handlers.
 """
@@ -48,7 +48,7 @@ async def _until_signal(service: Service) -> int:
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    # The terminal is gone, unless the program was told to outlive it (nohup(1)).
+    # The terminal is gone, unless the program was started to outlive it (nohup(1)).
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGHUP, stop.set)
     loop.add_signal_handler(signal.SIGINT, interrupted)

@@ -102,7 +102,7 @@ def act_on_chosen(
     as_json: bool,
     **asked: Any,
 ) -> int:
-    """Chooses, counts, asks, acts, tells; exit code 1 if anything did not go as asked.
+    """Chooses, counts, asks, acts, reports; exit code 1 if anything did not go as asked.
 
     Nothing is asked about what is `named`, unless `asks_always`.
     """
@@ -123,7 +123,7 @@ def act_on_chosen(
             )
 
     tally = connection.run(work, settings)
-    return tell(tally, what=words.things, dry_run=dry_run, as_json=as_json)
+    return show_tally(tally, what=words.things, dry_run=dry_run, as_json=as_json)
 
 
 @contextlib.contextmanager
@@ -153,7 +153,7 @@ def body_shown(body: bytes) -> str:
 
 
 def one_way(names: Sequence[object], wanted: Filter, is_all: bool) -> None:
-    """`UsageError` unless it was said, in exactly one way, which are meant."""
+    """`UsageError` unless it was said, in exactly one way, which to select."""
     ways = sum((bool(names), wanted.asks, is_all))
     if ways == 0:
         raise UsageError("which ones? Name them, or say --device, --error, --since, --until, --all")
@@ -161,12 +161,12 @@ def one_way(names: Sequence[object], wanted: Filter, is_all: bool) -> None:
         raise UsageError("name them, or use filters, or say --all: one of the three")
 
 
-def tell(tally: Tally, *, what: str, dry_run: bool, as_json: bool) -> int:
+def show_tally(tally: Tally, *, what: str, dry_run: bool, as_json: bool) -> int:
     """Reports; the exit code is 1 if anything did not go as asked."""
     if as_json:
         report.print_json(matched=tally.matched, dry_run=dry_run, outcomes=tally.outcomes)
     elif dry_run:
-        click.echo(f"{tally.matched} {what} are meant; nothing was done")
+        click.echo(f"{tally.matched} {what}selected; nothing was done")
     else:
         counts = ", ".join(f"{count} {outcome}" for outcome, count in tally.outcomes.items())
         click.echo(f"{tally.matched} {what}: {counts or 'nothing to do'}")

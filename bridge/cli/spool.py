@@ -114,7 +114,7 @@ def retry(as_json: bool) -> None:
     elif rows and not is_requested:
         raise BridgeError("no ingress runs on this spool: `nb-bridge spool drain` tries them, too")
     elif rows:
-        click.echo(f"{rows} rows are tried again within seconds; `nb-bridge spool status` tells")
+        click.echo(f"{rows} rows are tried again within seconds; see `nb-bridge spool status`")
     else:
         click.echo("nothing is set aside")
 

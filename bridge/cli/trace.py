@@ -30,7 +30,7 @@ def command(command_id: str, device: str | None, as_json: bool) -> int:
 
     Without --device every stream is read. A status that every group handled has left the streams;
     what is known of it then is in the ledger, which is asked by device and command: where neither
-    --device nor another status tells the device, it is not found. Exit code 1: nothing was found.
+    --device nor another status has the device, it is not found. Exit code 1: nothing was found.
     """
     from bridge.operations import trace as tracing
 

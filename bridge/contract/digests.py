@@ -1,4 +1,4 @@
-"""Digests of what a notification says: equal however it is written, and whoever sends it again."""
+"""Digests of what a notification says: equal however it is written and by whom it is sent again."""
 
 from __future__ import annotations
 

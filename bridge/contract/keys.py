@@ -62,7 +62,7 @@ class Keys:
 
     @property
     def rights(self) -> str:
-        """String that is there while a script runs which tells what the user may not do."""
+        """String that is there while a script runs which finds what the user may not do."""
         return f"{self._of(0)}:rights"
 
     @property

@@ -3,7 +3,7 @@
 A caller needs to come from an allowed network, if any is set, and to show one valid credential of
 any kind, if any is set. (Client certificates are checked by TLS, before there is a request.) Says
 nothing of what was wrong beyond 401 and 403, and logs callers it refused at most now and then:
-whoever may not call must not be able to fill the log.
+callers who are refused must not be able to fill the log.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def _digest(secret: str) -> bytes:
 
 
 def _is_among(presented: str, digests: Sequence[bytes]) -> bool:
-    """Compares digests of one length, and all of them: the time tells nothing of the secrets."""
+    """Compares digests of one length, and all of them: the time says nothing of the secrets."""
     found = False
     digest = _digest(presented)
     for valid in digests:

@@ -18,7 +18,7 @@ from bridge.http.problem import SERVER
 class PreparedAnswer(web.StreamResponse):
     """`200 text/plain` with a fixed text, for HTTP/1.1 requests on connections that stay open.
 
-    Whoever answers another request (HTTP/1.0, `Connection: close`, HEAD) needs `plain`.
+    To answer another request (HTTP/1.0, `Connection: close`, HEAD) needs `plain`.
     """
 
     def __init__(self, text: str) -> None:

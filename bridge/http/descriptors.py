@@ -28,7 +28,7 @@ def room_for(connections: int, *, others: int) -> int:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = wanted
-    except (ValueError, OSError):  # macOS has a lower bound that the hard limit does not tell
+    except (ValueError, OSError):  # macOS has a lower bound that the hard limit does not show
         pass
     if soft >= needed:
         return connections

@@ -2,7 +2,7 @@
 
 Owns the sockets and the TLS context of the next connection; a new certificate is a new context,
 and the sockets stay. Accepts by itself rather than by `loop.create_server`: so the server knows of
-a connection before its TLS handshake, and running out of descriptors is told in one line.
+a connection before its TLS handshake, and running out of descriptors is logged in one line.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def inherited() -> list[socket.socket]:
     """Listening sockets handed over by systemd or a supervisor; empty if there are none.
 
     LISTEN_FDS says how many, from descriptor 3 on. Its companion LISTEN_PID, if set, must be us:
-    the variables may have been meant for a parent (sd_listen_fds(3)).
+    the variables may have been set for a parent (sd_listen_fds(3)).
     """
     count = os.environ.pop("LISTEN_FDS", "")
     pid = os.environ.pop("LISTEN_PID", "")

@@ -19,7 +19,7 @@ class TlsReloader:
     """Looks at the files every `INTERVAL_S`, and has new connections served with new ones.
 
     Files that cannot be used, such as a certificate whose key is not there yet, change nothing:
-    the old ones go on, and are told about once. They are tried until they can be.
+    the old ones go on, and are reported once. They are tried until they can be.
     """
 
     def __init__(

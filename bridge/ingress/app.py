@@ -256,7 +256,7 @@ class Ingress:
                 "NB_BRIDGE_ALLOWED_NETWORKS or NB_BRIDGE_TLS_CLIENT_CA",
             )
 
-    # --- what the admin pages tell
+    # --- what the admin pages show
 
     def _not_ready(self) -> list[str]:
         reasons = ["stopping"] if self._is_stopping else []

@@ -26,7 +26,7 @@ from bridge.platform.strict_json import NotJsonError
 from bridge.telemetry import logs, metrics
 
 _LOGGED_FAILURES: Final = (3, 10)
-"""Answers other than 200 in a row that are told: in time to mend it, and when it is too late."""
+"""Answers other than 200 in a row that are logged: in time to fix it, and when it is too late."""
 _LOGGED_CHARS: Final = 200
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Version 00 (https://www.w3.org/TR/trace-context/#traceparent-header); anything else is not ours.

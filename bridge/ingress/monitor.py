@@ -83,7 +83,7 @@ class Monitor:
             try:
                 await self.look()
             except RedisUnavailableError:
-                pass  # the publisher's link has told
+                pass  # the publisher's link has logged it
             except Exception as error:  # whatever somebody wrote into the namespace's keys
                 self._log_once("unknown", str(error), error)
             await asyncio.sleep(INTERVAL_S)
@@ -103,10 +103,10 @@ class Monitor:
         self.seen_at_ms = epoch_ms()
         ratio = await self._servers.look(timeout_s=TIMEOUT_S)
         self._judge(ratio, _shown(hold) if isinstance(hold, bytes) else None)
-        await self._tell()
+        await self._send_heartbeat()
 
     def _look_at_types(self, calls: Sequence[Call], replies: Sequence[Any]) -> None:
-        """Tells of keys that are not what they should be; what depends on them is missing."""
+        """Logs keys that are not what they should be; what depends on them is missing."""
         for call, reply in zip(calls, replies, strict=True):
             if isinstance(reply, Refused) and reply.code == "WRONGTYPE":
                 self._log_once(_shown(call.key or b""), reply.text)
@@ -147,7 +147,7 @@ class Monitor:
             backlog = backlogs[_shown(raw)]
             for ms, _ in map(entry_order, ids):
                 backlog.oldest_ms = min(ms, backlog.oldest_ms or ms)
-            if not next_:  # then this is all, also where Redis cannot tell the lag
+            if not next_:  # then this is all, also where Redis does not report the lag
                 backlog.by_partition[partition] = pending[0]
 
     def _show(self, backlogs: dict[str, GroupBacklog]) -> None:
@@ -179,7 +179,7 @@ class Monitor:
         self._pressure = why
         self._apply_backpressure(why)
 
-    async def _tell(self) -> None:
+    async def _send_heartbeat(self) -> None:
         now_ms = epoch_ms()
         key = self._keys.ingresses
         beat = orjson.dumps({**self._heartbeat(), "at_ms": now_ms})
@@ -198,8 +198,8 @@ class Monitor:
 def _backlogs(registered: Any, streams: list[Any]) -> tuple[dict[str, GroupBacklog], Positions]:
     """Backlog per group, and the last id delivered per group and partition where there is some.
 
-    Where Redis cannot tell the lag (it is null after deletions, and unknown before 7.0) the whole
-    stream counts: an upper bound, for what every group has handled is trimmed. `_find_oldest`
+    Where Redis does not report the lag (it is null after deletions, and unknown before 7.0) the
+    whole stream counts: an upper bound, for what every group has handled is trimmed. `_find_oldest`
     corrects it where everything was delivered.
     """
     names = [] if isinstance(registered, Refused) else [_shown(name) for name in registered]

@@ -126,7 +126,7 @@ def _add(
 ) -> None:
     """One callback path; every listener's answers are the same."""
     operation = {
-        "summary": f"The platform tells {about}.",
+        "summary": f"The platform reports {about}.",
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": schema, "example": example}},

@@ -94,7 +94,7 @@ def receiver(settings: Settings) -> Finding:
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         why = lines[-1] if lines else f"its process ended with {done.returncode}"
-        return problem(name, why, "mend it, or name another in NB_BRIDGE_RECEIVER")
+        return problem(name, why, "fix it, or name another in NB_BRIDGE_RECEIVER")
     return ok(name, f"{settings.receiver or 'the only one installed'} loads")
 
 
@@ -202,7 +202,7 @@ def _disk(folder: Path) -> Finding:
     name = "spool.disk"
     kind = filesystem(folder, _mounts())
     if kind is None:
-        return skipped(name, "this system does not tell what the folder is on")
+        return skipped(name, "this system does not say what the folder is on")
     if kind in _NETWORK:
         return problem(name, f"{kind}: a network file system", _ANOTHER)
     if kind in _PASSING:

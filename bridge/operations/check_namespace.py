@@ -51,7 +51,7 @@ async def _quarantine(connected: Namespace) -> Finding:
         return warning(
             "quarantine",
             f"was full: {count} bodies were dropped, {entries} are left",
-            "nb-bridge quarantine list shows why; mend the sender, then quarantine replay or drop; "
+            "nb-bridge quarantine list shows why; fix the sender, then quarantine replay or drop; "
             "NB_BRIDGE_QUARANTINE_MAX_ENTRIES is its bound",
         )
     return ok("quarantine", f"{entries} bodies" if isinstance(entries, int) else "not readable")

@@ -30,7 +30,7 @@ _PINGS: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """One primary, as INFO and CONFIG tell it; `config` is `None` where it is not allowed."""
+    """One primary, as INFO and CONFIG describe it; `config` is `None` where it is not allowed."""
 
     info: Mapping[str, str]
     config: Mapping[str, str] | None
@@ -132,7 +132,7 @@ def _version(info: Mapping[str, str]) -> Finding:
     shown = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
     parts = version.split(".")
     if len(parts) < 2 or not all(part.isdecimal() for part in parts[:2]):
-        return skipped("redis.version", "the server does not tell its version")
+        return skipped("redis.version", "the server does not report its version")
     if (int(parts[0]), int(parts[1])) < OLDEST:
         return problem("redis.version", shown, "update it: 6.2 is the oldest that will do")
     return ok("redis.version", shown)
@@ -182,7 +182,7 @@ def _persistence(server: Server) -> Finding:
 def _eviction(info: Mapping[str, str]) -> Finding:
     policy = info.get("maxmemory_policy")
     if policy is None:
-        return skipped("redis.eviction", "the server does not tell its maxmemory-policy")
+        return skipped("redis.eviction", "the server does not report its maxmemory-policy")
     if policy != "noeviction":
         return problem(
             "redis.eviction",
@@ -245,7 +245,7 @@ async def _clock(connected: Namespace) -> Finding:
     began_ms = time.time() * 1000
     server_ms = await connected.now_ms()
     ended_ms = time.time() * 1000
-    # Between the two we cannot tell.
+    # Between the two nothing is known.
     apart_ms = max(0.0, began_ms - server_ms, server_ms - ended_ms)
     if apart_ms < _APART_MS:
         return ok(name, "agrees with ours")

@@ -38,5 +38,5 @@ def warning(name: str, found: str, advice: str) -> Finding:
 
 
 def problem(name: str, found: str, advice: str) -> Finding:
-    """To be mended."""
+    """Has to be fixed."""
     return Finding(name=name, level="problem", found=found, advice=advice)

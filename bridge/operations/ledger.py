@@ -1,6 +1,6 @@
 """Reading the ledger: which statuses of a command were accepted, and when.
 
-The format is told on top of bridge/outbox/scripts/publish.lua. Pure but for two reads.
+The format is described on top of bridge/outbox/scripts/publish.lua. Pure but for two reads.
 """
 
 from __future__ import annotations

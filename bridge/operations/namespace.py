@@ -1,7 +1,7 @@
 """The namespace as the operations commands see it: a link, its keys, its number of partitions.
 
 Owns connecting for one question and what is said when that fails. The partition count is the one
-that Redis tells, not the one this shell is set to: an operator's shell may have no settings at all.
+that Redis has, not the one this shell is set to: an operator's shell may have no settings at all.
 """
 
 from __future__ import annotations

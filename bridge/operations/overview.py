@@ -1,4 +1,4 @@
-"""What Redis tells about a namespace, for `status` and `groups`: read-only, a few round trips.
+"""What Redis knows about a namespace, for `status` and `groups`: read-only, a few round trips.
 
 Judges as `bridge.ingress.monitor` does what is not handled, and adds what that leaves to others:
 parked messages, dead letters, leases, workers.
@@ -16,7 +16,7 @@ from bridge.operations.namespace import PAGE, TIMEOUT_S, Namespace, decoded, fie
 from bridge.store.link import Refused, command
 
 SILENT_MS: Final = 15_000
-"""Ingresses tell every 2 s: one that did not for so long is gone, or has no Redis."""
+"""An ingress writes its heartbeat every 2 s: one silent for so long is gone, or has no Redis."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Share:
 
     partition: int
     waiting: int = 0
-    """Not fetched yet. An upper bound where Redis cannot tell (before 7.0)."""
+    """Not fetched yet. An upper bound where Redis does not report the lag (before 7.0)."""
     pending: int = 0
     """Fetched, without an outcome."""
     parked: int = 0
@@ -89,7 +89,7 @@ class Overview:
 
     now_ms: int
     servers: list[dict[str, str]]
-    """What INFO tells of each that holds keys; several in a cluster."""
+    """What INFO says of each that holds keys; several in a cluster."""
     held: str | None
     groups: list[Group]
     ingresses: list[Ingress]
@@ -130,11 +130,11 @@ def counted(raw: Any) -> int:
 
 
 INFO: Final = command("INFO", tolerated=("NOPERM",))
-"""What a server tells of itself, where it does."""
+"""What a server says of itself, where it does."""
 
 
 def server_facts(info: Any) -> dict[str, str]:
-    """The lines of INFO; nothing where the server does not tell."""
+    """The lines of INFO; nothing where the server refuses it."""
     if isinstance(info, Refused):
         return {}
     lines = (line.partition(":") for line in decoded(info).splitlines() if ":" in line)
@@ -236,7 +236,7 @@ def _share(
     else:
         lag = info.get(b"lag")
         share.pending = info[b"pending"]
-        # Redis 6.2 does not tell the lag: an upper bound, unless nothing is left to deliver.
+        # Redis 6.2 does not report the lag: an upper bound, unless nothing is left to deliver.
         at_most = _count(length) - share.pending if next_ else 0
         share.waiting = at_most if lag is None else lag
     if isinstance(lease, bytes):

@@ -1,4 +1,4 @@
-"""How far long work is, for whoever wants to show it."""
+"""How far long work is, for callers that show it."""
 
 from __future__ import annotations
 

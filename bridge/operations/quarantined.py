@@ -70,7 +70,7 @@ class Kept:
 
 
 async def matching(connected: Namespace, wanted: Filter) -> AsyncIterator[Kept]:
-    """The bodies that are meant, oldest first."""
+    """The selected bodies, oldest first."""
     async for page in connected.pages(connected.keys.quarantine):
         for id_, flat in page:
             kept = _kept(id_, flat)
@@ -148,7 +148,7 @@ class Replayer:
         return "duplicate" if result.value == "duplicate" else "replayed"
 
     def _judge(self, kept: Kept, mended: bytes | None) -> Notification:
-        """By the path it came on; a mended one may also be of the other kind."""
+        """By the path it came on; a corrected one may also be of the other kind."""
         by_path: list[Callable[[bytes], Notification]] = [
             accept_command_status,
             partial(_accept_platform_notification, kept.at_ms),

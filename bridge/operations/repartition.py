@@ -90,7 +90,7 @@ async def change(
             f"namespace {connected.keys.namespace} is not in use yet: "
             f"just set NB_BRIDGE_PARTITIONS={count}"
         )
-    changing = Change(connected, count, timeout_s=timeout_s, tell=progress)
+    changing = Change(connected, count, timeout_s=timeout_s, report=progress)
     before, unhandled = connected.partitions, await changing.unhandled()
     if approve is not None and before == count:
         await changing.tidy()
@@ -117,14 +117,14 @@ class Change:
         wanted: int,
         *,
         timeout_s: float,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         quiet_s: float = QUIET_S,
     ) -> None:
         self._in = connected
         self._keys = connected.keys
         self._wanted = wanted
         self._timeout_s = timeout_s
-        self._tell = tell
+        self._report = report
         self._quiet_s = quiet_s
         who = f"{socket.gethostname()}:{os.getpid()}"
         self._hold = f"the partition count is being changed to {wanted} (by {who})"
@@ -172,7 +172,7 @@ class Change:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(_HOLD_TTL_S / 6)
-            with contextlib.suppress(RedisUnavailableError):  # whoever waits for Redis hears of it
+            with contextlib.suppress(RedisUnavailableError):  # its own calls report it
                 await self._in.ask(command("EXPIRE", self._keys.hold, _HOLD_TTL_S))
 
     async def _ingresses(self) -> list[overview.Ingress]:
@@ -181,7 +181,7 @@ class Change:
         return [ingress for ingress in found if not ingress.is_silent]
 
     async def _until_ingresses_hold(self) -> None:
-        self._tell("asking the ingresses to spool")
+        self._report("asking the ingresses to spool")
 
         async def missing() -> list[str]:
             return [
@@ -200,7 +200,7 @@ class Change:
     # --- drain
 
     async def _until_drained(self) -> None:
-        self._tell("waiting until every group has handled what is in the streams")
+        self._report("waiting until every group has handled what is in the streams")
         quiet_s = self._quiet_s if await self._ingresses() else 0.0
         loop = asyncio.get_running_loop()
         last: list[Any] = []
@@ -248,7 +248,7 @@ class Change:
             raise PendingError("the hold was lost meanwhile (was Redis away?); repeat", {})
         meta = Meta(partitions=self._wanted).encode()
         await self._in.get(command("SET", self._keys.meta, meta))
-        self._tell(f"switched to {self._wanted} partitions")
+        self._report(f"switched to {self._wanted} partitions")
 
     async def _move_dead_letters(self) -> None:
         """A replay goes to the stream beside its dead letter: that has to be its device's."""
@@ -305,7 +305,7 @@ class Change:
             ]
 
         if await behind():
-            self._tell(
+            self._report(
                 f"restart ingresses and workers with NB_BRIDGE_PARTITIONS={self._wanted}; "
                 "waiting for the ingresses, which spool meanwhile"
             )

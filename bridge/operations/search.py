@@ -1,7 +1,7 @@
 """Where the entries of a command or a device are: in the streams, parked, dead. Read-only.
 
-What is asked for one after the other may move meanwhile: an entry can be told in the place it just
-left, but none is told in two.
+What is asked for one after the other may move meanwhile: an entry can be reported in the place it
+just left, but none is reported in two.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which of many are meant: by device, by the text of what went wrong, by time."""
+"""Selecting some of many: by device, by the text of what went wrong, by time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Filter:
         return self != Filter()
 
     def matches(self, *, device: str | None, error: str, at_ms: int) -> bool:
-        """Whether one of this device, with this text of what went wrong, is meant."""
+        """Whether one of this device, with this text of what went wrong, is selected."""
         return (
             (self.device is None or self.device == device)
             and (self.error is None or self.error in error.lower())

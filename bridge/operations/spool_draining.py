@@ -70,7 +70,7 @@ def retry_aside(folder: Path) -> tuple[int, bool]:
 async def _watch(
     left: Callable[[], int], tasks: list[asyncio.Task[None]], advance: Advance
 ) -> None:
-    """Tells how it gets on, until one of `tasks` has ended."""
+    """Reports progress, until one of `tasks` has ended."""
     before = left()
     ended: set[asyncio.Task[None]] = set()
     while not ended:

@@ -85,7 +85,7 @@ def total(files: Iterable[SpoolFile]) -> dict[str, Any]:
 def rows(path: Path, *, aside: bool = False) -> Iterator[tuple[Row, str | None]]:
     """The rows of one file in their order, or those set aside with the reason. `sqlite3.Error`.
 
-    A page at a time: whoever takes long to look at one must not keep the ingress's log from being
+    A page at a time: a reader that takes long must not keep the ingress's log from being
     written back, for it counts in the spool's bound.
     """
     after_id = 0
@@ -99,7 +99,7 @@ def rows(path: Path, *, aside: bool = False) -> Iterator[tuple[Row, str | None]]
 
 
 def holding(path: Path, text: str) -> list[Row]:
-    """The rows of one file whose body has `text`; more than are meant, for it may be anywhere."""
+    """The rows of one file whose body has `text`; more than match, for it may be anywhere."""
     query = select("FROM rows WHERE instr(body, ?)")
     with closing(_open(path)) as database:
         return [Row._make(raw) for raw in database.execute(query, (text.encode(),))]
@@ -139,7 +139,7 @@ def _is_locked(lock: Path) -> bool:
     except FileNotFoundError:
         return False
     except PermissionError:
-        return True  # whoever may look at it can say; not adopting it is the safe guess
+        return True  # not ours to look at; not adopting it is the safe guess
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

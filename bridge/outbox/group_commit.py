@@ -57,7 +57,7 @@ class _Waiting(NamedTuple):
 
 
 class GroupCommit:
-    """Takes records from the HTTP handlers and tells each when its promise can be made."""
+    """Takes records from the HTTP handlers and lets each know when its promise can be made."""
 
     def __init__(
         self, publisher: Publisher, spool: Spool, *, timeout_s: float, clock: Clock

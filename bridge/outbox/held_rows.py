@@ -132,7 +132,7 @@ class HeldRows:
         return False
 
     def _is_news(self, hold: Hold, lane: Lane) -> bool:
-        """Whether a lane may be tried, and tells something about the partition of `hold`."""
+        """Whether a lane may be tried, and says something about the partition of `hold`."""
         return (
             lane.partition == hold.lane.partition
             and lane.device not in hold.looked_at

@@ -71,7 +71,7 @@ class Outbox:
         finishing.cancel()
         await asyncio.gather(finishing, return_exceptions=True)
         self._group_commit.spill()
-        with contextlib.suppress(TimeoutError):  # the disk does not answer: `close` tells
+        with contextlib.suppress(TimeoutError):  # the disk does not answer: `close` reports it
             async with asyncio.timeout(max(timeout_s, 1)):
                 await self._spool.settled()
 

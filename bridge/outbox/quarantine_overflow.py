@@ -16,7 +16,7 @@ _DIGITS: Final = re.compile(r"\d+")
 
 
 class Overflow:
-    """Tells when the quarantine begins to drop what is in it, and again each hour.
+    """Logs when the quarantine begins to drop what is in it, and again each hour.
 
     Names the commonest reason of what came lately: with a flood of one kind, that is what to fix.
     """
@@ -46,7 +46,7 @@ class Overflow:
             "quarantine_drops",
             count=self._dropped,
             reason=reason,
-            advice="nb-bridge quarantine list shows what is left; mend the sender, replay or drop",
+            advice="nb-bridge quarantine list shows what is left; fix the sender, replay or drop",
         )
         self._logged_s, self._dropped = now_s, 0
         self._reasons.clear()

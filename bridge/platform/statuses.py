@@ -24,7 +24,7 @@ class CommandStatus(StrEnum):
 
     @classmethod
     def of(cls, result_code: str) -> CommandStatus:
-        """The status a raw `resultCode` stands for; `UNKNOWN` for codes nobody told us of."""
+        """The status a raw `resultCode` stands for; `UNKNOWN` for codes that are not documented."""
         return _STATUS_BY_CODE.get(result_code, cls.UNKNOWN)
 
     @property

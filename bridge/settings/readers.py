@@ -100,7 +100,7 @@ def path(doc: str, **more: Any) -> Any:
 
 def _redis_url(value: str) -> None:
     if raw := _raw_in_password(value):
-        # Read on, what stands before them would be taken for the server's address, and be told.
+        # Read on, what stands before them would be taken for the server's address, and be shown.
         shown = " and ".join(f"{char} as %{ord(char):02X}" for char in raw)
         raise ValidationError(f"has a password with {' or '.join(raw)} in it: write {shown}")
     try:

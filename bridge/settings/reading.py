@@ -1,4 +1,4 @@
-"""Settings read from the environment: all that is wrong at once, and no secret told."""
+"""Settings read from the environment: all errors at once, and no secret shown."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def load() -> Settings:
             problems.append(str(error))
             continue
         if value is None or value == "":
-            continue  # unset, or wrong: then `seal` tells
+            continue  # unset, or wrong: then `seal` reports it
         values[spec.name] = meta["convert"](value) if meta["convert"] else value
     try:
         env.seal()

@@ -65,7 +65,7 @@ def _hidden(name: str, value: Any) -> str:
 def without_password(url: str) -> str:
     """A Redis URL that may be logged: user and password replaced by `***`, the query left out.
 
-    After a password that is not percent-encoded, an address cannot be told: nothing is shown.
+    After a password that is not percent-encoded, an address cannot be recognized: nothing is shown.
     """
     parts = urlsplit(url)
     if "@" in parts.path + parts.query + parts.fragment:

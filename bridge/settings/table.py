@@ -80,7 +80,7 @@ class Settings:
     )
 
     # --- ingress
-    # Every address: the platform calls from outside. Start-up and `check` tell what is open.
+    # Every address: the platform calls from outside. Start-up and `check` say what is open.
     host: str = setting("0.0.0.0", "address the callbacks arrive at", halves=INGRESS)  # noqa: S104
     port: int | None = number(
         None,

@@ -71,7 +71,7 @@ class ClusterLink(Link):
             self._answered(calls)
             return replies
         self._is_stale = True
-        self._tell(errors[0])
+        self._mark_down(errors[0])
         if len(errors) == len(calls):
             raise errors[0]
         return replies
@@ -98,7 +98,7 @@ class ClusterLink(Link):
             raise self._lost(f"no answer within {timeout_s:g} s") from None
         except RedisUnavailableError as error:
             self._doubt()
-            self._tell(error)
+            self._mark_down(error)
             raise
         return replies
 

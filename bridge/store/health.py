@@ -67,7 +67,7 @@ class Health:
         self._refused.pop(what, None)
 
     def missing(self, convenience: str, why: str) -> None:
-        """Something that is not needed was refused: told once."""
+        """Something that is not needed was refused: logged once."""
         if convenience not in self._logged:
             self._logged.add(convenience)
             self._log.info("redis_convenience_refused", command=convenience, error=why)

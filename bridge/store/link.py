@@ -170,10 +170,10 @@ class Link:
             raise self._lost(f"no answer within {timeout_s:g} s{self._hint}") from None
         except (redis.exceptions.RedisError, OSError) as error:
             found = while_connecting(error)
-            self._tell(found)
+            self._mark_down(found)
             raise found from error
         except RedisUnavailableError as error:
-            self._tell(error)
+            self._mark_down(error)
             raise
         self._answered(calls)
         return replies
@@ -324,10 +324,10 @@ class Link:
 
     def _lost(self, why: str) -> RedisUnavailableError:
         error = RedisUnavailableError(f"Redis: {why}")
-        self._tell(error)
+        self._mark_down(error)
         return error
 
-    def _tell(self, error: RedisUnavailableError) -> None:
+    def _mark_down(self, error: RedisUnavailableError) -> None:
         if self._health is not None:
             self._health.mark_down(error)
 

@@ -1,4 +1,4 @@
-"""What the programs need to be allowed in Redis, and the call that tells what of it they lack.
+"""What the programs need to be allowed in Redis, and the call that finds what of it they lack.
 
 The lists name every command that the scripts and the links of a program send; a test holds them
 against the sources. docs/high-availability.md shows them to people.

@@ -2,7 +2,7 @@
 
 Whenever a connection has to be made, all Sentinels are asked at once: one that is frozen, or whose
 machine has gone, must not delay the answer of the others. Of the answers of a majority the one with
-the highest configuration epoch counts, for a Sentinel that was cut off may still tell of an old
+the highest configuration epoch counts, for a Sentinel that was cut off may still name an old
 primary. Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/
 
 A primary that was cut off from the Sentinels, or frozen, and replaced goes on answering those that
@@ -86,7 +86,7 @@ class SentinelLink(Link):
         answers = await self._ask_all()
         if isinstance(answers, str):
             raise RedisUnavailableError(
-                f"Redis: no Sentinel tells of a primary {self._service!r}: {answers}"
+                f"Redis: no Sentinel knows a primary {self._service!r}: {answers}"
             )
         # Whatever the epoch: Sentinels that were set up anew count from the start.
         if not self._believe(answers, any_epoch=True) and self._shared.primary is not None:
@@ -115,12 +115,12 @@ class SentinelLink(Link):
             self._believe(answers)
 
     def _believe(self, answers: list[tuple[int, Address]], *, any_epoch: bool = False) -> bool:
-        """Tells all links whom these name; False if they are too few, and may be cut off."""
+        """Gives all links whom these name; False if they are too few, and may be cut off."""
         if len(answers) <= len(self._sentinels) // 2:
             return False
         before, answer = self._shared.primary, max(answers)
         if before is not None and answer[0] < before[0] and not any_epoch:
-            return True  # asked before the one who was told last
+            return True  # asked before the one that answered last
         self._shared.primary = answer
         if before is not None and before[1] != answer[1]:
             host, port = answer[1]

@@ -1,4 +1,4 @@
-"""What INFO tells of the servers, as far as promises rest on it: memory, eviction, persistence.
+"""What INFO says of the servers, as far as promises rest on it: memory, eviction, persistence.
 
 Owns the metrics of these and the warning where a server evicts or forgets, once each time it
 begins. Must not judge what follows for callbacks.
@@ -18,7 +18,7 @@ _NO_EVICTION: Final = "noeviction"
 
 
 class ServerInfo:
-    """What a server does not tell is not known, and no reason for alarm."""
+    """What a server does not report is not known, and no reason for alarm."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -26,7 +26,7 @@ class ServerInfo:
         self._log = logs.get("monitor")
 
     async def look(self, *, timeout_s: float) -> float:
-        """Of maxmemory, how much the fullest server uses; 0 without a limit, or where none tells.
+        """The share of maxmemory that the fullest server uses; 0 where no limit is known.
 
         Raises `RedisUnavailableError`.
         """

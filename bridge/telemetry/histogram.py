@@ -1,7 +1,7 @@
 """A histogram for what happens tens of thousands of times a second.
 
 prometheus_client's takes two locks and a search in Python for each observation, which is a tenth of
-what a delivery costs. This one counts into a list; whoever scrapes gets the same family.
+what a delivery costs. This one counts into a list; a scrape gets the same family.
 """
 
 from __future__ import annotations

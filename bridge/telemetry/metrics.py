@@ -73,7 +73,7 @@ tls_expiry.set(float("inf"))
 direct_path = _gauge(
     "direct_path_open", "1 while callbacks go straight to Redis, 0 while they are spooled."
 )
-direct_path.set(1)  # here and below: a worker shows it, too, and 0 would tell of trouble
+direct_path.set(1)  # here and below: a worker shows it, too, and 0 would mean trouble
 direct_path_changes = _counter("direct_path_changes", "Openings and closings.", "change")
 spool_entries = _gauge("spool_entries", "Records on disk that Redis does not have yet.")
 spool_bytes = _gauge("spool_bytes", "Size of this process's spool files, logs included.")

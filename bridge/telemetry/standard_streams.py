@@ -12,7 +12,7 @@ _NAMES: Final = ("stdin", "stdout", "stderr")
 def open_closed() -> None:
     """Puts /dev/null where a standard stream was closed (`2>&-`).
 
-    Else the next socket or file gets its number, and what is meant for stderr, ours or a child's,
+    Else the next socket or file gets its number, and what is written to stderr, ours or a child's,
     goes there.
     """
     for number, name in enumerate(_NAMES):

@@ -127,7 +127,7 @@ def traceparent_of(span: Span) -> str:
 
 
 def fail(span: Span, error: BaseException) -> None:
-    """The span ends in an error; its text may quote a payload, so only its type is told."""
+    """The span ends in an error; its text may quote a payload, so only its type is recorded."""
     from opentelemetry.trace import Status, StatusCode
 
     span.set_attribute("error.type", type(error).__name__)
@@ -135,7 +135,7 @@ def fail(span: Span, error: BaseException) -> None:
 
 
 class _Seldom(logging.Filter):
-    """A collector that is away is told of once in a while, not with every batch."""
+    """A collector that is away is logged once in a while, not with every batch."""
 
     def __init__(self) -> None:
         super().__init__()

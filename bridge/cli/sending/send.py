@@ -65,7 +65,7 @@ class Order:
     "--url",
     default="http://127.0.0.1:8080",
     show_default=True,
-    help=f"Where the ingress listens; without a path, {COMMAND_STATUS_PATH} is meant.",
+    help=f"Where the ingress listens; without a path, {COMMAND_STATUS_PATH} is assumed.",
 )
 @click.option(
     "--devices",
@@ -163,7 +163,7 @@ def command(**options: Any) -> int:
 
 
 class _Watch:
-    """What becomes of each answer: counted, shown, recorded; the first failure is told at once."""
+    """Counts, shows and records each answer; reports the first failure at once."""
 
     def __init__(self, tally: Tally, show: Callable[[Tally], None], order: Order) -> None:
         self._tally = tally

@@ -88,7 +88,7 @@ class SpoolFile:
         self.path = path
         self._wal_pages = max(8, min(_MAX_WAL_PAGES, max_bytes // 8 // PAGE_BYTES))
         self.limit(max_bytes)
-        with contextlib.suppress(OSError):  # SQLite tells it in its own words
+        with contextlib.suppress(OSError):  # SQLite says it in its own words
             path.touch(mode=0o600)  # payloads: for nobody else; its log gets the same mode
         self._db = sqlite3.connect(
             path, isolation_level=None, timeout=_OPEN_TIMEOUT_S, check_same_thread=False

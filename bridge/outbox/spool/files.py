@@ -123,7 +123,7 @@ class SpoolFiles:
         try:
             return all(source.is_done() for source in self.sources())
         except sqlite3.Error:
-            return False  # reading tells why
+            return False  # reading says why
 
     def row(self, source: Source, row_id: int) -> Row | None:
         """One row that was read before and is held back."""

@@ -75,7 +75,7 @@ def new_lock(folder: Path) -> FileLock:
     """A lock on a name nobody has used; makes the folder. `OSError` where that cannot be.
 
     Names begin with a number that is higher than all there: clocks may be set back between two
-    processes, so only this tells in which order they lived.
+    processes, so only this says in which order they lived.
     """
     _make(folder)
     while True:

@@ -29,7 +29,7 @@ class Source:
 
     @property
     def outstanding(self) -> int:
-        """Rows that Redis does not have; to be shown. Only reading tells that there are none."""
+        """Rows that Redis does not have, to be shown. Only reading proves that there are none."""
         return max(0, self.file.entries - self._count)
 
     def confirm(self, rows: Sequence[Row]) -> None:

@@ -1,4 +1,4 @@
--- Tells which commands the user may not run, so that it shows before something depends on it.
+-- Returns which commands the user may not run, so that it shows before something depends on it.
 --
 -- KEYS 1 a key of nobody's, in the namespace
 -- ARGV names of commands

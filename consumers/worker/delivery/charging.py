@@ -23,7 +23,7 @@ class Charging:
     def __init__(self, *, give_up_after_s: float) -> None:
         self._give_up_after_ms = give_up_after_s * 1000
         self.successes = 0
-        """Counted by whoever records outcomes: a call per success would cost too much."""
+        """Counted where outcomes are recorded: a call per success would cost too much."""
         self._noted = 0
         self._succeeded_ms: float = float("-inf")
         """By the machine's boot time: the wall clock may be set between a success and a failure."""

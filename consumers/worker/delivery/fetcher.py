@@ -194,7 +194,7 @@ class Fetcher:
                 partition.cursor = partition.delivered
 
     def _went_back(self, partition: Partition) -> None:
-        """Redis knows less than it told before: a failover, or a restart without the last second.
+        """Redis knows less than it did before: a failover, or a restart without the last second.
 
         What was delivered and settled since comes once more. It does so under the next epoch, so
         that under one epoch no device ever goes back.

@@ -54,7 +54,7 @@ class Handler:
             try:
                 result = self.method(*self.arguments(delivery))
             except (StopIteration, GeneratorExit) as error:
-                # Futures and coroutines cannot carry these: whoever waits would wait for ever.
+                # Futures and coroutines cannot carry these: who awaits them would wait for ever.
                 raise RuntimeError(f"the handler raised {type(error).__name__}") from error
         if result is not None:
             _refuse_unrun(result)

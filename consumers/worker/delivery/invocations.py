@@ -78,7 +78,7 @@ class Invocations:
         """Calls the handler in the current task, or in a thread if it is sync.
 
         Raises nothing. Where the task was cancelled, by whomever, it may not be used for another
-        call: `task.cancelling()` tells. That it is given the task: asking for it (a system call,
+        call: `task.cancelling()` says so. That it is given the task: asking for it (a system call,
         before Python 3.12) took a tenth of a worker's time.
         """
         call = _Call(delivery, partition, started_s, task if handler.is_async else None)
@@ -110,7 +110,7 @@ class Invocations:
         return of_exception(error)
 
     def enforce_deadlines(self, now_s: float) -> None:
-        """Ends async handlers that are beyond their time; tells of sync ones, which cannot be.
+        """Ends async handlers that are beyond their time; logs sync ones, which cannot be.
 
         Not a timer per call: that would cost a fast handler more than all the rest.
         """

@@ -100,7 +100,7 @@ class Outcomes:
         self._counts[outcome] += 1
 
     def publish_counts(self) -> None:
-        """Gives what was counted to the metrics: for each delivery alone that would be dear."""
+        """Adds the counts to the metrics: once per delivery would be expensive."""
         self._charging.note()
         for outcome, count in self._counts.items():
             if count:
@@ -149,7 +149,7 @@ class Outcomes:
     # --- inside
 
     def _bury(self, lane: Lane, letter: DeadLetter) -> None:
-        """What becomes of it is told when it is known (`recording.burials`)."""
+        """What becomes of it is logged when it is known (`recording.burials`)."""
         self._lanes.close(lane)
         if lane.partition.lost:
             return
@@ -208,7 +208,7 @@ class Outcomes:
             wait_s=round(wait_s, 3),
             error_type=error_type,
         )
-        # Whoever put a fault into a handler is told; a `Retry` is what its handler wants.
+        # A fault in a handler is logged for its author; a `Retry` is what its handler wants.
         known = error_type in self._logged_failing or len(self._logged_failing) >= MAX_TYPES_LOGGED
         if not known and not is_a(error, Retry):
             self._logged_failing.add(error_type)
@@ -217,7 +217,7 @@ class Outcomes:
                 **lane.head.entry.log_fields,
                 partition=lane.partition.number,
                 error_type=error_type,
-                advice="told once; --show-deliveries and NB_BRIDGE_LOG_LEVEL=debug tell of each",
+                advice="logged once; --show-deliveries and NB_BRIDGE_LOG_LEVEL=debug show each",
             )
 
     def _try_again(self, lane: Lane, known: Attempts, wait_s: float) -> None:

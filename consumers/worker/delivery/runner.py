@@ -2,7 +2,7 @@
 
 A runner delivers many entries in one task, because a task per delivery would cost more than the
 rest of the delivery. It goes on in a new one after a handler that left something behind: context
-variables, or a cancellation. Each is told of work by a future of its own, so nobody polls.
+variables, or a cancellation. Each is given work through a future of its own, so nobody polls.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LOOK_S: Final = 0.1
 MAX_TYPES_LOGGED: Final = 100
 
 Observer = Callable[[Delivery, str, float, BaseException | None], None]
-"""Told of each delivery: what, outcome, seconds, and what the handler raised."""
+"""Called for each delivery: what, outcome, seconds, and what the handler raised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

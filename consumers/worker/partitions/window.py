@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from consumers.worker.delivery.reply_size import ReplySize
 from consumers.worker.partitions.partition import Partition
 
-# Entries read at once where nothing tells how long they are; and at most, for a script's sake.
+# Entries read at once where nothing says how long they are; and at most, for a script's sake.
 UNKNOWN_STEP: Final = 8
 MOST_STEP: Final = 64
 LEAST_ENTRIES: Final = 8

@@ -169,7 +169,7 @@ class Actors:
             return [Doorbell(self._open_link("doorbell"), frozenset(numbers))]
         return [Doorbell(self._open_link(f"doorbell-{n}"), frozenset((n,))) for n in numbers]
 
-    # --- what they tell each other
+    # --- what they report to each other
 
     def _on_room(self) -> None:
         self.runner.wake()

@@ -45,7 +45,7 @@ def main() -> int:
         return _run(current, loading.load(current.receiver), shared, arguments)
     except BridgeError as error:
         shared.conclude(error.exit_code)
-        with contextlib.suppress(OSError):  # nobody reads it: the exit code tells, too
+        with contextlib.suppress(OSError):  # nobody reads it: the exit code says it, too
             print(f"nb-bridge: {error}", file=sys.stderr)  # noqa: T201 - a command line's error
         return error.exit_code
 
@@ -112,7 +112,7 @@ def _show(delivery: Delivery, outcome: str, took_s: float, error: BaseException 
     entry = delivery.entry
     attempt = f" attempt {delivery.attempt}" if delivery.attempt > 1 else ""
     late = " late" if entry.late else ""
-    with contextlib.suppress(Exception):  # whoever read it has gone: no reason to stop working
+    with contextlib.suppress(Exception):  # its reader has gone: no reason to stop working
         line = (
             f"{outcome:9} {entry.status or entry.type:12} device {entry.device} "
             f"command {entry.command}{late}{attempt} ({took_s * 1000:.1f} ms)"

@@ -1,4 +1,4 @@
-"""The child process of a worker as a whole: runs its actors until told to stop.
+"""The child process of a worker as a whole: runs its actors until asked to stop.
 
 The only place of this package, with `parent`, that sees the settings.
 """

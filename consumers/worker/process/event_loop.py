@@ -42,13 +42,13 @@ def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
         try:
             loop.run_until_complete(task)
         except (SystemExit, KeyboardInterrupt) as error:
-            _tell(type(error).__name__)
+            _log_interrupted(type(error).__name__)
         except BaseException:
             if not task.done():  # "Event loop stopped before Future completed."
-                _tell("loop.stop")
+                _log_interrupted("loop.stop")
 
 
-def _tell(what: str) -> None:
+def _log_interrupted(what: str) -> None:
     logs.get("worker").error(
         "loop_interrupted",
         error_type=what,

@@ -1,6 +1,6 @@
 """A receiver's `setup` and `teardown`: called once each, and `setup` again until it succeeds.
 
-Owns what is told while `setup` fails or takes its time. What it needs may not be up yet, the
+Owns what is logged while `setup` fails or takes its time. What it needs may not be up yet, the
 database say: that gets better by waiting, so it never ends the worker.
 """
 
@@ -65,7 +65,7 @@ class Hooks:
                 return
 
     async def tear_down(self, *, within_s: float) -> None:
-        """Calls `teardown`; what that raises is told, and so is that it is cut off."""
+        """Calls `teardown`; what that raises is logged, and also when it is cut off."""
         task = asyncio.create_task(self._torn_down())
         done, _ = await asyncio.wait([task], timeout=within_s)
         if not done:

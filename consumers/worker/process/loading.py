@@ -110,7 +110,7 @@ def _from_file(path: Path) -> ModuleType:
     name = f"nb_bridge_receiver_{path.stem}"
     module_spec = importlib.util.spec_from_file_location(name, path)
     if module_spec is None or module_spec.loader is None:
-        raise ReceiverError(f"receiver file {path} is no Python file")
+        raise ReceiverError(f"receiver file {path} is not a Python file")
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module  # dataclasses and pickle look a class's module up there
     try:

@@ -46,7 +46,7 @@ def main(settings: Settings, *, show_deliveries: bool) -> int:
         parent = Parent(settings, show_deliveries=show_deliveries)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, parent.stop)
-        # The terminal is gone, unless the program was told to outlive it (nohup(1)).
+        # The terminal is gone, unless the program was started to outlive it (nohup(1)).
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGHUP, parent.stop)
         loop.add_signal_handler(signal.SIGINT, parent.interrupt)

@@ -1,4 +1,4 @@
-"""What becomes of what was given up: told once it is a dead letter, held while there is no room.
+"""What becomes of what was given up: logged once it is a dead letter, held while there is no room.
 
 Must not record anything: that is the settler's, and of parked devices parking's.
 """
@@ -57,7 +57,7 @@ class Burials:
             self._log.error(
                 "dead_stream_full",
                 partition=partition,
-                advice="told once; devices are held until there is room: see `nb-bridge dead`",
+                advice="logged once; devices are held until there is room: see `nb-bridge dead`",
             )
 
     def letter_of(self, lane: Lane) -> DeadLetter:

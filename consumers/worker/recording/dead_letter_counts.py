@@ -34,7 +34,7 @@ class DeadLetterCounts:
             try:
                 await self._count()
             except RedisUnavailableError:
-                pass  # the link told
+                pass  # the link has logged it
             await asyncio.sleep(PAUSE_S)
 
     async def _count(self) -> None:

@@ -187,7 +187,7 @@ class Restorer:
             self._unmeasured.append((partition, devices))
 
     def _went_back(self, partition: Partition) -> None:
-        """Redis knows less than it told before (a failover): a device is parked that was not.
+        """Redis knows less than it did before (a failover): a device is parked that was not.
 
         What is left of it comes before anything newer of that device if it comes now, under the
         next epoch; later, at some acquisition, it would come behind.

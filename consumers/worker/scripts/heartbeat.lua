@@ -1,4 +1,4 @@
--- Says that a worker is alive, and tells which workers are.
+-- Says that a worker is alive, and returns which workers are.
 --
 -- KEYS 1 workers: sorted set, worker by the time of its last heartbeat (epoch ms of this server)
 -- ARGV 1 worker  2 ms without a heartbeat after which a worker counts as gone

@@ -9,7 +9,7 @@
 -- each or nil; cut is 1 if there was no room for what comes next. Nothing is read after that.
 --
 -- One script because the reply has to stay within its bytes, and only Redis knows them beforehand.
--- Writes nothing: whoever reads without the lease can record nothing of it.
+-- Writes nothing: who reads without the lease can record nothing of it.
 local FIRST_STEP, LAST_STEP = 4, 64
 local room, is_first = tonumber(ARGV[1]), ARGV[2] == '1'
 local longest, is_full = 1, false

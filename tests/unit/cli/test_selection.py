@@ -65,7 +65,7 @@ def test_what_did_not_go_as_asked_is_a_problem(
     outcomes: dict[str, int], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tally = Tally(matched=3, outcomes=outcomes)
-    assert selection.tell(tally, what="things", dry_run=False, as_json=True) == code
+    assert selection.show_tally(tally, what="things", dry_run=False, as_json=True) == code
     assert json.loads(capsys.readouterr().out)["outcomes"] == outcomes
 
 
