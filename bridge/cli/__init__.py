@@ -60,10 +60,10 @@ class Commands(click.Group):
         try:
             module = importlib.import_module(_IN_FOLDERS.get(cmd_name, f"bridge.cli.{cmd_name}"))
         except Exception:
-            from bridge.operations import shadowing
+            from bridge.operations import shadowed_imports
 
-            if found := shadowing.shadowing():
-                raise UsageError(shadowing.advice(found)) from None
+            if found := shadowed_imports.find():
+                raise UsageError(shadowed_imports.advice(found)) from None
             raise
         command: click.Command = module.command
         return command

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from bridge.cli import connection, options, report
+from bridge.cli import options, redis_commands, report
 from bridge.errors import BridgeError, RedisUnavailableError
 from bridge.operations import checks
 from bridge.operations.findings import Finding, problem
@@ -43,7 +43,9 @@ def command(role: checks.Role | None, as_json: bool) -> int:
         findings.insert(0, problem("redis.reachable", "not tried", "fix imports.shadowed first"))
     else:
         try:
-            found = connection.run(lambda connected: checks.of_redis(connected, settings), settings)
+            found = redis_commands.run(
+                lambda connected: checks.of_redis(connected, settings), settings
+            )
         except BridgeError as error:
             found = [checks.unreachable(error)]
             if isinstance(error, RedisUnavailableError):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli import connection, options, report, selection
-from bridge.cli.selection import Words
-from bridge.operations import bodies, dead_letters, when
+from bridge.cli import bulk_commands, options, redis_commands, report
+from bridge.cli.bulk_commands import Words
+from bridge.operations import bodies, dead_letters, time_expressions
 from bridge.operations.dead_letters import Place
 from bridge.operations.namespace import Namespace
 from bridge.operations.selection import Filter
@@ -18,7 +18,7 @@ from bridge.terminal import visible
 if TYPE_CHECKING:
     from consumers.worker.recording.dead_letters import Buried
 
-_filter_options = selection.filter_options("reason, error or its type")
+_filter_options = bulk_commands.filter_options("reason, error or its type")
 
 
 @click.group(no_args_is_help=False)
@@ -29,10 +29,10 @@ def command() -> None:
 
 
 @command.command("list")
-@connection.connection_options
-@connection.group_option
+@redis_commands.connection_options
+@redis_commands.group_option
 @_filter_options
-@selection.limit_option
+@bulk_commands.limit_option
 @report.json_option
 def list_(limit: int, as_json: bool, **asked: Any) -> None:
     """List dead letters, oldest first in each partition. Payloads are not shown."""
@@ -40,9 +40,9 @@ def list_(limit: int, as_json: bool, **asked: Any) -> None:
 
     async def work(connected: Namespace) -> tuple[list[Buried], int]:
         found = dead_letters.matching(connected, settings.group, wanted)
-        return await selection.first_of(found, limit)
+        return await bulk_commands.first_of(found, limit)
 
-    shown, total = connection.run(work, settings)
+    shown, total = redis_commands.run(work, settings)
     if as_json:
         documents = [dead_letters.document(letter) for letter in shown]
         report.print_json(group=settings.group, total=total, dead=documents)
@@ -56,15 +56,15 @@ def list_(limit: int, as_json: bool, **asked: Any) -> None:
 
 @command.command()
 @click.argument("name", metavar="PARTITION/ID")
-@connection.connection_options
-@connection.group_option
+@redis_commands.connection_options
+@redis_commands.group_option
 @click.option("--body", "with_body", is_flag=True, help="Show the payload, too.")
 @report.json_option
 def show(name: str, with_body: bool, as_json: bool) -> None:
     """Show one dead letter with its error and traceback."""
     settings = options.load()
     place = Place.of(name)
-    letter = connection.run(
+    letter = redis_commands.run(
         lambda connected: dead_letters.find(connected, settings.group, place), settings
     )
     document = dead_letters.document(letter)
@@ -80,16 +80,16 @@ def show(name: str, with_body: bool, as_json: bool) -> None:
     if traceback:
         click.echo(f"\n{visible(str(traceback))}")
     if with_body:
-        click.echo(f"\n{selection.body_shown(body)}")
+        click.echo(f"\n{bulk_commands.body_shown(body)}")
 
 
 @command.command()
 @click.argument("names", metavar="[PARTITION/ID]...", nargs=-1)
-@connection.connection_options
-@connection.group_option
+@redis_commands.connection_options
+@redis_commands.group_option
 @_filter_options
-@selection.bulk_options
-@connection.yes_option
+@bulk_commands.bulk_options
+@redis_commands.yes_option
 @report.json_option
 def replay(names: tuple[str, ...], **said: Any) -> int:
     """Give dead letters back to their group: those named, those that filters leave, or --all.
@@ -103,11 +103,11 @@ def replay(names: tuple[str, ...], **said: Any) -> int:
 
 @command.command()
 @click.argument("names", metavar="[PARTITION/ID]...", nargs=-1)
-@connection.connection_options
-@connection.group_option
+@redis_commands.connection_options
+@redis_commands.group_option
 @_filter_options
-@selection.bulk_options
-@connection.yes_option
+@bulk_commands.bulk_options
+@redis_commands.yes_option
 @report.json_option
 def drop(names: tuple[str, ...], **said: Any) -> int:
     """Delete dead letters for good: those named, those that filters leave, or --all."""
@@ -130,7 +130,7 @@ def _act(
         async for letter in dead_letters.matching(connected, group, wanted):
             yield dead_letters.place_of(letter)
 
-    return selection.act_on_chosen(
+    return bulk_commands.act_on_chosen(
         [Place.of(name) for name in names],
         places,
         lambda connected: lambda place: act(connected, group, place),
@@ -146,7 +146,7 @@ def _row(letter: Buried) -> tuple[str, ...]:
     error = ": ".join(part for part in (document["error_type"], document["error"]) if part)
     return (
         document["id"],
-        when.shown(document["dead_at_ms"]),
+        time_expressions.shown(document["dead_at_ms"]),
         document["device"] or "–",
         document["command"] or "–",
         document["status"] or document["type"] or "–",

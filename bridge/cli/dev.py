@@ -1,6 +1,6 @@
 """`nb-bridge dev`: an embedded server, the ingress and a worker, as one command to try things with.
 
-Owns the start, the end and the surroundings of these; each is the same program as in production.
+Owns the start, the end and the environment of these; each is the same program as in production.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Final, NoReturn
 import click
 
 from bridge.cli import PROGRAM, options, running
-from bridge.cli.children import Child
+from bridge.cli.dev_processes import Child
 from bridge.errors import BridgeError, RedisUnavailableError, UsageError
-from bridge.operations import certificate, surroundings
-from bridge.operations.surroundings import Surroundings
+from bridge.operations import certificate, dev_environment
+from bridge.operations.dev_environment import DevEnvironment
 from bridge.store.embedded import EmbeddedServer
 
 READY_TIMEOUT_S: Final = 30.0
@@ -35,7 +35,7 @@ _SERVER_CHECK_S: Final = 0.25
     "--port",
     type=click.IntRange(1, 65535),
     help="Port the callbacks arrive at, on loopback.  "
-    f"[default: {surroundings.PORT}, {surroundings.TLS_PORT} with --tls]",
+    f"[default: {dev_environment.PORT}, {dev_environment.TLS_PORT} with --tls]",
 )
 @click.option(
     "--data",
@@ -58,7 +58,7 @@ def command(receiver: str | None, port: int | None, data: Path, reload: bool, tl
     which Redis to use. Ctrl-C ends everything.
     """
     started_s = time.monotonic()
-    around = Surroundings.choose(
+    around = DevEnvironment.choose(
         options.load(),
         receiver=receiver,
         port=port,
@@ -78,7 +78,7 @@ class Dev:
     """The ingress and the worker beside a running server: all end when one of them does."""
 
     def __init__(
-        self, server: EmbeddedServer, around: Surroundings, *, reload: bool, started_s: float
+        self, server: EmbeddedServer, around: DevEnvironment, *, reload: bool, started_s: float
     ) -> None:
         environ = around.environ(server.url)
         self._server = server
@@ -169,7 +169,7 @@ def _ended(code: int) -> str:
     return f"by signal {-code}" if code < 0 else f"with exit code {code}"
 
 
-def _greeting(around: Surroundings, server: EmbeddedServer, took_s: float) -> str:
+def _greeting(around: DevEnvironment, server: EmbeddedServer, took_s: float) -> str:
     # A new command id in every run: the data survives, and what came before is a duplicate.
     body = (
         f'{{"deviceId":"device-1","commandId":"{uuid.uuid4().hex[:12]}",'

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.cli import connection, report, selection
+from bridge.cli import bulk_commands, redis_commands, report
 from bridge.cli.trace import print_notifications
-from bridge.operations import when
+from bridge.operations import time_expressions
 from bridge.terminal import visible_line
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("device_id")
-@connection.connection_options
-@selection.limit_option
+@redis_commands.connection_options
+@bulk_commands.limit_option
 @report.json_option
 def command(device_id: str, limit: int, as_json: bool) -> None:
     """Show the partition of DEVICE_ID and, for each group, who owns it, and what is waiting,
@@ -28,8 +28,8 @@ def command(device_id: str, limit: int, as_json: bool) -> None:
 
     from bridge.operations import device
 
-    bar = partial(selection.progress, title="looking")
-    found = connection.run(lambda connected: device.look(connected, device_id, bar=bar))
+    bar = partial(bulk_commands.progress, title="looking")
+    found = redis_commands.run(lambda connected: device.look(connected, device_id, bar=bar))
     if as_json:
         report.print_json(**found.document(limit))
         return
@@ -50,7 +50,7 @@ def _row(queue: Queue) -> tuple[str, ...]:
         str(queue.states["waiting"]),
         str(queue.states["pending"]),
         str(queue.parked),
-        when.shown(queue.parked_until_ms),
+        time_expressions.shown(queue.parked_until_ms),
         str(queue.states["dead"]),
         queue.owner or "–",
     )

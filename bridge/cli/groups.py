@@ -6,8 +6,8 @@ from typing import Final
 
 import click
 
-from bridge.cli import connection, report
-from bridge.operations import groups, when
+from bridge.cli import redis_commands, report
+from bridge.operations import groups, time_expressions
 from bridge.operations.namespace import Namespace
 from bridge.operations.overview import Group
 
@@ -25,11 +25,11 @@ def command() -> None:
 
 
 @command.command("list")
-@connection.connection_options
+@redis_commands.connection_options
 @report.json_option
 def list_(as_json: bool) -> None:
     """List the groups, registered or not, and those that were retired."""
-    found = connection.run(groups.listed)
+    found = redis_commands.run(groups.listed)
     if as_json:
         report.print_json(
             groups=[_document(group) for group in found.groups], retired=found.retired
@@ -62,15 +62,15 @@ def _row(group: Group) -> tuple[str, ...]:
         str(len(group.workers)),
         str(group.total("unhandled")),
         str(group.total("dead")),
-        when.shown(group.oldest_ms),
+        time_expressions.shown(group.oldest_ms),
     )
 
 
 @command.command()
 @click.argument("group")
-@connection.connection_options
+@redis_commands.connection_options
 @click.option("--dry-run", is_flag=True, help="Say what would be lost, and do nothing.")
-@connection.yes_option
+@redis_commands.yes_option
 @report.json_option
 def retire(group: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Remove GROUP for good, with all it has not handled, its parked messages and its dead letters.
@@ -81,11 +81,11 @@ def retire(group: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     async def work(connected: Namespace) -> Group:
         found = await groups.existing(connected, group)
         if not dry_run:
-            connection.confirm(_lost(found), yes=yes)
+            redis_commands.confirm(_lost(found), yes=yes)
             await groups.retire(connected, group)
         return found
 
-    found = connection.run(work)
+    found = redis_commands.run(work)
     if as_json:
         report.print_json(**_document(found), retired=not dry_run)
     else:
@@ -101,19 +101,19 @@ def _lost(group: Group) -> str:
 
 @command.command()
 @click.argument("group")
-@connection.connection_options
+@redis_commands.connection_options
 @_no_question
 @report.json_option
 def restore(group: str, as_json: bool) -> None:
     """Let workers of a retired GROUP start again; it begins with what is in the streams then."""
 
-    changed = connection.run(lambda connected: groups.restore(connected, group))
+    changed = redis_commands.run(lambda connected: groups.restore(connected, group))
     _report(group, changed, "may be used again", "was not retired", as_json)
 
 
 @command.command()
 @click.argument("group")
-@connection.connection_options
+@redis_commands.connection_options
 @_no_question
 @report.json_option
 def pause(group: str, as_json: bool) -> None:
@@ -122,19 +122,19 @@ def pause(group: str, as_json: bool) -> None:
     Within a second or two they hold no lease any more. What comes waits in the streams.
     """
 
-    changed = connection.run(lambda connected: groups.pause(connected, group))
+    changed = redis_commands.run(lambda connected: groups.pause(connected, group))
     _report(group, changed, "is paused", "was paused already", as_json)
 
 
 @command.command()
 @click.argument("group")
-@connection.connection_options
+@redis_commands.connection_options
 @_no_question
 @report.json_option
 def resume(group: str, as_json: bool) -> None:
     """End the pause of GROUP."""
 
-    changed = connection.run(lambda connected: groups.resume(connected, group))
+    changed = redis_commands.run(lambda connected: groups.resume(connected, group))
     _report(group, changed, "goes on", "was not paused", as_json)
 
 

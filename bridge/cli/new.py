@@ -20,7 +20,7 @@ import click
 from bridge import __version__
 from bridge.cli import PROGRAM
 from bridge.errors import UsageError
-from bridge.operations import shadowing
+from bridge.operations import shadowed_imports
 
 # Template → where it goes, in the order people should read them.
 FILES: Final = {
@@ -75,7 +75,13 @@ def names_for(folder: str) -> tuple[str, str]:
     """Name of the distribution and of its module; `UsageError` where that can be no module."""
     name = re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")
     module = name.replace("-", "_")
-    taken = {*shadowing.DISTRIBUTIONS, *shadowing.OURS, *sys.stdlib_module_names, "tests", "flask"}
+    taken = {
+        *shadowed_imports.DISTRIBUTIONS,
+        *shadowed_imports.OURS,
+        *sys.stdlib_module_names,
+        "tests",
+        "flask",
+    }
     if not module.isidentifier() or keyword.iskeyword(module) or module in taken:
         raise UsageError(
             f"{folder!r} cannot be the name of a Python package of yours: choose another"

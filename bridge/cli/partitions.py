@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import click
 
-from bridge.cli import connection, options, report
+from bridge.cli import options, redis_commands, report
 from bridge.contract.keys import MAX_PARTITIONS
 from bridge.operations import repartition
 from bridge.operations.namespace import Namespace
@@ -22,7 +22,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("count", type=click.IntRange(1, MAX_PARTITIONS))
-@connection.connection_options
+@redis_commands.connection_options
 @click.option(
     "--timeout-s",
     type=click.FloatRange(min=0),
@@ -31,7 +31,7 @@ def command() -> None:
     help="Seconds to wait for the streams to be empty, and again for the ingresses' restart.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what is pending, and do nothing.")
-@connection.yes_option
+@redis_commands.yes_option
 @report.json_option
 def change(count: int, timeout_s: float, dry_run: bool, yes: bool, as_json: bool) -> int:
     """Change the partition count to COUNT while callbacks go on being answered 200.
@@ -43,7 +43,7 @@ def change(count: int, timeout_s: float, dry_run: bool, yes: bool, as_json: bool
     """
 
     def approve(before: int, unhandled: Mapping[str, int]) -> None:
-        connection.confirm(_question(before, count, unhandled), yes=yes)
+        redis_commands.confirm(_question(before, count, unhandled), yes=yes)
 
     async def work(connected: Namespace) -> Changed:
         try:
@@ -60,7 +60,7 @@ def change(count: int, timeout_s: float, dry_run: bool, yes: bool, as_json: bool
                 _report(Changed(before=before, after=count, unhandled=error.groups), as_json=True)
             raise
 
-    changed = connection.run(work, options.load())
+    changed = redis_commands.run(work, options.load())
     _report(changed, as_json=as_json)
     return 1 if changed.not_restarted else 0
 

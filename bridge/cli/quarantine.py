@@ -9,10 +9,10 @@ from typing import Any, BinaryIO
 
 import click
 
-from bridge.cli import connection, options, report, selection
-from bridge.cli.selection import Words
+from bridge.cli import bulk_commands, options, redis_commands, report
+from bridge.cli.bulk_commands import Words
 from bridge.errors import UsageError
-from bridge.operations import bodies, quarantined, when
+from bridge.operations import bodies, quarantined, time_expressions
 from bridge.operations.namespace import Namespace
 from bridge.operations.quarantined import Kept, NotReplayableError, Replayer
 from bridge.operations.selection import Filter
@@ -21,7 +21,7 @@ from bridge.settings import Settings
 Act = Callable[[bytes], Awaitable[str]]
 """Does something with one body by its id; returns the outcome."""
 
-_filter_options = selection.filter_options("reason or details")
+_filter_options = bulk_commands.filter_options("reason or details")
 
 
 @click.group(no_args_is_help=False)
@@ -33,18 +33,18 @@ def command() -> None:
 
 
 @command.command("list")
-@connection.connection_options
+@redis_commands.connection_options
 @_filter_options
-@selection.limit_option
+@bulk_commands.limit_option
 @report.json_option
 def list_(limit: int, as_json: bool, **asked: Any) -> None:
     """List what is in quarantine, oldest first. Payloads are not shown."""
     wanted = Filter.of(**asked)
 
     async def work(connected: Namespace) -> tuple[list[Kept], int]:
-        return await selection.first_of(quarantined.matching(connected, wanted), limit)
+        return await bulk_commands.first_of(quarantined.matching(connected, wanted), limit)
 
-    shown, total = connection.run(work)
+    shown, total = redis_commands.run(work)
     if as_json:
         report.print_json(total=total, quarantine=[kept.document() for kept in shown])
         return
@@ -57,7 +57,7 @@ def list_(limit: int, as_json: bool, **asked: Any) -> None:
 
 @command.command()
 @click.argument("name", metavar="ID")
-@connection.connection_options
+@redis_commands.connection_options
 @click.option("--body", "with_body", is_flag=True, help="Show the payload, too.")
 @click.option(
     "--out", type=click.File("wb"), help="Write the payload there, byte for byte, to be corrected."
@@ -66,7 +66,7 @@ def list_(limit: int, as_json: bool, **asked: Any) -> None:
 def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> None:
     """Show one body's circumstances; what is kept of the body itself with --body or --out."""
     id_ = quarantined.id_of(name)
-    kept = connection.run(lambda connected: quarantined.get(connected, id_))
+    kept = redis_commands.run(lambda connected: quarantined.get(connected, id_))
     body = b"" if kept.body is None else kept.body.body
     if out is not None:
         out.write(body)
@@ -76,12 +76,12 @@ def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> Non
         return
     report.print_fields(document)
     if with_body:
-        click.echo(f"\n{selection.body_shown(body)}")
+        click.echo(f"\n{bulk_commands.body_shown(body)}")
 
 
 @command.command()
 @click.argument("names", metavar="[ID]...", nargs=-1)
-@connection.connection_options
+@redis_commands.connection_options
 @_filter_options
 @click.option(
     "--file",
@@ -89,8 +89,8 @@ def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> Non
     type=click.File("rb"),
     help="The body of the one ID that is named, corrected by hand; - is stdin.",
 )
-@selection.bulk_options
-@connection.yes_option
+@bulk_commands.bulk_options
+@redis_commands.yes_option
 @report.json_option
 def replay(names: tuple[str, ...], mended: BinaryIO | None, **said: Any) -> int:
     """Publish bodies after all: those named, those that filters leave, or --all.
@@ -121,10 +121,10 @@ def replay(names: tuple[str, ...], mended: BinaryIO | None, **said: Any) -> int:
 
 @command.command()
 @click.argument("names", metavar="[ID]...", nargs=-1)
-@connection.connection_options
+@redis_commands.connection_options
 @_filter_options
-@selection.bulk_options
-@connection.yes_option
+@bulk_commands.bulk_options
+@redis_commands.yes_option
 @report.json_option
 def drop(names: tuple[str, ...], **said: Any) -> int:
     """Delete bodies for good: those named, those that filters leave, or --all."""
@@ -151,7 +151,7 @@ def _act(
         async for kept in quarantined.matching(connected, wanted):
             yield kept.id
 
-    return selection.act_on_chosen(
+    return bulk_commands.act_on_chosen(
         [quarantined.id_of(name) for name in names],
         ids,
         acting,
@@ -167,7 +167,7 @@ def _row(kept: Kept) -> tuple[str, ...]:
     length = str(document["length_bytes"]) + ("" if document["whole"] else " (cut)")
     return (
         document["id"],
-        when.shown(document["received_at_ms"]),
+        time_expressions.shown(document["received_at_ms"]),
         document["path"] or "–",
         document["device"] or "–",
         length,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import click
 
-from bridge.operations import when
+from bridge.operations import time_expressions
 from bridge.terminal import visible, visible_line
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
 def print_fields(document: Mapping[str, object]) -> None:
     """A line for each field on stdout; what ends with `_ms` is a moment."""
     for name, value in document.items():
-        shown = when.shown(cast("int | None", value)) if name.endswith("_ms") else value
+        shown = time_expressions.shown(cast("int | None", value)) if name.endswith("_ms") else value
         click.echo(visible_line(f"{name:16} {'–' if shown is None else shown}"))
 
 

@@ -8,9 +8,9 @@ from typing import BinaryIO, TextIO
 
 import click
 
-from bridge.cli import connection, options, report, selection
+from bridge.cli import bulk_commands, options, redis_commands, report
 from bridge.errors import BridgeError
-from bridge.operations import spool_draining, spool_reading, spool_transfer, when
+from bridge.operations import spool_draining, spool_reading, spool_transfer, time_expressions
 from bridge.operations.namespace import Namespace
 from bridge.settings import Settings
 
@@ -44,7 +44,7 @@ def status(as_json: bool) -> None:
                 "?" if file.entries is None else str(file.entries),
                 "?" if file.set_aside is None else str(file.set_aside),
                 str(file.bytes),
-                file.error or when.shown(file.oldest_received_at_ms),
+                file.error or time_expressions.shown(file.oldest_received_at_ms),
             )
             for file in files
         ],
@@ -78,7 +78,7 @@ def export(aside: bool, out: TextIO) -> None:
 @click.argument("file", type=click.File("rb"))
 @options.setting_option("spool_dir")
 @click.option("--dry-run", is_flag=True, help="Read and judge the file, and do nothing.")
-@connection.yes_option
+@redis_commands.yes_option
 @report.json_option
 def import_(file: BinaryIO, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Put an export (JSON lines; - is stdin) into the spool here, as a file of its own.
@@ -89,7 +89,7 @@ def import_(file: BinaryIO, dry_run: bool, yes: bool, as_json: bool) -> None:
     settings = options.load()
     rows = spool_transfer.read(file)
     if rows and not dry_run:
-        connection.confirm(f"Import {len(rows)} rows into {settings.spool_path}?", yes=yes)
+        redis_commands.confirm(f"Import {len(rows)} rows into {settings.spool_path}?", yes=yes)
         spool_transfer.write(settings.spool_path, rows, max_bytes=settings.spool_max_bytes)
     if as_json:
         report.print_json(rows=len(rows), dry_run=dry_run)
@@ -123,10 +123,10 @@ def retry(as_json: bool) -> None:
 
 
 @command.command()
-@connection.connection_options
+@redis_commands.connection_options
 @options.setting_option("spool_dir")
 @click.option("--dry-run", is_flag=True, help="Count, and do nothing.")
-@connection.yes_option
+@redis_commands.yes_option
 @report.json_option
 def drain(dry_run: bool, yes: bool, as_json: bool) -> int:
     """Publish what ended ingresses left in the spool here, when none is to be started.
@@ -155,9 +155,9 @@ def _drain(settings: Settings, entries: int, *, yes: bool) -> int:
 
     async def work(connected: Namespace) -> int:
         await connected.refuse_while_held()
-        connection.confirm(f"Publish {entries} entries of the spool?", yes=yes)
-        with selection.progress(entries, "draining") as advance:
+        redis_commands.confirm(f"Publish {entries} entries of the spool?", yes=yes)
+        with bulk_commands.progress(entries, "draining") as advance:
             return await spool_draining.drain(connected, settings, advance)
 
     logs.configure(level="warning", format=settings.log_format)
-    return connection.run(work, settings)
+    return redis_commands.run(work, settings)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bridge.cli import connection, options, report
+from bridge.cli import options, redis_commands, report
 from bridge.errors import UsageError
-from bridge.operations import when
+from bridge.operations import time_expressions
 from bridge.operations.overview import Group, Overview
 from bridge.operations.status import Status, look
 from bridge.settings import Settings
@@ -22,7 +22,7 @@ _LISTED: Final = 8
 
 
 @click.command()
-@connection.connection_options
+@redis_commands.connection_options
 @options.setting_option("spool_dir")
 @click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
 @click.option(
@@ -137,7 +137,7 @@ def _groups_table(seen: Overview) -> RenderableType:
                     str(group.total(what))
                     for what in ("unhandled", "waiting", "pending", "parked", "dead")
                 ),
-                when.span(seen.now_ms - oldest_ms) if oldest_ms else "–",
+                time_expressions.span(seen.now_ms - oldest_ms) if oldest_ms else "–",
                 str(len(group.workers)),
                 _listed(group.unowned),
             )
@@ -177,7 +177,7 @@ def _ingresses_table(seen: Overview) -> RenderableType:
             str(ingress.heartbeat.get("version", "–")),
             "silent" if ingress.is_silent else str(ingress.heartbeat.get("path", "–")),
             str(ingress.heartbeat.get("spool_entries", "–")),
-            f"{when.span(ingress.age_ms)} ago",
+            f"{time_expressions.span(ingress.age_ms)} ago",
         )
         for ingress in seen.ingresses
     ]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.cli import connection, options, report, selection
+from bridge.cli import bulk_commands, options, redis_commands, report
 from bridge.errors import BridgeError
-from bridge.operations import when
+from bridge.operations import time_expressions
 from bridge.terminal import visible_line
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("command_id")
 @click.option("--device", metavar="ID", help="Its device: one partition instead of all is read.")
-@connection.connection_options
+@redis_commands.connection_options
 @options.setting_option("spool_dir")
 @report.json_option
 def command(command_id: str, device: str | None, as_json: bool) -> int:
@@ -35,8 +35,8 @@ def command(command_id: str, device: str | None, as_json: bool) -> int:
     from bridge.operations import trace as tracing
 
     settings = options.load()
-    bar = partial(selection.progress, title="looking")
-    found = connection.run(
+    bar = partial(bulk_commands.progress, title="looking")
+    found = redis_commands.run(
         lambda connected: tracing.trace(connected, command_id, device=device, bar=bar), settings
     )
     try:
@@ -56,7 +56,7 @@ def _print(trace: Trace, *, is_device_known: bool) -> None:
             ("accepted", "status", "handled"),
             [
                 (
-                    when.shown(accepted.accepted_at_ms),
+                    time_expressions.shown(accepted.accepted_at_ms),
                     accepted.status or "?",
                     "by every group" if accepted.handled else "no, see below",
                 )
@@ -69,7 +69,7 @@ def _print(trace: Trace, *, is_device_known: bool) -> None:
         click.echo(
             visible_line(
                 f"in the spool here: {spooled.status} of {spooled.device}, received "
-                f"{when.shown(spooled.received_at_ms)}"
+                f"{time_expressions.shown(spooled.received_at_ms)}"
             )
         )
     if not trace.is_found:
@@ -81,7 +81,7 @@ def print_notifications(found: list[Found]) -> None:
     """A table with a row per notification and group."""
     if not found:
         return
-    shown: Callable[[int | None], str] = when.shown
+    shown: Callable[[int | None], str] = time_expressions.shown
     rows = []
     for notification in found:
         for group, place in notification.groups.items():

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bridge.errors import RedisRefusesError, RedisUnavailableError
-from bridge.operations import overview, when
+from bridge.operations import overview, time_expressions
 from bridge.operations.findings import Finding, ok, problem, skipped, warning
 from bridge.operations.namespace import TIMEOUT_S, Namespace, decoded, fields_of
 from bridge.settings import Settings
@@ -249,7 +249,7 @@ async def _clock(connected: Namespace) -> Finding:
     apart_ms = max(0.0, began_ms - server_ms, server_ms - ended_ms)
     if apart_ms < _APART_MS:
         return ok(name, "agrees with ours")
-    found = f"the server's clock and ours are {when.span(apart_ms)} apart"
+    found = f"the server's clock and ours are {time_expressions.span(apart_ms)} apart"
     if apart_ms < _FAR_APART_MS:
         return warning(name, found, "let NTP set both")
     return problem(name, found, "let NTP set both: retries of parked devices go by it")

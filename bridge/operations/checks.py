@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from bridge.errors import BridgeError, RedisRefusesError, RedisUnavailableError
-from bridge.operations import check_here, check_namespace, check_redis
+from bridge.operations import check_machine, check_namespace, check_redis
 from bridge.operations.findings import Finding, problem
 from bridge.operations.namespace import Namespace
 from bridge.settings import Settings
@@ -19,13 +19,13 @@ Role = Literal["ingress", "worker"]
 
 def here(settings: Settings, environ: Mapping[str, str], role: Role | None) -> list[Finding]:
     """This machine and the settings, as far as a program of `role` needs them; `None`: either."""
-    findings = [check_here.variables(environ), *check_here.imports(settings)]
+    findings = [check_machine.variables(environ), *check_machine.imports(settings)]
     if role != "ingress":
-        findings.append(check_here.receiver(settings))
+        findings.append(check_machine.receiver(settings))
     if role != "worker":
-        findings += check_here.certificate(settings)
-        findings.append(check_here.access(settings))
-        findings += check_here.spool(settings)
+        findings += check_machine.certificate(settings)
+        findings.append(check_machine.access(settings))
+        findings += check_machine.spool(settings)
     return findings
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bridge.clock import epoch_ms
-from bridge.operations import when
+from bridge.operations import time_expressions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +26,8 @@ class Filter:
         return cls(
             device=device,
             error=error.lower() if error else None,
-            since_ms=when.parse(since, now_ms) if since else None,
-            until_ms=when.parse(until, now_ms) if until else None,
+            since_ms=time_expressions.parse(since, now_ms) if since else None,
+            until_ms=time_expressions.parse(until, now_ms) if until else None,
         )
 
     @property

@@ -5,8 +5,8 @@ composition roots (`bridge.ingress.app`, the worker's two processes, `bridge.cli
 object; everything below them is given plain values. Start reading at `table.py`.
 """
 
+from bridge.settings.environment import load, unknown_variables, variable
 from bridge.settings.readers import Network
-from bridge.settings.reading import load, unknown_variables, variable
 from bridge.settings.showing import Shown, shown, without_password
 from bridge.settings.table import (
     COMMAND_STATUS_PATH,

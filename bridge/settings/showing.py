@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from bridge.settings.reading import variable
+from bridge.settings.environment import variable
 from bridge.settings.table import Settings
 
 

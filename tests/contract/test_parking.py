@@ -15,9 +15,9 @@ from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Lane, Partition
 from consumers.worker.partitions.window import Window
 from consumers.worker.recording import netstrings, parking
+from consumers.worker.recording.due_loader import LOAD
 from consumers.worker.recording.parking import Parking
-from consumers.worker.recording.reloader import LOAD
-from consumers.worker.recording.restorer import DEVICES
+from consumers.worker.recording.parking_recovery import DEVICES
 from consumers.worker.recording.settler import Settler
 from support import servers
 from support.entries import item

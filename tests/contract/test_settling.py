@@ -219,10 +219,10 @@ async def test_what_a_full_dead_stream_holds_is_told_once_and_counts_when_it_is_
             settling.settler.dead(lane, letter(item.id))
             await settling.records()
             assert lane.head.attempts.given_up == "max_attempts"
-            assert settling.settler.burials.letter_of(lane) == letter(item.id)
+            assert settling.settler.given_up.letter_of(lane) == letter(item.id)
         await settling.client.xtrim(dead, maxlen=0, approximate=False)
         lane.state = LaneState.CLOSED
-        settling.settler.dead(lane, settling.settler.burials.letter_of(lane))
+        settling.settler.dead(lane, settling.settler.given_up.letter_of(lane))
         assert await settling.records() == {}
     assert [each["event"] for each in logs] == ["dead_stream_full", "dead_letter"]
     after = (
@@ -236,7 +236,7 @@ async def test_of_what_another_worker_gave_up_the_reason_is_known(settling: Sett
     item = await settling.pending(Attempts(count=2, given_up="rejected"))
     lane = Lane(settling.partition, item.entry.device)
     lane.items.append(item)
-    found = settling.settler.burials.letter_of(lane)
+    found = settling.settler.given_up.letter_of(lane)
     assert (found.reason, found.attempts, found.entry_id) == ("rejected", 2, item.id)
 
 

@@ -30,7 +30,7 @@ from consumers.worker.delivery.charging import Charging
 from consumers.worker.delivery.circuit_breaker import RETRY_S, CircuitBreaker
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Lane
-from consumers.worker.recording.burials import FULL_WAIT_S
+from consumers.worker.recording.given_up import FULL_WAIT_S
 from consumers.worker.recording.parking import Parking
 from consumers.worker.recording.settler import Settler
 
@@ -38,7 +38,7 @@ ERROR_CHARS: Final = 2000
 TRACEBACK_CHARS: Final = 8000
 MAX_TYPES_LOGGED: Final = 100
 OUTCOMES: Final = ("handled", "retry", "abandoned", "ignored", "skipped")
-"""That are counted here; the dead are when Redis has them (`recording.burials`)."""
+"""That are counted here; the dead are when Redis has them (`recording.given_up`)."""
 
 
 class Outcomes:
@@ -144,12 +144,12 @@ class Outcomes:
         if not lane.is_parked and self._parking.wants(lane, FULL_WAIT_S):
             self._parking.park(lane, clock.boottime_s() + FULL_WAIT_S)
         else:
-            self._bury(lane, self._settler.burials.letter_of(lane))
+            self._bury(lane, self._settler.given_up.letter_of(lane))
 
     # --- inside
 
     def _bury(self, lane: Lane, letter: DeadLetter) -> None:
-        """What becomes of it is logged when it is known (`recording.burials`)."""
+        """What becomes of it is logged when it is known (`recording.given_up`)."""
         self._lanes.close(lane)
         if lane.partition.lost:
             return
@@ -166,7 +166,7 @@ class Outcomes:
             self._on_circuit(False)
 
     def _failed(self, lane: Lane, outcome: Failed) -> str:
-        # What a handler asks for says nothing about its surroundings.
+        # What a handler asks for says nothing about what it uses.
         if not is_a(outcome.error, Retry):
             self._note_failure(lane, outcome.error)
         known, is_charged = self._charging.after_failure(lane.head.attempts)

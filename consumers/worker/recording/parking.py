@@ -23,9 +23,9 @@ from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import NO_ID, Item, Lane, LaneState, Parked, Partition
 from consumers.worker.partitions.window import Window
 from consumers.worker.recording import netstrings
-from consumers.worker.recording.burials import FULL_WAIT_S
-from consumers.worker.recording.reloader import Reloader
-from consumers.worker.recording.restorer import Restorer
+from consumers.worker.recording.due_loader import DueLoader
+from consumers.worker.recording.given_up import FULL_WAIT_S
+from consumers.worker.recording.parking_recovery import ParkingRecovery
 from consumers.worker.recording.settler import Settler, dead_fields, record_of_held
 
 # A wait worth a round trip to Redis and back; shorter ones stay in the window.
@@ -69,7 +69,7 @@ class Parking:
         self._ttl_ms = round(lease_ttl_s * 1000)
         self._dead_max = dead_max_entries
         self._window = window
-        self._reloader = Reloader(
+        self._due_loader = DueLoader(
             link,
             keys,
             lanes,
@@ -80,11 +80,11 @@ class Parking:
             on_loaded=on_loaded,
             on_newer=on_newer,
         )
-        self._restorer = Restorer(
+        self._parking_recovery = ParkingRecovery(
             link,
             keys,
             group=group,
-            schedule=self._reloader.schedule,
+            schedule=self._due_loader.schedule,
             on_restored=on_loaded,
             on_went_back=on_lost,
         )
@@ -94,11 +94,11 @@ class Parking:
 
     def restore(self, partition: Partition, parked: list[bytes]) -> None:
         """The devices found parked at acquisition, the first of them: `[device, due_ms, …]`."""
-        self._restorer.restore(partition, parked)
+        self._parking_recovery.restore(partition, parked)
 
     def look_again(self, partition: Partition) -> None:
         """Finds out again which devices are parked: another server may answer now."""
-        self._restorer.look_again(partition)
+        self._parking_recovery.look_again(partition)
 
     def wants(self, lane: Lane, wait_s: float) -> bool:
         """Whether a lane whose head waits `wait_s` should leave the window."""
@@ -128,7 +128,7 @@ class Parking:
         slow = [lane for lane in held if self._is_slow(lane, now_s)]
         for lane in slow:
             if lane.is_parked:
-                self._reloader.give_back(lane)
+                self._due_loader.give_back(lane)
         fetched = [lane.head for lane in slow if not lane.is_parked]
         partition.slow_entries = len(fetched)
         partition.slow_bytes = sum(item.size_bytes for item in fetched)
@@ -186,8 +186,8 @@ class Parking:
     async def run(self) -> None:
         """Loads due devices until cancelled."""
         async with asyncio.TaskGroup() as both:
-            both.create_task(self._restorer.run(), name="restorer")
-            both.create_task(self._reloader.run(), name="reloader")
+            both.create_task(self._parking_recovery.run(), name="parking_recovery")
+            both.create_task(self._due_loader.run(), name="due_loader")
 
     # --- inside
 
@@ -196,7 +196,7 @@ class Parking:
 
     def _move(self, partition: Partition, device: str, items: list[Item], due_s: float) -> None:
         parked = partition.parked[device] = Parked(due_s)
-        self._reloader.schedule(partition, device, parked)
+        self._due_loader.schedule(partition, device, parked)
         due_ms = clock.epoch_ms() + round((due_s - clock.boottime_s()) * 1000)
         for at in range(0, len(items), MOVED_AT_ONCE):
             self._send(partition, device, items[at : at + MOVED_AT_ONCE], due_ms)
@@ -234,10 +234,10 @@ class Parking:
         parked = lane.partition.parked[lane.device]
         self._unpark(lane, ("retry", record, due_ms), self._confirmed)
         self._lanes.take_out(lane)
-        self._reloader.free(parked, is_through=False)
+        self._due_loader.free(parked, is_through=False)
         if not lane.partition.lost:
             parked.due_s = due_s
-            self._reloader.schedule(lane.partition, lane.device, parked)
+            self._due_loader.schedule(lane.partition, lane.device, parked)
 
     def _unpark(
         self,
@@ -277,13 +277,13 @@ class Parking:
     def _buried(self, letter: DeadLetter, lane: Lane, reply: list[int]) -> None:
         parked = lane.partition.parked[lane.device]
         if reply[1]:
-            self._settler.burials.held(lane, letter)
+            self._settler.given_up.held(lane, letter)
             self._lanes.take_out(lane)
-            self._reloader.free(parked, is_through=False)
+            self._due_loader.free(parked, is_through=False)
             parked.due_s = clock.boottime_s() + FULL_WAIT_S
-            self._reloader.schedule(lane.partition, lane.device, parked)
+            self._due_loader.schedule(lane.partition, lane.device, parked)
         else:
-            self._settler.burials.buried(lane, letter)
+            self._settler.given_up.buried(lane, letter)
             self._lanes.reopen(lane)
         self._confirmed(lane, reply)
 
@@ -291,10 +291,10 @@ class Parking:
         """When all that was loaded is through and recorded: unparks the device, or goes on."""
         if parked.lane is None or parked.lane.items or parked.unconfirmed:
             return
-        self._reloader.free(parked, is_through=True)
+        self._due_loader.free(parked, is_through=True)
         if parked.length:
             parked.due_s = clock.boottime_s()
-            self._reloader.schedule(partition, device, parked)
+            self._due_loader.schedule(partition, device, parked)
         else:
             del partition.parked[device]
             if partition.is_restoring:
@@ -302,8 +302,8 @@ class Parking:
 
     def drop(self, partition: Partition) -> None:
         """The partition was lost: what is parked is the next owner's."""
-        self._restorer.drop(partition)
-        self._reloader.drop(partition)
+        self._parking_recovery.drop(partition)
+        self._due_loader.drop(partition)
 
 
 def _beginning(item: Item) -> bytes:

@@ -21,7 +21,7 @@ from bridge.telemetry import logs, metrics
 from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Item, Lane, Partition
-from consumers.worker.recording.burials import FULL_WAIT_S, Burials
+from consumers.worker.recording.given_up import FULL_WAIT_S, GivenUp
 
 # How long outcomes gather. Short beside any handler that does something, long beside a round trip.
 GATHER_S: Final = 0.002
@@ -91,7 +91,7 @@ class Settler:
         self._clock = clock
         self._on_room = on_room
         self._on_lost = on_lost
-        self.burials = Burials(group=group)
+        self.given_up = GivenUp(group=group)
         """What became of those given up; parking's, too."""
         self._batches: dict[Partition, Batch] = {}
         self._in_flight: dict[Partition, Batch] = {}
@@ -289,10 +289,10 @@ class Settler:
         for entry_id, (lane, record, letter) in batch.dead.items():
             if entry_id in held:
                 lane.head.attempts = record
-                self.burials.held(lane, letter)
+                self.given_up.held(lane, letter)
                 self._lanes.reopen_waiting(lane, self._clock() + FULL_WAIT_S)
             else:
-                self.burials.buried(lane, letter)
+                self.given_up.buried(lane, letter)
                 self._lanes.reopen(lane)
                 partition.settled(entry_id)
 

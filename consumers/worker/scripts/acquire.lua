@@ -63,6 +63,6 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[4])) do
     delivered = info['last-delivered-id']
   end
 end
--- The first only: where there are some, the worker reads the rest in pages (consumers/worker/recording/reloader.py).
+-- The first only: where there are some, the worker reads the rest in pages (consumers/worker/recording/due_loader.py).
 local parked = redis.call('ZRANGE', KEYS[5], 0, 99, 'WITHSCORES')
 return {1, epoch, clean and 1 or 0, delivered, parked}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trustme
 
-from bridge.operations import check_here, check_namespace, check_redis, shadowing
+from bridge.operations import check_machine, check_namespace, check_redis, shadowed_imports
 from bridge.operations.check_redis import Server
 from bridge.operations.findings import Finding
 from bridge.operations.overview import Group, Share
@@ -113,9 +113,9 @@ def test_a_group_that_nobody_serves_is_a_problem(
 
 
 def test_an_endpoint_without_any_credentials_is_open() -> None:
-    assert check_here.access(Settings()).level == "warning"
-    assert check_here.access(Settings(tokens=("t",))).level == "ok"
-    assert check_here.access(Settings(tokens=("t",), auth_mode="log")).level == "warning"
+    assert check_machine.access(Settings()).level == "warning"
+    assert check_machine.access(Settings(tokens=("t",))).level == "ok"
+    assert check_machine.access(Settings(tokens=("t",), auth_mode="log")).level == "warning"
 
 
 def issued(folder: Path, name: str, **dates: datetime) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def test_a_certificate_is_judged_by_its_dates_and_its_key(tmp_path: Path) -> Non
     }
     for level, all_of_it in cases.items():
         for settings in all_of_it:
-            (found,) = check_here.certificate(Settings(**settings))
+            (found,) = check_machine.certificate(Settings(**settings))
             assert found.level == level, (settings, found)
 
 
@@ -160,15 +160,15 @@ tmpfs /run tmpfs rw 0 0
      ("/run/disk/spool", "xfs"), ("/running", "ext4")],
 )  # fmt: skip
 def test_the_file_system_is_that_of_the_nearest_mount(folder: str, kind: str) -> None:
-    assert check_here.filesystem(Path(folder), MOUNTS) == kind
+    assert check_machine.filesystem(Path(folder), MOUNTS) == kind
 
 
 def test_a_file_system_that_is_not_told_is_none() -> None:
-    assert check_here.filesystem(Path("/var"), "") is None
+    assert check_machine.filesystem(Path("/var"), "") is None
 
 
 def spool_levels(settings: Settings) -> dict[str, str]:
-    found = levels(check_here.spool(settings))
+    found = levels(check_machine.spool(settings))
     found.pop("spool.disk", None)  # whatever the tests run on
     return found
 
@@ -211,7 +211,7 @@ def test_a_receiver_is_loaded_as_a_worker_would(tmp_path: Path, source: str, lev
         "from consumers import PushMessageReceiver\n"
         f"class Own(PushMessageReceiver):\n    {source}\n"
     )
-    found = check_here.receiver(Settings(receiver=f"{file}:Own"))
+    found = check_machine.receiver(Settings(receiver=f"{file}:Own"))
     assert found.level == level, found
 
 
@@ -219,7 +219,7 @@ def test_a_receiver_is_loaded_as_a_worker_would(tmp_path: Path, source: str, lev
 
 
 def test_nothing_is_shadowed_here() -> None:
-    assert shadowing.shadowing() == []
+    assert shadowed_imports.find() == []
 
 
 def test_files_with_the_names_of_libraries_are_noticed(tmp_path: Path) -> None:
@@ -227,7 +227,10 @@ def test_files_with_the_names_of_libraries_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "queue.py").touch()
     (tmp_path / "fine.py").touch()
     (tmp_path / "logging").mkdir()  # no package: never imported before the standard library's
-    assert [each.name for each in shadowing.named_alike(tmp_path)] == ["queue.py", "redis.py"]
+    assert [each.name for each in shadowed_imports.named_alike(tmp_path)] == [
+        "queue.py",
+        "redis.py",
+    ]
 
 
 @pytest.mark.parametrize("name", ["redis", "marshmallow"])

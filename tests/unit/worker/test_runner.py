@@ -25,7 +25,7 @@ from consumers.worker.delivery.runner import Plan, Runner
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Item, Lane, Partition
 from consumers.worker.partitions.shared_state import SharedState
-from consumers.worker.recording.burials import Burials
+from consumers.worker.recording.given_up import GivenUp
 from support.entries import item, partition
 
 WaitUntil = Callable[..., Awaitable[Any]]
@@ -41,7 +41,7 @@ class Recorder:
 
     def __init__(self, lanes: Lanes) -> None:
         self.lanes = lanes
-        self.burials = Burials(group="g")
+        self.given_up = GivenUp(group="g")
         self.handled_ids: list[bytes] = []
         self.retries: list[tuple[bytes, int]] = []
         self.letters: list[DeadLetter] = []

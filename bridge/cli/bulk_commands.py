@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from bridge.cli import connection, report
+from bridge.cli import redis_commands, report
 from bridge.errors import UsageError
 from bridge.operations import bulk
 from bridge.operations.bulk import Tally
@@ -116,13 +116,13 @@ def act_on_chosen(
             return Tally(matched=len(chosen))
         if chosen and (asks_always or not named):
             question = f"{words.verb.capitalize()} {len(chosen)} {words.things}{words.of}?"
-            connection.confirm(question, yes=yes)
+            redis_commands.confirm(question, yes=yes)
         with progress(len(chosen), words.verb) as advance:
             return await bulk.act_on_each(
                 chosen, acting(connected), rate_per_s=rate, advance=advance
             )
 
-    tally = connection.run(work, settings)
+    tally = redis_commands.run(work, settings)
     return show_tally(tally, what=words.things, dry_run=dry_run, as_json=as_json)
 
 

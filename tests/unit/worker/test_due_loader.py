@@ -13,8 +13,8 @@ from bridge.errors import RedisUnavailableError
 from bridge.store.link import Call, Refused
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import FIRST_PAGE, Lane, Parked, Partition
-from consumers.worker.recording import netstrings, reloader
-from consumers.worker.recording.reloader import CALL_TIMEOUT_S, MESSAGES, Reloader
+from consumers.worker.recording import due_loader, netstrings
+from consumers.worker.recording.due_loader import CALL_TIMEOUT_S, MESSAGES, DueLoader
 from support.entries import item, partition
 from support.waiting import wait_until
 
@@ -51,7 +51,7 @@ class Bench:
         self.lanes = Lanes()
         self.empty: list[Lane] = []
         self.newer: list[Partition] = []
-        self.reloader = Reloader(
+        self.due_loader = DueLoader(
             self.server,  # type: ignore[arg-type]
             Keys(namespace="t"),
             self.lanes,
@@ -62,14 +62,14 @@ class Bench:
             on_loaded=lambda: None,
             on_newer=self.newer.append,
         )
-        self.task = asyncio.create_task(self.reloader.run())
+        self.task = asyncio.create_task(self.due_loader.run())
 
     def park(self, where: Partition, *devices: str, page: int = FIRST_PAGE) -> None:
         where.cursor = None
         for device in devices:
             one = where.parked[device] = Parked(1.0)
             one.page = page
-            self.reloader.schedule(where, device, one)
+            self.due_loader.schedule(where, device, one)
 
 
 @pytest.fixture
@@ -101,16 +101,16 @@ async def test_a_single_device_gets_a_whole_page_and_many_share_it(bench: Bench)
 def test_pages_grow_while_all_goes_well_and_begin_anew_after_a_failure(bench: Bench) -> None:
     one = Parked(0.0)
     for page in (4 * FIRST_PAGE, 16 * FIRST_PAGE, 64 * FIRST_PAGE, MESSAGES, MESSAGES):
-        bench.reloader.free(one, is_through=True)
+        bench.due_loader.free(one, is_through=True)
         assert one.page == page
-    bench.reloader.free(one, is_through=False)
+    bench.due_loader.free(one, is_through=False)
     assert one.page == FIRST_PAGE
 
 
 async def test_a_device_is_loaded_when_what_is_before_its_list_is_through(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reloader, "NOT_YET_S", 0.001)
+    monkeypatch.setattr(due_loader, "NOT_YET_S", 0.001)
     where = partition(1)
     lane = bench.lanes.add(where, item("a"))
     bench.park(where, "a", "b")
@@ -129,7 +129,7 @@ async def test_what_was_loaded_of_a_lost_partition_counts_no_more(bench: Bench) 
     bench.park(where, *"abcdefgh")
     await wait_until(lambda: len(bench.empty) == 4, "as many as may be loaded at a time")
     where.lost = True
-    bench.reloader.drop(where)
+    bench.due_loader.drop(where)
     bench.park(other, "x")
     await wait_until(lambda: len(bench.empty) == 5, "another partition's")
     assert bench.empty[-1].partition is other
@@ -152,7 +152,7 @@ async def test_no_more_bytes_are_loaded_than_may_be(bench: Bench) -> None:
     lane = bench.lanes.next(0)
     assert lane is not None
     bench.lanes.finished(lane)
-    bench.reloader.free(where.parked["a"], is_through=True)
+    bench.due_loader.free(where.parked["a"], is_through=True)
     await wait_until(lambda: len(bench.server.asked) == 2, "the second to be loaded")
 
 
@@ -171,12 +171,12 @@ async def test_what_is_loaded_behind_a_head_that_does_not_end_keeps_no_other_wai
     assert lane is not None
     head = lane.head
     bench.park(where, "b")
-    bench.reloader.give_back(lane)
-    bench.reloader.give_back(lane)
+    bench.due_loader.give_back(lane)
+    bench.due_loader.give_back(lane)
     await wait_until(lambda: "b" in where.lanes, "the second to be loaded")
     assert list(lane.items) == [head]
-    bench.reloader.free(where.parked["a"], is_through=True)
-    bench.reloader.free(where.parked["b"], is_through=True)
+    bench.due_loader.free(where.parked["a"], is_through=True)
+    bench.due_loader.free(where.parked["b"], is_through=True)
     bench.park(where, "c")
     await wait_until(lambda: "c" in where.lanes, "a third to be loaded")
 
@@ -236,8 +236,8 @@ async def test_after_a_time_out_less_is_asked_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, took_s: float, halves: bool
 ) -> None:
     now_s = [100.0]
-    monkeypatch.setattr(reloader.clock, "boottime_s", lambda: now_s[0])
-    monkeypatch.setattr(reloader.Backoff, "next_s", lambda _: 0.0)
+    monkeypatch.setattr(due_loader.clock, "boottime_s", lambda: now_s[0])
+    monkeypatch.setattr(due_loader.Backoff, "next_s", lambda _: 0.0)
 
     async def fail(_: Sequence[Call]) -> list[Any]:
         now_s[0] += took_s
@@ -254,7 +254,7 @@ async def test_after_a_time_out_less_is_asked_for(
 async def test_what_cannot_be_read_keeps_no_other_partition_waiting(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, trouble: Any
 ) -> None:
-    monkeypatch.setattr(reloader, "REFUSED_WAIT_S", 0.01)
+    monkeypatch.setattr(due_loader, "REFUSED_WAIT_S", 0.01)
     bad, good = partition(1), partition(2)
 
     async def answer(calls: Sequence[Call]) -> list[Any]:
@@ -280,10 +280,10 @@ async def test_a_lost_partition_is_forgotten_whatever_was_asked_for_it(bench: Be
     bench.park(where, "a")
     await wait_until(lambda: bench.server.asked, "the device to be asked for")
     where.lost = True
-    bench.reloader.drop(where)
+    bench.due_loader.drop(where)
     answers.put_nowait([[[[message("a")], [None], 0]]])
     for _ in range(20):
         await asyncio.sleep(0)
     assert where.lanes == {}
-    bench.reloader.schedule(where, "a", where.parked["a"])
+    bench.due_loader.schedule(where, "a", where.parked["a"])
     assert len(bench.server.asked) == 1

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from bridge.cli import connection, selection
+from bridge.cli import bulk_commands, redis_commands
 from bridge.errors import BridgeError, UsageError
 from bridge.operations import bodies
 from bridge.operations.bulk import Tally
@@ -53,7 +53,7 @@ def test_which_ones_must_be_said_in_one_way(
     names: tuple[str, ...], asked: dict[str, str], is_all: bool
 ) -> None:
     with pytest.raises(UsageError, match="--all"):
-        selection.one_way(names, filter_(**asked), is_all)
+        bulk_commands.one_way(names, filter_(**asked), is_all)
 
 
 @pytest.mark.parametrize(
@@ -65,14 +65,14 @@ def test_what_did_not_go_as_asked_is_a_problem(
     outcomes: dict[str, int], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tally = Tally(matched=3, outcomes=outcomes)
-    assert selection.show_tally(tally, what="things", dry_run=False, as_json=True) == code
+    assert bulk_commands.show_tally(tally, what="things", dry_run=False, as_json=True) == code
     assert json.loads(capsys.readouterr().out)["outcomes"] == outcomes
 
 
 def test_nothing_is_done_unasked_where_nobody_can_be_asked() -> None:
     with pytest.raises(UsageError, match="--yes"):
-        connection.confirm("Drop 3 things?", yes=False)
-    connection.confirm("Drop 3 things?", yes=True)
+        redis_commands.confirm("Drop 3 things?", yes=False)
+    redis_commands.confirm("Drop 3 things?", yes=True)
 
 
 @pytest.mark.parametrize(("answer", "is_done"), [("y\n", True), ("n\n", False), ("\n", False)])
@@ -85,13 +85,13 @@ def test_somebody_who_can_be_asked_decides(
 
     monkeypatch.setattr("sys.stdin", Terminal(answer))
     with contextlib.nullcontext() if is_done else pytest.raises(BridgeError, match="nothing"):
-        connection.confirm("Drop 3 things?", yes=False)
+        redis_commands.confirm("Drop 3 things?", yes=False)
 
 
 def test_a_body_is_shown_as_json_or_as_the_text_it_is() -> None:
-    assert selection.body_shown(b'{"a":"\xc3\xa9"}') == '{\n  "a": "é"\n}'
-    assert selection.body_shown(b"no \xff json") == "no \\xff json"
-    assert selection.body_shown(b"[" * 100_000) == "[" * 100_000
+    assert bulk_commands.body_shown(b'{"a":"\xc3\xa9"}') == '{\n  "a": "é"\n}'
+    assert bulk_commands.body_shown(b"no \xff json") == "no \\xff json"
+    assert bulk_commands.body_shown(b"[" * 100_000) == "[" * 100_000
 
 
 def test_a_body_for_programs_keeps_every_byte() -> None:

@@ -19,7 +19,7 @@ FULL_WAIT_S: Final = 10.0
 MAX_KEPT: Final = 1000
 
 
-class Burials:
+class GivenUp:
     """Fed with what Redis answered to each burial."""
 
     def __init__(self, *, group: str) -> None:

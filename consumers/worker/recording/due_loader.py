@@ -46,7 +46,7 @@ class Due(NamedTuple):
     parked: Parked
 
 
-class Reloader:
+class DueLoader:
     """`run` loads; the other methods never block."""
 
     def __init__(

@@ -31,7 +31,7 @@ DISTRIBUTIONS: Final = {
 OURS: Final = ("bridge", "consumers")
 
 
-def shadowing() -> list[Path]:
+def find() -> list[Path]:
     """Files that this very process imports in place of what it needs."""
     return [*_instead_of_dependencies(), *_instead_of_the_standard_library()]
 

@@ -27,7 +27,7 @@ DEVICES: Final = 1000
 DEVICE_BYTES: Final = 100
 
 
-class Restorer:
+class ParkingRecovery:
     """`run` reads; the other methods never block."""
 
     def __init__(

@@ -12,8 +12,8 @@ from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.store.link import Call, Refused
 from consumers.worker.partitions.partition import Parked, Partition
-from consumers.worker.recording import restorer
-from consumers.worker.recording.restorer import CALL_TIMEOUT_S, DEVICES, Restorer
+from consumers.worker.recording import parking_recovery
+from consumers.worker.recording.parking_recovery import CALL_TIMEOUT_S, DEVICES, ParkingRecovery
 from support.entries import partition
 from support.waiting import wait_until
 
@@ -51,7 +51,7 @@ class Bench:
     def __init__(self) -> None:
         self.server = Server()
         self.scheduled: list[tuple[Partition, str, Parked]] = []
-        self.restorer = Restorer(
+        self.parking_recovery = ParkingRecovery(
             self.server,  # type: ignore[arg-type]
             Keys(namespace="t"),
             group="g",
@@ -59,20 +59,20 @@ class Bench:
             on_restored=lambda: None,
             on_went_back=self._lose,
         )
-        self.task = asyncio.create_task(self.restorer.run())
+        self.task = asyncio.create_task(self.parking_recovery.run())
 
     def _lose(self, where: Partition) -> None:
         where.lost = True
-        self.restorer.drop(where)
+        self.parking_recovery.drop(where)
 
     def acquire(self, where: Partition, first: int = 1) -> None:
         found = [each for name in self.server.parked[:first] for each in (name, b"9e12")]
-        self.restorer.restore(where, found)
+        self.parking_recovery.restore(where, found)
 
 
 @pytest.fixture
 async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(restorer.Backoff, "next_s", lambda _: 0.0)
+    monkeypatch.setattr(parking_recovery.Backoff, "next_s", lambda _: 0.0)
     it = Bench()
     yield it
     it.task.cancel()
@@ -160,7 +160,7 @@ async def test_of_a_lost_partition_nothing_more_is_read(bench: Bench) -> None:
     while not bench.server.asked:
         await asyncio.sleep(0)
     where.lost = True
-    bench.restorer.drop(where)
+    bench.parking_recovery.drop(where)
     for _ in range(20):
         await asyncio.sleep(0)
     assert len(bench.server.asked) == 1
@@ -205,11 +205,11 @@ async def test_a_device_that_is_parked_again_on_another_server_ends_the_lease(be
     where = partition(1)
     bench.acquire(where)
     await wait_until(lambda: where.is_restored, "all to be known")
-    bench.restorer.look_again(where)
+    bench.parking_recovery.look_again(where)
     await wait_until(lambda: not where.is_restoring, "another look")
     assert not where.lost  # all of them are known
     del where.parked["d1"]
-    bench.restorer.look_again(where)
+    bench.parking_recovery.look_again(where)
     await wait_until(lambda: where.lost, "it to be found")
 
 
@@ -218,7 +218,7 @@ async def test_a_device_that_is_unparked_while_it_is_looked_for_ends_no_lease(be
     where = partition(1)
     bench.acquire(where)
     await wait_until(lambda: where.is_restored, "all to be known")
-    bench.restorer.look_again(where)
+    bench.parking_recovery.look_again(where)
     del where.parked["d1"]
     where.unparked_since.add("d1")
     await wait_until(lambda: not where.is_restoring, "another look")
@@ -229,5 +229,5 @@ async def test_where_nothing_was_parked_another_look_finds_what_is(bench: Bench)
     where = partition(1)
     bench.acquire(where)
     bench.server.parked = names(1)
-    bench.restorer.look_again(where)
+    bench.parking_recovery.look_again(where)
     await wait_until(lambda: where.lost, "it to be found")

@@ -34,7 +34,7 @@ _DEFAULTS: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class DevEnvironment:
     """What `dev` decides for its children; everything listens on loopback."""
 
     receiver: str
@@ -54,7 +54,7 @@ class Surroundings:
         port: int | None,
         data: Path,
         certificate: Certificate | None,
-    ) -> Surroundings:
+    ) -> DevEnvironment:
         """Decides; `UsageError` where the port is taken. The admin ports give way, that one not:
         it is what people paste. NB_BRIDGE_ADMIN_PORT=0 means any free ones here, too.
         """

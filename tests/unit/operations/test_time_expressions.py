@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.errors import UsageError
-from bridge.operations import when
+from bridge.operations import time_expressions
 
 NOW_MS = 1_700_000_000_000
 
@@ -24,28 +24,28 @@ NOW_MS = 1_700_000_000_000
     ],
 )
 def test_a_moment_is_read_as_said(text: str, ms: int) -> None:
-    assert when.parse(text, NOW_MS) == ms
+    assert time_expressions.parse(text, NOW_MS) == ms
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "5", "5w", "-1h", "2023-13-01"])
 def test_what_is_no_moment_is_told_with_examples(text: str) -> None:
     with pytest.raises(UsageError, match="2h"):
-        when.parse(text, NOW_MS)
+        time_expressions.parse(text, NOW_MS)
 
 
 def test_what_is_shown_can_be_said_again() -> None:
-    shown = when.shown(NOW_MS)
+    shown = time_expressions.shown(NOW_MS)
     assert shown == "2023-11-14 22:13:20Z"
-    assert when.parse(shown, 0) == NOW_MS
+    assert time_expressions.parse(shown, 0) == NOW_MS
 
 
 @pytest.mark.parametrize("ms", [None, 0])
 def test_no_moment_is_a_dash(ms: int | None) -> None:
-    assert when.shown(ms) == "–"
+    assert time_expressions.shown(ms) == "–"
 
 
 def test_a_moment_beyond_the_calendar_is_shown_as_its_number() -> None:
-    assert when.shown(10**18) == str(10**18)
+    assert time_expressions.shown(10**18) == str(10**18)
 
 
 @pytest.mark.parametrize(
@@ -54,4 +54,4 @@ def test_a_moment_beyond_the_calendar_is_shown_as_its_number() -> None:
      (7_200_000, "2 h"), (48 * 3_600_000, "2 d")],
 )  # fmt: skip
 def test_a_span_has_one_unit(ms: float, text: str) -> None:
-    assert when.span(ms) == text
+    assert time_expressions.span(ms) == text

@@ -14,7 +14,7 @@ from typing import Final
 
 from bridge import settings as settings_module
 from bridge.errors import BridgeError, UsageError
-from bridge.operations import shadowing, spool_reading
+from bridge.operations import shadowed_imports, spool_reading
 from bridge.operations.findings import Finding, ok, problem, skipped, warning
 from bridge.operations.spool_reading import SpoolFile
 from bridge.settings import Settings
@@ -46,15 +46,17 @@ def variables(environ: Mapping[str, str]) -> Finding:
 
 def imports(settings: Settings) -> list[Finding]:
     """Whether a file takes the place of a library, or could."""
-    if found := shadowing.shadowing():
+    if found := shadowed_imports.find():
         return [
-            problem("imports.shadowed", "a library is not what it seems", shadowing.advice(found))
+            problem(
+                "imports.shadowed", "a library is not what it seems", shadowed_imports.advice(found)
+            )
         ]
     folders = {Path.cwd()}
     source = (settings.receiver or "").rpartition(":")[0]
     if source.endswith(".py"):
         folders.add(Path(source).expanduser().resolve().parent)
-    alike = [path for folder in sorted(folders) for path in shadowing.named_alike(folder)]
+    alike = [path for folder in sorted(folders) for path in shadowed_imports.named_alike(folder)]
     if alike:
         names = ", ".join(map(str, alike))
         return [
