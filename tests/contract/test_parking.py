@@ -15,10 +15,10 @@ from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Lane, Partition
 from consumers.worker.partitions.window import Window
 from consumers.worker.recording import netstrings, parking
-from consumers.worker.recording.due_loader import LOAD
 from consumers.worker.recording.parking import Parking
 from consumers.worker.recording.parking_recovery import DEVICES
 from consumers.worker.recording.settler import Settler
+from consumers.worker.scripts import LOAD, UNPARK
 from support import servers
 from support.entries import item
 from support.waiting import wait_until
@@ -220,7 +220,7 @@ async def test_an_older_message_that_is_there_again_stops_all_behind_it(real_lot
 
     async def handled(id_: bytes) -> Any:
         head = netstrings.encode((id_,))
-        call = parking.UNPARK.call(names, (real_lot.partition.token, 60_000, "d", head, "handled"))
+        call = UNPARK.call(names, (real_lot.partition.token, 60_000, "d", head, "handled"))
         return await real_lot.link.one(call, timeout_s=10)
 
     reply = await handled(newer)

@@ -12,8 +12,7 @@ from bridge.contract.entries import entry_order
 from bridge.store.embedded import EmbeddedServer
 from consumers.worker.delivery.fetcher import CONSUMER
 from consumers.worker.recording import netstrings
-from consumers.worker.recording.parking import PARK, UNPARK
-from consumers.worker.recording.settler import SETTLE
+from consumers.worker.scripts import PARK, SETTLE, UNPARK
 from support import servers
 from support.entries import entry
 

@@ -16,13 +16,9 @@ from bridge.contract.entries import DeadLetter, EntryId, entry_order
 from bridge.errors import RedisUnavailableError
 from bridge.store.link import Link, Refused, Script, command
 from consumers.worker.delivery.attempts import Attempts
-from consumers.worker.delivery.fetcher import CONSUMER, FETCH
-from consumers.worker.partitions.leases import ACQUIRE, HEARTBEAT, RELEASE
-from consumers.worker.process import parent
-from consumers.worker.process.parent import RENEW
+from consumers.worker.delivery.fetcher import CONSUMER
 from consumers.worker.process.registry import register, registered_groups
-from consumers.worker.recording.settler import SETTLE
-from consumers.worker.recording.trimmer import TRIM
+from consumers.worker.scripts import ACQUIRE, FETCH, HEARTBEAT, RELEASE, RENEW, SETTLE, TRIM
 from support import servers
 from support.entries import entry
 
@@ -700,7 +696,7 @@ async def test_scripts_that_the_server_forgot_are_loaded_again(it: Partition) ->
 
 
 def test_every_script_says_what_it_takes_and_why_it_is_atomic() -> None:
-    for script in (ACQUIRE, RELEASE, RENEW, FETCH, SETTLE, TRIM, HEARTBEAT, parent.RELEASE):
+    for script in (ACQUIRE, RELEASE, RENEW, FETCH, SETTLE, TRIM, HEARTBEAT):
         header = "\n".join(line for line in script.text.splitlines() if line.startswith("--"))
         for word in ("KEYS", "ARGV", "Returns", "Atomic"):
             assert word in header, f"{script.name}.lua: {word}"

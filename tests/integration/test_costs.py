@@ -18,11 +18,12 @@ from bridge.outbox.publisher import Publisher
 from bridge.outbox.records import Arrival, Outcome
 from bridge.platform.notification import accept_command_status
 from bridge.store.embedded import EmbeddedServer
-from consumers.worker.delivery.fetcher import FETCH, Fetcher
+from consumers.worker.delivery.fetcher import Fetcher
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.window import Window
-from consumers.worker.recording.settler import SETTLE, Settler
+from consumers.worker.recording.settler import Settler
+from consumers.worker.scripts import FETCH, SETTLE
 from support import servers
 from support.entries import entry
 from support.ingresses import body

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bridge.contract.keys import partition_of
-from consumers.worker.delivery.fetcher import CONSUMER, FETCH
+from consumers.worker.delivery.fetcher import CONSUMER
+from consumers.worker.scripts import FETCH
 from support import servers
 from support.programs import Programs
 from support.workers import PARTITIONS, Fleet, told

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from bridge import clock
 from bridge.backoff import Backoff
@@ -17,8 +17,9 @@ from bridge.contract.entries import entry_order
 from bridge.contract.keys import Keys
 from bridge.contract.meta import NewerContractError
 from bridge.errors import RedisUnavailableError
-from bridge.store.link import Call, Link, Refused, Script
+from bridge.store.link import Call, Link, Refused
 from bridge.telemetry import logs, metrics
+from consumers.worker import scripts
 from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
 from consumers.worker.delivery.doorbell import Doorbell
 from consumers.worker.partitions.lanes import Lanes
@@ -26,14 +27,13 @@ from consumers.worker.partitions.partition import FROM_THE_START, Item, LaneStat
 from consumers.worker.partitions.window import Room, Window
 from consumers.worker.recording.parking import Parking
 from consumers.worker.recording.settler import Settler
+from consumers.worker.scripts import Fetched, RawEntry
 
 CALL_TIMEOUT_S: Final = 5.0
 # Between two fetches while a shard of a cluster is away, whose partitions still have room.
 PARTLY_AWAY_PAUSE_S: Final = 0.2
 CONSUMER: Final = "worker"
 """One fixed name per group: a new owner finds what is pending under it, in order."""
-
-FETCH: Final = Script.load("consumers.worker", "fetch")
 
 
 class Fetcher:
@@ -130,7 +130,7 @@ class Fetcher:
             elif isinstance(reply, Refused):
                 self._refused(partition, reply)
             else:
-                self._take(partition, room, *reply)
+                self._take(partition, room, Fetched(*reply))
         self._on_fetched()
         if is_partly_away:
             await asyncio.sleep(PARTLY_AWAY_PAUSE_S)
@@ -150,18 +150,21 @@ class Fetcher:
         self._parking.look_again(partition)
 
     def _call(self, partition: Partition, room: Room) -> Call:
-        number = partition.number
         # What is settled from now on may still be pending in the answer; it must not run again.
         partition.settled_since.clear()
-        keys = (
-            self._keys.lease(number, self._group),
-            self._keys.stream(number),
-            self._keys.retry(number, self._group),
+        return scripts.fetch(
+            self._keys,
+            self._group,
+            partition.number,
+            token=partition.token,
+            consumer=CONSUMER,
+            from_=b">" if partition.cursor is None else partition.cursor,
+            most_entries=room.entries,
+            most_bytes=room.bytes,
+            delivered=partition.delivered,
+            first_whole=room.at_least_one,
+            step=room.step,
         )
-        from_ = b">" if partition.cursor is None else partition.cursor
-        fixed = (partition.token, self._group, CONSUMER, from_)
-        size, first = (room.entries, room.bytes), (int(room.at_least_one), room.step)
-        return FETCH.call(keys, (*fixed, *size, partition.delivered, *first))
 
     def _refused(self, partition: Partition, reply: Refused) -> None:
         # NOGROUP, WRONGTYPE, a script error: whatever it is, acquiring anew puts it right or says
@@ -171,26 +174,18 @@ class Fetcher:
         self._log.warning("fetch_refused", partition=partition.number, error=reply.text)
         self._on_lost(partition)
 
-    def _take(
-        self,
-        partition: Partition,
-        room: Room,
-        entries: list[Any],
-        records: list[Any],
-        delivered: bytes,
-        cut: int,
-    ) -> None:
-        partition.next_bytes = cut
-        if entry_order(delivered) < entry_order(partition.delivered):
+    def _take(self, partition: Partition, room: Room, fetched: Fetched) -> None:
+        partition.next_bytes = fetched.cut
+        if entry_order(fetched.delivered) < entry_order(partition.delivered):
             self._went_back(partition)
         elif partition.cursor is not None:
-            self._take_pending(partition, entries, records, None if cut else delivered)
-        elif delivered != partition.delivered:
+            self._take_pending(partition, fetched)
+        elif fetched.delivered != partition.delivered:
             # A fetch that was given up long ago arrived after all, and what it took is pending.
             self._read_again(partition)
         else:
-            self._take_new(partition, room, entries)
-            if cut:  # what did not fit is pending, after what is known
+            self._take_new(partition, room, fetched.entries)
+            if fetched.cut:  # what did not fit is pending, after what is known
                 partition.cursor = partition.delivered
 
     def _went_back(self, partition: Partition) -> None:
@@ -202,15 +197,8 @@ class Fetcher:
         self._log.warning("redis_went_back", partition=partition.number)
         self._on_lost(partition)
 
-    def _take_pending(
-        self,
-        partition: Partition,
-        entries: list[Any],
-        records: list[Any],
-        delivered: bytes | None,
-    ) -> None:
-        """`delivered` is `None` where the reply left out what did not fit."""
-        for (entry_id, fields), record in zip(entries, records, strict=True):
+    def _take_pending(self, partition: Partition, fetched: Fetched) -> None:
+        for (entry_id, fields), record in zip(fetched.entries, fetched.records, strict=True):
             partition.cursor = entry_id
             if entry_id in partition.items or entry_id in partition.settled_since:
                 continue  # read again after a reconnect; it is in the window, or just left it
@@ -224,16 +212,16 @@ class Fetcher:
                 continue
             if not self._admit(partition, entry_id, fields, Attempts.decode(record)):
                 return
-        if not entries and delivered is not None:
+        if not fetched.entries and not fetched.cut:
             partition.cursor = None
-            partition.delivered = delivered
+            partition.delivered = fetched.delivered
             partition.trusted = True
             partition.is_read = True
             self._settler.forget_unrecorded(partition)
             self._rereading.discard(partition)
             partition.may_have_more = True
 
-    def _take_new(self, partition: Partition, room: Room, entries: list[Any]) -> None:
+    def _take_new(self, partition: Partition, room: Room, entries: list[RawEntry]) -> None:
         for entry_id, fields in entries:
             partition.delivered = entry_id
             if not self._admit(partition, entry_id, fields, NO_ATTEMPT):

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 from bridge import clock
 from bridge.backoff import Backoff
 from bridge.contract.keys import Keys
 from bridge.errors import BridgeError, RedisUnavailableError, UsageError
 from bridge.store import ownership
-from bridge.store.link import Link, Refused, Script, command
+from bridge.store.link import Link, Refused, command
 from bridge.telemetry import logs, metrics
+from consumers.worker import scripts
 from consumers.worker.partitions.assignment import assign
 from consumers.worker.partitions.owned import OwnedPartitions
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.process import registry
+from consumers.worker.scripts import Acquired
 
 CALL_TIMEOUT_S: Final = 5.0
 MAX_TICK_S: Final = 1.0
@@ -34,10 +36,6 @@ ABANDONED_AFTER_TTLS: Final = 2
 # After Redis was away, the other workers' heartbeats are old although they live: for some ticks we
 # take back only what we had and can vouch for, not theirs as if they had died.
 CAREFUL_TICKS: Final = 4
-
-ACQUIRE: Final = Script.load("consumers.worker", "acquire")
-RELEASE: Final = Script.load("consumers.worker", "release")
-HEARTBEAT: Final = Script.load("consumers.worker", "heartbeat")
 
 
 class LeaseKeeper:
@@ -163,7 +161,9 @@ class LeaseKeeper:
         gone_s = max(GONE_AFTER_TTLS * self._ttl_s, GONE_AFTER_TICKS * MAX_TICK_S)
         alive, registered, paused = await self._link.run(
             [
-                HEARTBEAT.call([keys.workers(self._group)], [self._worker, round(gone_s * 1000)]),
+                scripts.heartbeat(
+                    keys, self._group, worker=self._worker, gone_ms=round(gone_s * 1000)
+                ),
                 command("SISMEMBER", keys.groups, self._group),
                 command("SISMEMBER", keys.paused, self._group),
             ],
@@ -213,21 +213,13 @@ class LeaseKeeper:
     async def _acquire(self, numbers: list[int]) -> None:
         sent_s = clock.boottime_s()
         calls = [
-            ACQUIRE.call(
-                (
-                    self._keys.lease(number, self._group),
-                    self._keys.epoch(number, self._group),
-                    self._keys.retry(number, self._group),
-                    self._keys.stream(number),
-                    self._keys.parked(number, self._group),
-                    self._keys.ttl(number, self._group),
-                ),
-                (
-                    self._worker,
-                    self._group,
-                    round(self._ttl_s * 1000),
-                    self._trusted.get(number, 0),
-                ),
+            scripts.acquire(
+                self._keys,
+                self._group,
+                number,
+                worker=self._worker,
+                ttl_ms=round(self._ttl_s * 1000),
+                vouched_epoch=self._trusted.get(number, 0),
             )
             for number in numbers
         ]
@@ -238,28 +230,27 @@ class LeaseKeeper:
                 continue  # its shard is away: asked again with the next tick
             if isinstance(reply, Refused):
                 self._log.error("acquire_refused", partition=number, error=reply.text)
-            elif reply[0] == 1:
+            elif (lease := scripts.acquired(reply)) is not None:
                 acquired = True
-                self._acquired(number, reply, deadline_s=sent_s + self._ttl_s)
+                self._acquired(number, lease, deadline_s=sent_s + self._ttl_s)
                 if not self._owned[number].trusted:
                     suspects.append(number)
         if acquired:
             self._log.info("leases_acquired", owned=sorted(self._owned), ended_uncleanly=suspects)
 
-    def _acquired(self, number: int, reply: Any, *, deadline_s: float) -> None:
-        _, epoch, clean, delivered, parked = reply
+    def _acquired(self, number: int, lease: Acquired, *, deadline_s: float) -> None:
         partition = Partition(
             number,
             worker=self._worker,
-            epoch=int(epoch),
-            clean=clean == 1,
-            delivered=delivered,
+            epoch=lease.epoch,
+            clean=lease.clean,
+            delivered=lease.delivered,
         )
         self._unleased_since_s.pop(number, None)
         if partition.trusted:
             self._trusted[number] = partition.epoch
         self._owned.add(partition, deadline_s=deadline_s)
-        self._on_acquired(partition, parked)
+        self._on_acquired(partition, lease.parked)
 
     # --- giving back
 
@@ -275,14 +266,10 @@ class LeaseKeeper:
         await self._quiesce(partition)
         if partition.lost:
             return
-        keys = (
-            self._keys.lease(partition.number, self._group),
-            self._keys.retry(partition.number, self._group),
-        )
+        number, token, epoch = partition.number, partition.token, partition.epoch
+        call = scripts.release(self._keys, self._group, number, token=token, epoch=epoch)
         try:
-            await self._link.one(
-                RELEASE.call(keys, (partition.token, partition.epoch)), timeout_s=CALL_TIMEOUT_S
-            )
+            await self._link.one(call, timeout_s=CALL_TIMEOUT_S)
         except RedisUnavailableError:
             self._log.warning("release_failed", partition=partition.number)
         if self._owned.released(partition):

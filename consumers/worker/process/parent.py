@@ -24,8 +24,9 @@ from bridge.errors import RedisUnavailableError
 from bridge.settings import Settings
 from bridge.store.connect import open_link
 from bridge.store.health import Health
-from bridge.store.link import Call, Refused, Script, command
+from bridge.store.link import Call, Refused, command
 from bridge.telemetry import logs
+from consumers.worker import scripts
 from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.partitions.shared_state import LOST, Held, Running, SharedState
 from consumers.worker.process.silence import SilenceDetector
@@ -34,9 +35,6 @@ WATCH_S: Final = 0.1
 SILENT_S: Final = 120.0
 STOP_SLACK_S: Final = 10.0
 REDIS_AWAY: Final = RedisUnavailableError.exit_code
-
-RENEW: Final = Script.load("consumers.worker", "renew")
-RELEASE: Final = Script.load("consumers.worker", "release")
 
 
 def main(settings: Settings, *, show_deliveries: bool) -> int:
@@ -194,18 +192,21 @@ class Parent:
         sent_s = clock.boottime_s()
         ttl_ms = round(self._ttl_s * 1000)
         calls = [
-            RENEW.call([self._lease(lease.partition)], [self._token(lease.epoch), ttl_ms])
+            scripts.renew(
+                self._keys,
+                self._settings.group,
+                lease.partition,
+                token=self._token(lease.epoch),
+                ttl_ms=ttl_ms,
+            )
             for lease in held
         ]
         replies = await self._link.run_each(calls, timeout_s=self._ttl_s / 2)
         for lease, reply in zip(held, replies, strict=True):
             if isinstance(reply, Refused | RedisUnavailableError):
                 continue  # that says nothing about whose it is; the deadline will, if it lasts
-            deadline_s = sent_s + self._ttl_s if reply == 1 else LOST
+            deadline_s = sent_s + self._ttl_s if reply == scripts.RENEWED else LOST
             self._shared.renewed(lease.partition, lease.epoch, deadline_s)
-
-    def _lease(self, partition: int) -> str:
-        return self._keys.lease(partition, self._settings.group)
 
     def _token(self, epoch: int) -> str:
         return f"{self._worker}:{epoch}"
@@ -245,9 +246,14 @@ class Parent:
                 return
 
     def _release_call(self, held: Held, records: list[Any]) -> Call:
-        retry = self._keys.retry(held.partition, self._settings.group)
-        arguments = (self._token(held.epoch), held.epoch, *records)
-        return RELEASE.call((self._lease(held.partition), retry), arguments)
+        return scripts.release(
+            self._keys,
+            self._settings.group,
+            held.partition,
+            token=self._token(held.epoch),
+            epoch=held.epoch,
+            records=records,
+        )
 
 
 def to_blame(running: Sequence[Running]) -> Sequence[Running]:

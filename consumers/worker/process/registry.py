@@ -11,14 +11,12 @@ from typing import Final
 
 from bridge.contract.keys import Keys
 from bridge.errors import BridgeError, UsageError
-from bridge.store.link import Link, Refused, Script, command
+from bridge.store.link import Link, Refused, command
 from bridge.store.reply_errors import refused_state
+from consumers.worker import scripts
 
 CALL_TIMEOUT_S: Final = 5.0
 _FULL: Final = ("OOM",)
-
-REGISTER: Final = Script.load("consumers.worker", "register")
-MAKE_GROUP: Final = Script.load("consumers.worker", "make_group")
 
 
 class GroupRetiredError(UsageError):
@@ -51,8 +49,8 @@ async def register(link: Link, keys: Keys, *, group: str, partitions: int) -> No
     ]
     replies = await link.run(calls, timeout_s=CALL_TIMEOUT_S)
     if any(isinstance(reply, Refused) and reply.code in _FULL for reply in replies):
-        calls = [REGISTER.call([keys.groups], [group])]
-        calls += [MAKE_GROUP.call([stream], [group]) for stream in streams]
+        calls = [scripts.register(keys, group)]
+        calls += [scripts.make_group(keys, group, partition) for partition in range(partitions)]
         replies = await link.run(calls, timeout_s=CALL_TIMEOUT_S)
     for reply in replies:
         if not isinstance(reply, Refused) or reply.code == "BUSYGROUP":

@@ -10,12 +10,11 @@ from bridge.contract.entries import DeadLetter, Entry
 from bridge.contract.keys import Keys
 from bridge.contract.meta import ContractError
 from bridge.errors import BridgeError
-from bridge.store.link import Link, Refused, Script, command
+from bridge.store.link import Link, Refused, command
+from consumers.worker import scripts
 
 CALL_TIMEOUT_S: Final = 5.0
 PAGE: Final = 100
-
-REPLAY: Final = Script.load("consumers.worker", "replay")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +44,7 @@ async def letters(link: Link, keys: Keys, *, group: str, partitions: int) -> Asy
 
 async def replay(link: Link, keys: Keys, *, group: str, partition: int, dead_id: bytes) -> bool:
     """Gives one back to its group; False if it is not there (any more)."""
-    call = REPLAY.call([keys.dead(partition, group), keys.stream(partition)], [dead_id, group])
+    call = scripts.replay(keys, group, partition, dead_id)
     return _value(await link.one(call, timeout_s=CALL_TIMEOUT_S)) is not None
 
 

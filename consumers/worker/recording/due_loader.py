@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,13 +19,15 @@ from bridge.backoff import Backoff
 from bridge.contract.keys import Keys
 from bridge.contract.meta import ContractError, NewerContractError
 from bridge.errors import RedisUnavailableError
-from bridge.store.link import Call, Link, Refused, Script
+from bridge.store.link import Call, Link, Refused
 from bridge.telemetry import logs
+from consumers.worker import scripts
 from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.delivery.reply_size import ReplySize
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import FIRST_PAGE, NO_ID, Item, Lane, Parked, Partition
 from consumers.worker.recording import netstrings
+from consumers.worker.scripts import Loaded
 
 CALL_TIMEOUT_S: Final = 5.0
 # Messages loaded in one round trip, of all devices that are due.
@@ -34,8 +37,6 @@ NOT_YET_S: Final = 0.05
 REFUSED_WAIT_S: Final = 1.0
 
 _IS_ID: Final = re.compile(rb"\d+-\d+").fullmatch
-
-LOAD: Final = Script.load("consumers.worker", "load")
 
 
 class Due(NamedTuple):
@@ -210,10 +211,16 @@ class DueLoader:
         room = max(1, free // len(by_partition))
         calls = []
         for number, (partition, asked) in enumerate(by_partition.items()):
-            lists = [self._list(partition, wanted.device) for wanted in asked]
-            keys = (self._keys.retry(partition.number, self._group), *lists)
-            pages = [min(most, wanted.parked.page) for wanted in asked]
-            calls.append(LOAD.call(keys, (room, int(number == 0), *pages)))
+            call = scripts.load(
+                self._keys,
+                self._group,
+                partition.number,
+                devices=[wanted.device for wanted in asked],
+                pages=[min(most, wanted.parked.page) for wanted in asked],
+                most_bytes=room,
+                first_whole=number == 0,
+            )
+            calls.append(call)
         return calls
 
     def _take(self, partition: Partition, asked: list[Due], reply: Any) -> None:
@@ -223,16 +230,16 @@ class DueLoader:
             for wanted in asked:
                 self._put_off(wanted, clock.boottime_s() + REFUSED_WAIT_S)
             return
-        for wanted, (messages, records, cut) in zip(asked, reply, strict=True):
-            if cut and not messages:
+        for wanted, loaded in zip(asked, itertools.starmap(Loaded, reply), strict=True):
+            if loaded.cut and not loaded.messages:
                 self.schedule(*wanted)
                 continue
             try:
-                items = _items(messages, records)
+                items = _items(loaded)
             except NewerContractError:
                 self._on_newer(partition)
                 return
-            self._adopt(wanted, items, sum(map(len, messages)))
+            self._adopt(wanted, items, sum(map(len, loaded.messages)))
 
     def _adopt(self, due: Due, items: list[Item], size_bytes: int) -> None:
         partition, device, parked = due
@@ -249,9 +256,6 @@ class DueLoader:
             parked.suspect = False
         self._lanes.adopt(lane)
 
-    def _list(self, partition: Partition, device: str) -> str:
-        return self._keys.parked_device(partition.number, self._group, device)
-
 
 def _is_read(partition: Partition) -> bool:
     """Whether all that was pending has been read: before, a head may be in it and not listed."""
@@ -260,13 +264,13 @@ def _is_read(partition: Partition) -> bool:
 
 def _is_cut(reply: list[Any]) -> bool:
     """Whether there was no room for more, of any device."""
-    return any(cut for _, _, cut in reply)
+    return any(loaded.cut for loaded in itertools.starmap(Loaded, reply))
 
 
-def _items(messages: list[bytes], records: list[bytes | None]) -> list[Item]:
+def _items(loaded: Loaded) -> list[Item]:
     """The messages of one list; `NewerContractError` if one of them is for a newer program."""
     items = []
-    for raw, record in zip(messages, records, strict=True):
+    for raw, record in zip(loaded.messages, loaded.records, strict=True):
         item = _item(raw)
         item.attempts = Attempts.decode(record)
         items.append(item)

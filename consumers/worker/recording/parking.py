@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from bridge import clock
 from bridge.contract.entries import DeadLetter
 from bridge.contract.keys import Keys
-from bridge.store.link import Argument, Link, Script
+from bridge.store.link import Argument, Call, Link
 from bridge.telemetry import logs
+from consumers.worker import scripts
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import NO_ID, Item, Lane, LaneState, Parked, Partition
 from consumers.worker.partitions.window import Window
@@ -27,6 +28,7 @@ from consumers.worker.recording.due_loader import DueLoader
 from consumers.worker.recording.given_up import FULL_WAIT_S
 from consumers.worker.recording.parking_recovery import ParkingRecovery
 from consumers.worker.recording.settler import Settler, dead_fields, record_of_held
+from consumers.worker.scripts import Unparked
 
 # A wait worth a round trip to Redis and back; shorter ones stay in the window.
 LONG_WAIT_S: Final = 30.0
@@ -37,9 +39,6 @@ SLOW_S: Final = 1.0
 # Messages that one call moves: Redis does nothing else meanwhile. What a crash leaves unmoved is
 # pending, and follows when the next owner reads it.
 MOVED_AT_ONCE: Final = 256
-
-PARK: Final = Script.load("consumers.worker", "park")
-UNPARK: Final = Script.load("consumers.worker", "unpark")
 
 
 class Parking:
@@ -204,21 +203,23 @@ class Parking:
     def _send(
         self, partition: Partition, device: str, items: list[Item], due_ms: int | str
     ) -> None:
-        number = partition.number
-        keys = (
-            self._keys.lease(number, self._group),
-            self._keys.stream(number),
-            self._keys.parked(number, self._group),
-            self._list(partition, device),
-            self._keys.retry(number, self._group),
-        )
-        arguments: list[Argument] = [partition.token, self._ttl_ms, self._group, device, due_ms]
+        messages: list[Argument] = []
         for item in items:
             record = item.attempts.encode() if item.attempts.is_known else b""
-            arguments += (item.id, record, netstrings.encode((item.id, *item.fields)))
+            messages += (item.id, record, netstrings.encode((item.id, *item.fields)))
+        call = scripts.park(
+            self._keys,
+            self._group,
+            partition.number,
+            device,
+            token=partition.token,
+            ttl_ms=self._ttl_ms,
+            due_ms=due_ms,
+            messages=messages,
+        )
         partition.parked[device].unconfirmed += 1
         on_reply = partial(self._sent, partition, device, [item.id for item in items])
-        self._settler.call(partition, PARK.call(keys, arguments), on_reply)
+        self._settler.call(partition, call, on_reply)
 
     def _sent(self, partition: Partition, device: str, ids: list[bytes], length: int) -> None:
         for entry_id in ids:
@@ -256,27 +257,27 @@ class Parking:
         call = self._unpark_call(lane, b"-", ("handled",))  # which no message is
         self._settler.call(lane.partition, call, partial(self._confirmed, lane))
 
-    def _unpark_call(self, lane: Lane, beginning: bytes, outcome: Sequence[Argument]) -> Any:
-        number = lane.partition.number
-        keys = (
-            self._keys.lease(number, self._group),
-            self._keys.parked(number, self._group),
-            self._list(lane.partition, lane.device),
-            self._keys.retry(number, self._group),
-            self._keys.dead(number, self._group),
+    def _unpark_call(self, lane: Lane, beginning: bytes, outcome: Sequence[Argument]) -> Call:
+        return scripts.unpark(
+            self._keys,
+            self._group,
+            lane.partition.number,
+            lane.device,
+            token=lane.partition.token,
+            ttl_ms=self._ttl_ms,
+            beginning=beginning,
+            outcome=outcome,
         )
-        fixed = (lane.partition.token, self._ttl_ms, lane.device, beginning)
-        return UNPARK.call(keys, (*fixed, *outcome))
 
     def _confirmed(self, lane: Lane, reply: list[int]) -> None:
         parked = lane.partition.parked[lane.device]
         parked.unconfirmed -= 1
-        lane.partition.measured(parked, reply[0])
+        lane.partition.measured(parked, Unparked(*reply).length)
         self._look_after(lane.partition, lane.device, parked)
 
     def _buried(self, letter: DeadLetter, lane: Lane, reply: list[int]) -> None:
         parked = lane.partition.parked[lane.device]
-        if reply[1]:
+        if Unparked(*reply).is_dead_full:
             self._settler.given_up.held(lane, letter)
             self._lanes.take_out(lane)
             self._due_loader.free(parked, is_through=False)

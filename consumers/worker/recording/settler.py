@@ -16,8 +16,9 @@ from bridge.backoff import Backoff
 from bridge.contract.entries import DeadLetter
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
-from bridge.store.link import Argument, Call, Link, Refused, Script
+from bridge.store.link import Argument, Call, Link, Refused
 from bridge.telemetry import logs, metrics
+from consumers.worker import scripts
 from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Item, Lane, Partition
@@ -32,8 +33,6 @@ CALL_TIMEOUT_S: Final = 5.0
 MAX_DEAD_VALUES: Final = 4000
 
 OnReply = Callable[[Any], None]
-
-SETTLE: Final = Script.load("consumers.worker", "settle")
 
 
 @dataclass(slots=True)
@@ -265,15 +264,15 @@ class Settler:
         self._enough.clear()
 
     def _calls(self, partition: Partition, batch: Batch) -> list[tuple[Call, OnReply]]:
-        number = partition.number
-        keys = (
-            self._keys.lease(number, self._group),
-            self._keys.stream(number),
-            self._keys.retry(number, self._group),
-            self._keys.dead(number, self._group),
+        outcomes = scripts.settle(
+            self._keys,
+            self._group,
+            partition.number,
+            token=partition.token,
+            ttl_ms=self._lease_ttl_ms,
+            dead_max=self._dead_max,
+            outcomes=batch.arguments(),
         )
-        fixed = (partition.token, self._lease_ttl_ms, self._group, self._dead_max)
-        outcomes = SETTLE.call(keys, [*fixed, *batch.arguments()])
         return [(outcomes, partial(self._recorded, partition, batch)), *batch.calls]
 
     def _refused(self, partition: Partition, reply: Refused) -> None:

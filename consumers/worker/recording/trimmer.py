@@ -12,15 +12,14 @@ from typing import Final
 
 from bridge.contract.keys import Keys
 from bridge.errors import BridgeError, RedisUnavailableError
-from bridge.store.link import Link, Refused, Script
+from bridge.store.link import Link, Refused
 from bridge.telemetry import logs, metrics
+from consumers.worker import scripts
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.process.registry import registered_groups
 
 CALL_TIMEOUT_S: Final = 5.0
 PAUSE_S: Final = 1.0
-
-TRIM: Final = Script.load("consumers.worker", "trim")
 
 
 class Trimmer:
@@ -45,7 +44,7 @@ class Trimmer:
             return
         try:
             groups = await registered_groups(self._link, self._keys)
-            calls = [TRIM.call([self._keys.stream(number)], groups) for number in partitions]
+            calls = [scripts.trim(self._keys, number, groups) for number in partitions]
             replies = await self._link.run_each(calls, timeout_s=CALL_TIMEOUT_S)
         except BridgeError as error:
             if not isinstance(error, RedisUnavailableError):
@@ -56,13 +55,13 @@ class Trimmer:
                 continue  # its shard is away
             if isinstance(reply, Refused):
                 self._log.warning("trim_refused", partition=number, error=reply.text)
-            elif reply < 0:
-                self._tell_incomplete(number)
+            elif reply == scripts.GROUP_MISSING:
+                self._log_incomplete(number)
             else:
                 self._incomplete.discard(number)
                 metrics.trimmed.inc(reply)
 
-    def _tell_incomplete(self, number: int) -> None:
+    def _log_incomplete(self, number: int) -> None:
         if number not in self._incomplete:
             self._incomplete.add(number)
             self._log.warning("trim_waits_for_a_group", partition=number)
