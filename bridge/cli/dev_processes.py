@@ -10,6 +10,8 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
 
+from bridge.operations import readiness
+from bridge.operations.readiness import Answer
 from bridge.store import embedded
 
 _POLL_S = 0.02
@@ -56,19 +58,11 @@ class Child:
 
     async def ready(self) -> None:
         """Returns when its admin listener says so."""
-        while not await self._answers_ready():  # noqa: ASYNC110 - another process has no events
+        while not (await asyncio.to_thread(self._answer)).ready:  # noqa: ASYNC110 - another process has no events
             await asyncio.sleep(_POLL_S)
 
-    async def _answers_ready(self) -> bool:
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(1):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._admin_port)
-                try:
-                    writer.write(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")
-                    return b" 200 " in await reader.readline()
-                finally:
-                    writer.close()
-        return False
+    def _answer(self) -> Answer:
+        return readiness.ask("127.0.0.1", self._admin_port, timeout_s=1)
 
     async def stop(self, *, timeout_s: float) -> None:
         """SIGTERM, and SIGKILL if that does not end it; an ended one may be stopped."""

@@ -6,10 +6,7 @@ every few seconds must not load the program that it checks.
 
 from __future__ import annotations
 
-import json
 import os
-import socket
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,20 +14,11 @@ import click
 
 from bridge.cli import report
 from bridge.errors import UsageError
+from bridge.operations import readiness
+from bridge.operations.readiness import Answer
 
 DEFAULT_PORTS: Final = {"ingress": 8081, "worker": 8082}  # as their compositions have it
 _ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
-_MAX_ANSWER_BYTES: Final = 65536
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What one address said; `reasons` why it is not ready."""
-
-    url: str
-    answered: bool
-    ready: bool
-    reasons: tuple[str, ...] = ()
 
 
 @click.command()
@@ -53,7 +41,7 @@ def command(role: str | None, url: str | None, timeout_s: float, as_json: bool) 
 
     Asks /readyz at NB_BRIDGE_ADMIN_HOST and NB_BRIDGE_ADMIN_PORT.
     """
-    answers = [_ask(*address, timeout_s) for address in _addresses(role, url)]
+    answers = [readiness.ask(*address, timeout_s) for address in _addresses(role, url)]
     heard = [answer for answer in answers if answer.answered]
     ready = bool(heard) and all(answer.ready for answer in heard)
     if as_json:
@@ -92,31 +80,3 @@ def _addresses(role: str | None, url: str | None) -> list[tuple[str, int]]:
     if port:
         return [(host, int(port))]
     return [(host, DEFAULT_PORTS[name]) for name in ([role] if role else DEFAULT_PORTS)]
-
-
-def _ask(host: str, port: int, timeout_s: float) -> Answer:
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    try:
-        with socket.create_connection((host, port), timeout=timeout_s) as connection:
-            connection.sendall(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            head, _, body = _received(connection).partition(b"\r\n\r\n")
-    except OSError as error:
-        why = "no answer in time" if isinstance(error, TimeoutError) else error.strerror
-        return Answer(url=url, answered=False, ready=False, reasons=(why or str(error),))
-    if b" 200 " in head.split(b"\r\n")[0]:
-        return Answer(url=url, answered=True, ready=True)
-    return Answer(url=url, answered=True, ready=False, reasons=_reasons(body))
-
-
-def _received(connection: socket.socket) -> bytes:
-    answer = b""
-    while len(answer) < _MAX_ANSWER_BYTES and (more := connection.recv(_MAX_ANSWER_BYTES)):
-        answer += more
-    return answer
-
-
-def _reasons(body: bytes) -> tuple[str, ...]:
-    try:
-        return tuple(str(reason) for reason in json.loads(body)["reasons"])
-    except (ValueError, KeyError, TypeError):
-        return ("it answers, but not as nb-bridge does: is the port right?",)

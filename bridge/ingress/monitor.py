@@ -14,9 +14,10 @@ from typing import Any, Final
 import orjson
 
 from bridge.clock import epoch_ms
-from bridge.contract.entries import entry_order
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
+from bridge.store import backlog
+from bridge.store.backlog import Position
 from bridge.store.link import Call, Link, Refused, command
 from bridge.store.server_info import ServerInfo
 from bridge.telemetry import logs, metrics
@@ -30,8 +31,8 @@ _FORGET_MS: Final = 3600 * 1000
 _FORGET_EVERY: Final = 100  # looks
 
 
-Positions = dict[tuple[bytes, int], bytes]
-"""The last id delivered, by group and partition."""
+Positions = dict[tuple[str, int], Position]
+"""Of groups that are behind, by name and partition."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,34 +132,32 @@ class Monitor:
         Where nothing is left to deliver, what is pending is all of the backlog.
         """
         calls: list[Call] = []
-        for (raw, partition), last_delivered in positions.items():
+        for (_, partition), position in positions.items():
             stream = self._keys.stream(partition)
-            calls.append(command("XPENDING", stream, raw))
-            calls.append(command("XRANGE", stream, b"(" + last_delivered, "+", "COUNT", 1))
+            calls += backlog.oldest_calls(stream, position.group, position.delivered)
         if not calls:
             return
         replies = await self._link.run(calls, timeout_s=TIMEOUT_S)
         looks = zip(positions, replies[::2], replies[1::2], strict=True)
-        for (raw, partition), pending, next_ in looks:
-            if isinstance(pending, Refused) or isinstance(next_, Refused):
+        for (name, partition), pending, following in looks:
+            if isinstance(pending, Refused) or isinstance(following, Refused):
                 continue
-            # XPENDING: count, lowest id, highest id, consumers; XRANGE: id and fields per entry.
-            ids = ([pending[1]] if pending[0] else []) + [id_ for id_, _ in next_]
-            backlog = backlogs[_shown(raw)]
-            for ms, _ in map(entry_order, ids):
-                backlog.oldest_ms = min(ms, backlog.oldest_ms or ms)
-            if not next_:  # then this is all, also where Redis does not report the lag
-                backlog.by_partition[partition] = pending[0]
+            group = backlogs[name]
+            ms = backlog.oldest_ms(backlog.oldest_ids(pending, following))
+            if ms is not None:
+                group.oldest_ms = min(ms, group.oldest_ms or ms)
+            if not following:  # then this is all, also where Redis does not report the lag
+                group.by_partition[partition] = pending[0]
 
     def _show(self, backlogs: dict[str, GroupBacklog]) -> None:
         for group in self.backlogs.keys() - backlogs.keys():  # retired by an operator
             for partition in self.backlogs[group].by_partition:
                 metrics.backlog.remove(group, str(partition))
             metrics.oldest_unhandled.remove(group)
-        for group, backlog in backlogs.items():
-            for partition, entries in backlog.by_partition.items():
+        for group, behind in backlogs.items():
+            for partition, entries in behind.by_partition.items():
                 metrics.backlog.labels(group, str(partition)).set(entries)
-            metrics.oldest_unhandled.labels(group).set((backlog.oldest_ms or 0) / 1000)
+            metrics.oldest_unhandled.labels(group).set((behind.oldest_ms or 0) / 1000)
         self.backlogs = backlogs
 
     def _judge(self, memory_ratio: float, hold: str | None) -> None:
@@ -167,8 +166,8 @@ class Monitor:
         if memory_ratio >= (MEMORY_LOW if is_pressed else MEMORY_HIGH):
             why = "Redis is near its maxmemory"
         limit = self._max_backlog * (BACKLOG_LOW if is_pressed else 1)
-        for group, backlog in self.backlogs.items():
-            if backlog.entries >= limit:
+        for group, behind in self.backlogs.items():
+            if behind.entries >= limit:
                 why = f"group {group} is further behind than MAX_BACKLOG"
         why = hold or why
         if (why is None) != (self._pressure is None):
@@ -196,11 +195,10 @@ class Monitor:
 
 
 def _backlogs(registered: Any, streams: list[Any]) -> tuple[dict[str, GroupBacklog], Positions]:
-    """Backlog per group, and the last id delivered per group and partition where there is some.
+    """Backlog per group, and the position per group and partition where there is some.
 
-    Where Redis does not report the lag (it is null after deletions, and unknown before 7.0) the
-    whole stream counts: an upper bound, for what every group has handled is trimmed. `_find_oldest`
-    corrects it where everything was delivered.
+    Where Redis does not report the lag this is an upper bound; `_find_oldest` corrects it where
+    everything was delivered.
     """
     names = [] if isinstance(registered, Refused) else [_shown(name) for name in registered]
     backlogs = {name: GroupBacklog() for name in names}
@@ -210,15 +208,12 @@ def _backlogs(registered: Any, streams: list[Any]) -> tuple[dict[str, GroupBackl
             continue
         for name in names:  # a group that is not on the stream yet has all of it before it
             backlogs[name].by_partition[partition] = length
-        for info in [] if isinstance(infos, Refused) else infos:
-            group = dict(zip(info[::2], info[1::2], strict=True))
-            raw, lag = group[b"name"], group.get(b"lag")
-            name = _shown(raw)
-            pending = group[b"pending"]
-            behind = pending + lag if lag is not None else length
+        for position in backlog.positions(infos):
+            name = _shown(position.group)
+            behind = position.pending + position.waiting(length)
             backlogs.setdefault(name, GroupBacklog()).by_partition[partition] = behind
             if behind:
-                positions[raw, partition] = group[b"last-delivered-id"]
+                positions[name, partition] = position
     return backlogs, positions
 
 

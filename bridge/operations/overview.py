@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bridge.contract.entries import entry_order
 from bridge.operations.namespace import PAGE, TIMEOUT_S, Namespace, decoded, fields_of
+from bridge.store import backlog
+from bridge.store.backlog import Position
 from bridge.store.link import Refused, command
 
 SILENT_MS: Final = 15_000
@@ -173,9 +174,7 @@ async def groups_of(namespace: Namespace, now_ms: int) -> list[Group]:
     known = set() if isinstance(registered, Refused) else set(map(decoded, registered))
     stopped = set() if isinstance(paused, Refused) else set(map(decoded, paused))
     on_streams = [
-        {decoded(info[b"name"]): info for info in map(fields_of, reply)}
-        if not isinstance(reply, Refused)
-        else {}
+        {decoded(position.group): position for position in backlog.positions(reply)}
         for reply in infos
     ]
     names = sorted(known.union(*on_streams))
@@ -188,17 +187,15 @@ async def groups_of(namespace: Namespace, now_ms: int) -> list[Group]:
 
 
 async def _fill(
-    namespace: Namespace, group: Group, infos: Sequence[dict[bytes, Any] | None], now_ms: int
+    namespace: Namespace, group: Group, positions: Sequence[Position | None], now_ms: int
 ) -> None:
     keys, name = namespace.keys, group.name
     calls = [command("ZRANGE", keys.workers(name), 0, -1, "WITHSCORES")]
-    for number, info in enumerate(infos):
-        after = b"(" + info[b"last-delivered-id"] if info else b"-"
+    for number, position in enumerate(positions):
         stream = keys.stream(number)
         calls += [
             command("XLEN", stream),
-            command("XPENDING", stream, name),
-            command("XRANGE", stream, after, "+", "COUNT", 1),
+            *backlog.oldest_calls(stream, name, position.delivered if position else None),
             command("GET", keys.lease(number, name)),
             command("XLEN", keys.dead(number, name)),
             command("ZCARD", keys.parked(number, name)),
@@ -210,8 +207,8 @@ async def _fill(
         for worker, at_ms in fields_of(beats).items()
     }
     group.shares = [
-        _share(number, info, *replies[7 * number : 7 * number + 7])
-        for number, info in enumerate(infos)
+        _share(number, position, *replies[7 * number : 7 * number + 7])
+        for number, position in enumerate(positions)
     ]
     for share in group.shares:
         if share.parked_devices:
@@ -220,10 +217,10 @@ async def _fill(
 
 def _share(
     number: int,
-    info: dict[bytes, Any] | None,
+    position: Position | None,
     length: Any,
     pending: Any,
-    next_: Any,
+    following: Any,
     lease: Any,
     dead: Any,
     parked_devices: Any,
@@ -231,24 +228,19 @@ def _share(
 ) -> Share:
     share = Share(partition=number)
     share.dead, share.parked_devices = _count(dead), _count(parked_devices)
-    if info is None:  # it has everything before it
+    if position is None:  # it has everything before it
         share.waiting = _count(length)
     else:
-        lag = info.get(b"lag")
-        share.pending = info[b"pending"]
-        # Redis 6.2 does not report the lag: an upper bound, unless nothing is left to deliver.
-        at_most = _count(length) - share.pending if next_ else 0
-        share.waiting = at_most if lag is None else lag
+        share.pending = position.pending
+        share.waiting = position.waiting(_count(length)) if following else 0
     if isinstance(lease, bytes):
         owner, _, epoch = decoded(lease).rpartition(":")
         share.owner, share.epoch = owner, int(epoch) if epoch.isdecimal() else None
-    oldest = [entry[0] for entry in next_] if isinstance(next_, list) else []
-    if isinstance(pending, list) and pending[0]:
-        oldest.append(pending[1])
+    oldest = backlog.oldest_ids(pending, following)
     if share.parked_devices and isinstance(retries, list):
         # Of a parked device its oldest message was tried; the attempts are noted by entry id.
         oldest += [field for field in retries if field != b"clean"]
-    share.oldest_ms = min((entry_order(id_)[0] for id_ in oldest), default=None)
+    share.oldest_ms = backlog.oldest_ms(oldest)
     return share
 
 

@@ -6,7 +6,6 @@ in the process of an ingress: closing the database there would drop the locks SQ
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from bridge.errors import BridgeError
-from bridge.outbox.spool.file import readable, select
+from bridge.outbox.spool.file import readable, select, size_bytes
+from bridge.outbox.spool.folder import is_held
 from bridge.outbox.spool.row import Row
 
 State = Literal["live", "dead", "damaged", "unreadable"]
@@ -60,7 +60,7 @@ def files(folder: Path) -> list[SpoolFile]:
     found = [_look(path) for path in paths if path.suffix == ".db"]
     found.sort(key=lambda file: file.oldest_received_at_ms or 0)
     found += [
-        SpoolFile(name=path.name, state="damaged", bytes=_size_bytes(path))
+        SpoolFile(name=path.name, state="damaged", bytes=size_bytes(path))
         for path in paths
         if path.suffix == ".damaged"
     ]
@@ -112,8 +112,8 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _look(path: Path) -> SpoolFile:
-    state: State = "live" if _is_locked(path.with_suffix(".lock")) else "dead"
-    size = _size_bytes(path)
+    state: State = "live" if is_held(path.with_suffix(".lock")) else "dead"
+    size = size_bytes(path)
     try:
         with closing(_open(path)) as database:
             entries, oldest_ms = database.execute(
@@ -130,31 +130,3 @@ def _look(path: Path) -> SpoolFile:
         set_aside=set_aside,
         oldest_received_at_ms=oldest_ms,
     )
-
-
-def _is_locked(lock: Path) -> bool:
-    """Whether a living process has the file. Shared, for a moment: it takes nothing away."""
-    try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    except PermissionError:
-        return True  # not ours to look at; not adopting it is the safe guess
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def _size_bytes(path: Path) -> int:
-    """With its log."""
-    total = 0
-    for suffix in ("", "-wal"):
-        try:
-            total += os.stat(f"{path}{suffix}").st_size
-        except OSError:
-            continue
-    return total

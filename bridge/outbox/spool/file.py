@@ -70,6 +70,15 @@ def error_text(error: Exception) -> str:
     return f"the disk failed: {error}"
 
 
+def size_bytes(path: Path) -> int:
+    """What a spool file takes on the disk, log included."""
+    total = 0
+    for suffix in ("", "-wal"):
+        with contextlib.suppress(OSError):
+            total += os.stat(f"{path}{suffix}").st_size
+    return total
+
+
 def select(rest: str) -> str:
     """A query for `Row`s: of its types whatever a foreign or damaged file has in their place."""
     return " ".join(("SELECT", _ROW, rest))
@@ -152,11 +161,7 @@ class SpoolFile:
 
     def size_bytes(self) -> int:
         """What it takes on the disk, log included."""
-        total = 0
-        for suffix in ("", "-wal"):
-            with contextlib.suppress(OSError):
-                total += os.stat(f"{self.path}{suffix}").st_size
-        return total
+        return size_bytes(self.path)
 
     def oldest_received_at_ms(self) -> int | None:
         """When the first row arrived; `None` without rows."""

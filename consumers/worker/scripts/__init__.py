@@ -1,8 +1,8 @@
 """The Lua scripts of a worker: a function for each makes the call, a type says what it replies.
 
-Owns the order of arguments and replies. Each script's own file says what its KEYS and ARGV are, what
-it returns, and why it has to be atomic. Must not send anything: callers give the calls to a `Link`,
-mostly many in one round trip. Start reading at `settle.lua`.
+Owns the order of arguments and replies. Each script's own file says what its KEYS and ARGV are,
+what it returns, and why it has to be atomic. Must not send anything: callers give the calls to a
+`Link`, mostly many in one round trip. Start reading at `settle.lua`.
 """
 
 from __future__ import annotations
