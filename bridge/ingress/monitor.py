@@ -49,7 +49,13 @@ class GroupBacklog:
 
 
 class Monitor:
-    """Looks at Redis every `INTERVAL_S`; `apply_backpressure` hears whether it has to be spared."""
+    """Looks at Redis every `INTERVAL_S`.
+
+    - `max_backlog`: entries that a group may be behind before Redis is spared
+    - `name`: of this process, among the ingresses
+    - `apply_backpressure(reason)`: why Redis has to be spared; `None`: it need not be
+    - `heartbeat()`: what this process says of itself
+    """
 
     def __init__(
         self,

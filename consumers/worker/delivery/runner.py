@@ -56,7 +56,12 @@ class Plan:
 
 
 class Runner:
-    """`start` makes the runners; `stop` ends them within a time."""
+    """`start` makes the runners; `stop` ends them within a time.
+
+    - `partitions()`: how many are owned; without any, runners have nothing to wait for
+    - `on_expired(partition)`: its lease ran out before a delivery could begin
+    - `observer`: called for each delivery, with its outcome (`--show-deliveries`)
+    """
 
     def __init__(
         self,

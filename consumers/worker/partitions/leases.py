@@ -39,7 +39,13 @@ CAREFUL_TICKS: Final = 4
 
 
 class LeaseKeeper:
-    """`run` is the loop; what it takes and gives back is in `owned`."""
+    """`run` is the loop; what it takes and gives back is in `owned`.
+
+    - `partitions`: how many there are
+    - `ttl_s`: seconds that a lease lasts unless it is renewed
+    - `on_acquired(partition, parked)`: ours now; `parked` as `scripts.Acquired` has it
+    - `quiesce(partition)`: returns when nothing of it runs and all outcomes are recorded
+    """
 
     def __init__(
         self,

@@ -42,7 +42,15 @@ MOVED_AT_ONCE: Final = 256
 
 
 class Parking:
-    """`run` loads what is due; the other methods never block."""
+    """`run` loads what is due; the other methods never block.
+
+    - `lease_ttl_s`: every script prolongs the lease, too
+    - `dead_max_entries`: dead letters of a partition, beyond which a device is held
+    - `max_loaded`, `max_loaded_bytes`: parked devices that may be in lanes at once
+    - `on_loaded()`: there is something to run, or to fetch
+    - `on_newer(partition)`: it has a message of a newer contract, and is given back
+    - `on_lost(partition)`: Redis contradicts what we know of it, and it is acquired anew
+    """
 
     def __init__(
         self,
