@@ -58,7 +58,7 @@ class Plan:
 class Runner:
     """`start` makes the runners; `stop` ends them within a time.
 
-    - `partitions()`: how many are owned; without any, runners have nothing to wait for
+    - `partitions()`: how many are owned; the more, the more often an open circuit is probed
     - `on_expired(partition)`: its lease ran out before a delivery could begin
     - `observer`: called for each delivery, with its outcome (`--show-deliveries`)
     """
