@@ -204,7 +204,9 @@ def main() -> int:
         table.add_row(one.server.name, *counts, f"{one.seconds:.0f}", one.why)
     Console().print(table)
     is_missing_allowed = arguments.allow_missing
-    return int(not all(it.is_green or (it.is_missing and is_missing_allowed) for it in results))
+    return int(
+        not all(result.is_green or (result.is_missing and is_missing_allowed) for result in results)
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ class Figures:
         A machine that is slow for a while is slow for all of a round, so this moves much less than
         the ratio of the medians.
         """
-        beside = zip(*(self._values(section, it, metric, under) for it in others), strict=False)
+        beside = zip(
+            *(self._values(section, other, metric, under) for other in others), strict=False
+        )
         pairs = zip(self._values(section, case, metric, under), map(max, beside), strict=False)
         ratios = [ours / best for ours, best in pairs]
         return statistics.median(ratios) if ratios else math.nan

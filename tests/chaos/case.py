@@ -93,7 +93,7 @@ class Case:
         return {
             notification: oks[0]
             for notification, attempts in self.sent.items()
-            if (oks := [one for one in attempts if one.answer == 200])
+            if (oks := [attempt for attempt in attempts if attempt.answer == 200])
         }
 
     def outcome(self, group: str, notification: str) -> str | None:
@@ -148,9 +148,9 @@ class Case:
         """
         ttl_ns = self.evidence.lease_ttl_s * 1e9
         steps_ns = [
-            one.began_ns if one.by_s > 0 else one.ended_ns
-            for one in self.evidence.disturbances
-            if one.kind == "clock_redis"
+            disturbance.began_ns if disturbance.by_s > 0 else disturbance.ended_ns
+            for disturbance in self.evidence.disturbances
+            if disturbance.kind == "clock_redis"
         ]
         return any(
             step_ns - CLOCK_SLACK_NS <= taken_ns and started_ns <= step_ns + ttl_ns + CLOCK_SLACK_NS
@@ -207,10 +207,10 @@ class Case:
     def explains(self, program: str, from_ns: float, to_ns: float) -> list[Disturbance]:
         """What was done to `program`, or to all, that can have made something run twice."""
         return [
-            one
-            for one in self.evidence.disturbances
-            if one.kind not in REPEATS_NOTHING
-            and one.target in (program, "redis", "*")
-            and one.began_ns <= to_ns
-            and one.ended_ns + AFTERMATH_NS >= from_ns
+            disturbance
+            for disturbance in self.evidence.disturbances
+            if disturbance.kind not in REPEATS_NOTHING
+            and disturbance.target in (program, "redis", "*")
+            and disturbance.began_ns <= to_ns
+            and disturbance.ended_ns + AFTERMATH_NS >= from_ns
         ]

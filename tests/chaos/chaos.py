@@ -124,7 +124,7 @@ class Result:
 
 async def run(plan: Plan, folder: Path) -> Result:
     """Makes one run in `folder`; nothing of it is left running."""
-    kinds = {one.kind for one in plan.faults}
+    kinds = {fault.kind for fault in plan.faults}
     stand = Stand(
         folder,
         groups=list(plan.groups),
@@ -315,7 +315,7 @@ def main() -> int:
                 {seed: (one.summary, len(one.violations)) for seed, one in results.items()}
             )
         )
-    return 1 if any(one.violations for one in results.values()) else 0
+    return 1 if any(result.violations for result in results.values()) else 0
 
 
 def _run_and_tell(arguments: argparse.Namespace, seed: int, kinds: Collection[str]) -> Result:
@@ -333,7 +333,9 @@ def _run_and_tell(arguments: argparse.Namespace, seed: int, kinds: Collection[st
     result = asyncio.run(run(plan, folder))
     if arguments.json:
         told = {"schema": 1, "seed": seed, **result.summary}
-        print(json.dumps({**told, "violations": [str(one) for one in result.violations]}))
+        print(
+            json.dumps({**told, "violations": [str(violation) for violation in result.violations]})
+        )
     else:
         print(table(result.summary))
     for one in result.violations[:50]:

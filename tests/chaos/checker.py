@@ -41,9 +41,14 @@ RULES: Final[tuple[Callable[[Case], Iterator[Violation]], ...]] = (
 def check(evidence: Evidence) -> list[Violation]:
     """Every violation of every rule."""
     poisoned = [
-        Disturbance(kind="poison", target=one.program, began_ns=one.ended_ns, ended_ns=one.ended_ns)
-        for one in evidence.deliveries
-        if one.end == "died" and one.ended_ns is not None
+        Disturbance(
+            kind="poison",
+            target=delivery.program,
+            began_ns=delivery.ended_ns,
+            ended_ns=delivery.ended_ns,
+        )
+        for delivery in evidence.deliveries
+        if delivery.end == "died" and delivery.ended_ns is not None
     ]
     known = replace(evidence, disturbances=[*evidence.disturbances, *poisoned])
     case = Case(known)

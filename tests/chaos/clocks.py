@@ -73,4 +73,4 @@ def _ask(environ: Mapping[str, str]) -> list[float]:
         capture_output=True,
         check=True,
     )
-    return [float(one) for one in json.loads(ended.stdout)]
+    return [float(load) for load in json.loads(ended.stdout)]

@@ -40,7 +40,7 @@ class Combination:
     @property
     def kinds(self) -> frozenset[str]:
         """Of both."""
-        return frozenset(one.kind for one in self.faults)
+        return frozenset(fault.kind for fault in self.faults)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,12 @@ Commands = Mapping[str, Sequence[str]]
 def missing(promised: Commands, published: Commands) -> list[str]:
     """What was promised and is not there."""
     there = {device: set(commands) for device, commands in published.items()}
-    return [it for d, commands in promised.items() for it in commands if it not in there.get(d, ())]
+    return [
+        command
+        for d, commands in promised.items()
+        for command in commands
+        if command not in there.get(d, ())
+    ]
 
 
 def judge_order(promised: Commands, published: Commands) -> list[str]:

@@ -182,7 +182,7 @@ def append(file: TextIO, one: Attempt | Disturbance) -> None:
 
 def read_deliveries(folder: Path) -> list[Delivery]:
     """What `chaos_receiver` wrote, in the order of the starts."""
-    found = [one for file in folder.glob("*.deliveries") for one in _deliveries(file)]
+    found = [delivery for file in folder.glob("*.deliveries") for delivery in _deliveries(file)]
     return sorted(found, key=lambda one: one.started_ns)
 
 

@@ -45,7 +45,9 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 def combinations(seed: int) -> list[Combination]:
     """All there are, in an order of the seed's; a log goes to one place, so one fault is its."""
     dice = random.Random(seed)
-    pairs = [it for it in permutations(KINDS, 2) if not set(it) <= set(LOGS)]
+    pairs = [
+        permutation for permutation in permutations(KINDS, 2) if not set(permutation) <= set(LOGS)
+    ]
     chosen = [(pair, timing) for pair in pairs for timing in TIMINGS]
     dice.shuffle(chosen)
     return [_combination(number, *one, dice) for number, one in enumerate(chosen)]
@@ -107,10 +109,14 @@ def main() -> int:
     if not can_mount():
         arguments.kinds -= ON_VOLUMES
         print(f"no root: without {', '.join(sorted(ON_VOLUMES))}", file=sys.stderr)
-    chosen = [it for it in combinations(arguments.seed) if it.kinds <= arguments.kinds]
+    chosen = [
+        combination
+        for combination in combinations(arguments.seed)
+        if combination.kinds <= arguments.kinds
+    ]
     chosen = chosen[: arguments.count]
     results = _run(chosen, arguments)
-    broken = [one for one in results if one.violations]
+    broken = [result for result in results if result.violations]
     slowest_s = max((one.slowest_s for one in results), default=0.0)
     if arguments.json:
         told = {"schema": 1, "combinations": len(results), "broken": len(broken)}

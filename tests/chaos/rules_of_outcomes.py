@@ -129,10 +129,10 @@ def stops_are_clean(case: Case) -> Iterator[Violation]:
                 yield Violation("stops_are_clean", f"{one.program} ended by itself: {one.code}")
             continue
         is_poisoned = any(
-            it.program == one.program
-            and it.end == "died"
-            and one.asked_ns - STOP_SLACK_NS <= it.started_ns <= one.ended_ns
-            for it in case.deliveries
+            delivery.program == one.program
+            and delivery.end == "died"
+            and one.asked_ns - STOP_SLACK_NS <= delivery.started_ns <= one.ended_ns
+            for delivery in case.deliveries
         )
         if one.code not in (0, -signal.SIGTERM, no_redis) and not is_poisoned:
             yield Violation("stops_are_clean", f"{one.program} ended with {one.code}")
@@ -145,9 +145,9 @@ def nothing_is_left(case: Case) -> Iterator[Violation]:
     after the outcome: then it stays.
     """
     gave_up = any(
-        one.kind in ("strand", "black_hole", "freeze_redis")
-        and one.ended_ns - one.began_ns >= CALL_TIMEOUT_S * 1e9
-        for one in case.evidence.disturbances
+        disturbance.kind in ("strand", "black_hole", "freeze_redis")
+        and disturbance.ended_ns - disturbance.began_ns >= CALL_TIMEOUT_S * 1e9
+        for disturbance in case.evidence.disturbances
     )
     for one in case.evidence.leftovers:
         if one.kind != "attempt" or not gave_up:

@@ -49,7 +49,7 @@ def published_in_order(case: Case) -> Iterator[Violation]:
             if places[0][0] < highest:
                 text = f"{attempts[0].notification} of {device} overtook another one in {to}"
                 yield Violation("published_in_order", text)
-            answers = [one.answered_ns for one in attempts if one.answer == 200]
+            answers = [attempt.answered_ns for attempt in attempts if attempt.answer == 200]
             if answers:
                 promised.append((min(answers), places[0][0]))
                 promised.sort()
@@ -97,11 +97,11 @@ def answers(case: Case) -> Iterator[Violation]:
             continue
         allowed = {"disk_error", "disk_full", "small_spool"} if attempt.answer == 503 else breaks
         if attempt.answer not in (0, 503) or not any(
-            one.kind in allowed
-            and one.target in (attempt.program, "*")
-            and one.began_ns <= attempt.answered_ns + ANSWER_SLACK_NS
-            and one.ended_ns + ANSWER_SLACK_NS >= attempt.sent_ns
-            for one in case.evidence.disturbances
+            disturbance.kind in allowed
+            and disturbance.target in (attempt.program, "*")
+            and disturbance.began_ns <= attempt.answered_ns + ANSWER_SLACK_NS
+            and disturbance.ended_ns + ANSWER_SLACK_NS >= attempt.sent_ns
+            for disturbance in case.evidence.disturbances
         ):
             told = attempt.answer or attempt.error
             text = f"{attempt.to} answered {told} to {attempt.notification} at {attempt.sent_ns}"

@@ -262,9 +262,9 @@ class Run:
     async def _judge_kept(self) -> list[str]:
         """Once everything that was promised is in Redis, or time is up."""
         promised: dict[str, list[str]] = defaultdict(list)
-        for one in self._seen.requests:
-            if one.answer == 200:
-                promised[one.device].append(one.command)
+        for request in self._seen.requests:
+            if request.answer == 200:
+                promised[request.device].append(request.command)
         deadline_s = time.monotonic() + RECOVERY_S
         while True:
             published = await self._published()

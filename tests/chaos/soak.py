@@ -245,10 +245,10 @@ EXPECTED_ANSWERS: Final = frozenset(
 def _was_unable(name: str, at_ns: int, faults: Sequence[Disturbance]) -> bool:
     """Whether the ingress had no disk then; it looks again a while after it has one."""
     return any(
-        one.kind == "disk_error"
-        and one.target == name
-        and one.began_ns <= at_ns <= one.ended_ns + DISK_NOTICED_NS
-        for one in faults
+        fault.kind == "disk_error"
+        and fault.target == name
+        and fault.began_ns <= at_ns <= fault.ended_ns + DISK_NOTICED_NS
+        for fault in faults
     )
 
 

@@ -80,19 +80,19 @@ def check(records: Iterable[Record], promised: dict[int, int]) -> Findings:
     """
     found = Findings()
     devices: dict[int, _Device] = {}
-    for one in records:
-        device = devices.setdefault(one.device, _Device())
-        if one.what is What.START:
+    for record in records:
+        device = devices.setdefault(record.device, _Device())
+        if record.what is What.START:
             found.deliveries += 1
-            found.violations += _of_start(one, device, promised)
-            device.running = one.number if one.epoch >= device.epoch else device.running
-            device.epoch = max(device.epoch, one.epoch)
+            found.violations += _of_start(record, device, promised)
+            device.running = record.number if record.epoch >= device.epoch else device.running
+            device.epoch = max(device.epoch, record.epoch)
             continue
-        if one.epoch == device.epoch:
+        if record.epoch == device.epoch:
             device.running = 0
-        if one.what is What.FAILED:
+        if record.what is What.FAILED:
             found.failed += 1
-        elif one.number == device.handled_to + 1:
+        elif record.number == device.handled_to + 1:
             device.handled_to += 1
             found.handled += 1
         else:

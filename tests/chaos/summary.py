@@ -28,7 +28,7 @@ class Summary(TypedDict):
 def summarise(evidence: Evidence, *, drained_s: float | None) -> Summary:
     """Counts everything worth telling."""
     case = Case(evidence)
-    answers = Counter(str(one.answer or one.error) for one in evidence.attempts)
+    answers = Counter(str(attempt.answer or attempt.error) for attempt in evidence.attempts)
     times = sorted(
         (one.answered_ns - one.sent_ns) / 1e6 for one in evidence.attempts if one.answer == 200
     )
@@ -48,11 +48,15 @@ def summarise(evidence: Evidence, *, drained_s: float | None) -> Summary:
         "late": sum(entry.late for entry in entries),
     }
     return Summary(
-        faults=dict(sorted(Counter(one.kind for one in evidence.disturbances).items())),
+        faults=dict(
+            sorted(Counter(disturbance.kind for disturbance in evidence.disturbances).items())
+        ),
         callbacks=callbacks,
         groups={group: _of_group(case, group) for group in evidence.groups},
         repeats_explained_by=dict(
-            Counter(kind for *_, causes in repeats(case) for kind in {it.kind for it in causes})
+            Counter(
+                kind for *_, causes in repeats(case) for kind in {cause.kind for cause in causes}
+            )
         ),
         restarted_by_supervisor=sum(one.asked_ns is None for one in evidence.exits),
         drained_s=None if drained_s is None else round(drained_s, 1),
@@ -65,18 +69,18 @@ def _slow(evidence: Evidence) -> int:
         attempt.answer == 200
         and attempt.answered_ns - attempt.sent_ns > 10**9
         and not any(
-            one.target in (attempt.program, "*")
-            and one.kind in ("freeze_ingress", "disk_error", "disk_full", "stall")
-            and one.began_ns <= attempt.answered_ns
-            and one.ended_ns >= attempt.sent_ns
-            for one in evidence.disturbances
+            disturbance.target in (attempt.program, "*")
+            and disturbance.kind in ("freeze_ingress", "disk_error", "disk_full", "stall")
+            and disturbance.began_ns <= attempt.answered_ns
+            and disturbance.ended_ns >= attempt.sent_ns
+            for disturbance in evidence.disturbances
         )
         for attempt in evidence.attempts
     )
 
 
 def _of_group(case: Case, group: str) -> dict[str, int]:
-    deliveries = [one for one in case.deliveries if one.group == group]
+    deliveries = [delivery for delivery in case.deliveries if delivery.group == group]
     outcomes = Counter(
         case.outcome(group, notification) or "none" for notification in case.appended
     )
@@ -87,7 +91,7 @@ def _of_group(case: Case, group: str) -> dict[str, int]:
         "deliveries": len(deliveries),
         "failed": sum(one.end == "failed" for one in deliveries),
         "interrupted": sum(one.end in (None, "cancelled", "died") for one in deliveries),
-        "repeated_after_outcome": sum(it[1].group == group for it in repeats(case)),
+        "repeated_after_outcome": sum(repeat[1].group == group for repeat in repeats(case)),
         "epochs": sum(key[0] == group for key in case.acquired),
     }
 

@@ -24,7 +24,7 @@ def combination(first: str, second: str, timing: str = "across") -> Combination:
     return next(
         one
         for one in pairs.combinations(1)
-        if [it.kind for it in one.faults] == [first, second] and one.timing == timing
+        if [fault.kind for fault in one.faults] == [first, second] and one.timing == timing
     )
 
 
@@ -32,7 +32,7 @@ def test_a_seed_makes_the_same_combinations_and_no_two_are_alike() -> None:
     found = pairs.combinations(1)
     assert found == pairs.combinations(1)
     assert found != pairs.combinations(2)
-    alike = {(*(it.kind for it in one.faults), one.timing) for one in found}
+    alike = {(*(fault.kind for fault in one.faults), one.timing) for one in found}
     assert len(alike) == len(found) == 250
 
 

@@ -73,13 +73,13 @@ def test_two_at_once_are_found(history: History) -> None:
     history.handled(1)
     history.add(What.START, 2)
     history.handled(2)
-    assert ["ran" in it for it in history.found(2).violations] == [True]
+    assert ["ran" in violation for violation in history.found(2).violations] == [True]
 
 
 def test_an_old_epoch_and_a_made_up_one_are_found(history: History) -> None:
     history.handled(1, epoch=2)
     history.handled(2, epoch=1)
-    assert ["old epoch" in it for it in history.found(2).violations] == [True]
+    assert ["old epoch" in violation for violation in history.found(2).violations] == [True]
     assert "never answered" in history.found(1).violations[0]
 
 
@@ -88,7 +88,7 @@ def test_records_of_several_processes_come_in_the_order_of_their_times(tmp_path:
         packed = b"".join(Record(at, What.START, 65535, 2**32 - 1, 2**63).pack() for at in times)
         (tmp_path / f"{name}{SUFFIX}").write_bytes(packed + b"half of one")
     records = list(soak_records.read(tmp_path))
-    assert [one.at_ns for one in records] == [1, 2, 3, 4]
+    assert [record.at_ns for record in records] == [1, 2, 3, 4]
     assert records[0] == Record(1, What.START, 65535, 2**32 - 1, 2**63)
 
 

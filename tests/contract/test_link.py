@@ -155,7 +155,7 @@ async def test_after_a_cancellation_the_connection_is_not_used_again(
     blocked = asyncio.create_task(link.one(command("BLPOP", name, 30), timeout_s=60))
 
     async def is_blocked() -> bool:
-        return any(each["cmd"] == "blpop" for each in await real_redis.client.client_list())
+        return any(client["cmd"] == "blpop" for client in await real_redis.client.client_list())
 
     await wait_until(is_blocked)
     blocked.cancel()

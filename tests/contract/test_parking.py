@@ -147,7 +147,7 @@ async def test_a_page_holds_so_many_messages_of_each_device_with_their_attempts(
     await real_lot.parked("e", 3)
     await real_lot.client.hset(real_lot.keys.retry(NUMBER, GROUP), ids[1], b"2:0")  # type: ignore[misc]
     (messages, records, cut), e, none = await load(real_lot, "d", "e", "none", most=20)
-    assert [netstrings.decode(each)[0] for each in messages] == ids[:20]
+    assert [netstrings.decode(message)[0] for message in messages] == ids[:20]
     assert (records[:3], cut) == ([None, b"2:0", None], 0)
     assert (len(e[0]), e[2]) == (3, 0)
     assert none == [[], [], 0]

@@ -48,7 +48,7 @@ async def test_both_kinds_of_a_device_keep_their_order(server: servers.Redis) ->
     assert results == [Outcome.PUBLISHED] * 4
     stream = server.keys.stream(partition_of("d1", PARTITIONS))
     entries = [Entry.decode(fields) for _, fields in await server.client.xrange(stream)]
-    assert [each.id for each in entries] == [each.notification.id for each in batch]
+    assert [entry.id for entry in entries] == [each.notification.id for each in batch]
     assert [each.type for each in entries[1::2]] == ["deviceDataChanged"] * 2
 
 

@@ -224,7 +224,7 @@ async def test_what_a_full_dead_stream_holds_is_told_once_and_counts_when_it_is_
         lane.state = LaneState.CLOSED
         settling.settler.dead(lane, settling.settler.given_up.letter_of(lane))
         assert await settling.records() == {}
-    assert [each["event"] for each in logs] == ["dead_stream_full", "dead_letter"]
+    assert [log["event"] for log in logs] == ["dead_stream_full", "dead_letter"]
     after = (
         told("dead_lettered_total", reason="max_attempts"),
         told("deliveries_total", outcome="dead"),

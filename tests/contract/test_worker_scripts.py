@@ -84,7 +84,7 @@ class Partition:
             groups = await self.client.xinfo_groups(self.stream)
         except redis.exceptions.ResponseError:
             return b"0-0"
-        found = [each for each in groups if each["name"] == self.group.encode()]
+        found = [group for group in groups if group["name"] == self.group.encode()]
         return found[0]["last-delivered-id"] if found else b"0-0"
 
     async def settle(

@@ -30,9 +30,10 @@ def build(name: str) -> str:
 def pod(name: str, program: str) -> dict[str, Any]:
     """The pod template of a program."""
     (found,) = (
-        each
-        for each in documents(build(name))
-        if each["kind"] in ("StatefulSet", "Deployment") and each["metadata"]["name"] == program
+        document
+        for document in documents(build(name))
+        if document["kind"] in ("StatefulSet", "Deployment")
+        and document["metadata"]["name"] == program
     )
     template: dict[str, Any] = found["spec"]["template"]["spec"]
     return template
@@ -43,10 +44,10 @@ def environ(name: str, program: str) -> dict[str, str]:
     (container,) = pod(name, program)["containers"]
     (source,) = container["envFrom"]
     (config,) = (
-        each
-        for each in documents(build(name))
-        if each["kind"] == "ConfigMap"
-        and each["metadata"]["name"] == source["configMapRef"]["name"]
+        document
+        for document in documents(build(name))
+        if document["kind"] == "ConfigMap"
+        and document["metadata"]["name"] == source["configMapRef"]["name"]
     )
     return config["data"] | {each["name"]: each["value"] for each in container.get("env", [])}
 
@@ -54,7 +55,7 @@ def environ(name: str, program: str) -> dict[str, str]:
 def test_kubernetes_knows_every_field(tmp_path: Path) -> None:
     files = []
     for name in BUILT:
-        known = [each for each in documents(build(name)) if each["kind"] not in FOREIGN]
+        known = [document for document in documents(build(name)) if document["kind"] not in FOREIGN]
         file = tmp_path / f"{Path(name).name}.yaml"
         file.write_text(yaml.safe_dump_all(known))
         files.append(file)
@@ -121,7 +122,9 @@ def test_a_pod_has_no_privileges_and_no_injected_variables(name: str, program: s
 
 
 def test_the_spool_is_on_a_volume_of_each_pod(tmp_path: Path) -> None:
-    (stateful,) = (each for each in documents(build("base")) if each["kind"] == "StatefulSet")
+    (stateful,) = (
+        document for document in documents(build("base")) if document["kind"] == "StatefulSet"
+    )
     (claim,) = stateful["spec"]["volumeClaimTemplates"]
     (container,) = stateful["spec"]["template"]["spec"]["containers"]
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}

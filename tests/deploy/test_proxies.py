@@ -131,9 +131,9 @@ async def proxy(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     command, environ = request.param(tmp_path, ports)
     async with AsyncExitStack() as stack:
         upstreams = [Upstream("127.0.0.1"), Upstream("127.0.0.2")]
-        for each in upstreams:
-            await each.start(ports["upstream"], ports["admin"])
-            stack.push_async_callback(each.stop)
+        for upstream in upstreams:
+            await upstream.start(ports["upstream"], ports["admin"])
+            stack.push_async_callback(upstream.stop)
         await stack.enter_async_context(process(command, environ, tmp_path / "log"))
         # Whom the certificate is of is not what these tests are about.
         context = ssl._create_unverified_context()

@@ -116,7 +116,7 @@ async def test_a_shard_without_any_server_stops_no_partition_of_the_others(
     wait_until_sync(lambda: "leases_acquired" in bridge.worker.errors, "the worker to begin")
     # Not the one with the namespace's own keys: without those nobody takes a partition anew.
     shared = [redis.owner_of(it) for it in (keys.groups, keys.workers("default"), keys.paused)]
-    away = next(it for it in redis.primaries if it not in shared)
+    away = next(primary for primary in redis.primaries if primary not in shared)
     owners = {p: redis.owner_of(keys.stream(p)) for p in range(PARTITIONS)}
     living = {p: owner for p, owner in owners.items() if owner is not away}
     assert 0 < len(living) < PARTITIONS

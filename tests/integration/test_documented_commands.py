@@ -59,7 +59,7 @@ def given(system: System, number: int) -> dict[str, str]:
 
     def dead() -> str | None:
         letters = system.json("dead", "list")["dead"]
-        return next((it["id"] for it in letters if it["command"] == command), None)
+        return next((letter["id"] for letter in letters if letter["command"] == command), None)
 
     return {
         "dead": wait_until_sync(dead, "the dead letter"),

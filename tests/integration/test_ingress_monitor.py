@@ -112,7 +112,7 @@ async def test_nothing_that_stands_in_redis_ends_the_monitor(
     redis = real_redis
     await publish(redis, 3, partition=1)
     await redis.client.execute_command(
-        *(each.format(ns=redis.namespace) if isinstance(each, str) else each for each in words)
+        *(word.format(ns=redis.namespace) if isinstance(word, str) else word for word in words)
     )
     told: list[str | None] = []
     it = monitor(redis, told)
@@ -121,7 +121,7 @@ async def test_nothing_that_stands_in_redis_ends_the_monitor(
             await it.look()
     assert it.seen_at_ms is not None
     assert len(told) == 3
-    errors = [each for each in lines if each["log_level"] == "error"]
+    errors = [line for line in lines if line["log_level"] == "error"]
     assert len(errors) <= 1
     if await redis.client.type(redis.keys.groups) != b"string":
         await redis.client.sadd(redis.keys.groups, "g")
@@ -147,7 +147,7 @@ async def test_what_nobody_thought_of_is_told_once_and_looked_at_again(
         await wait_until(lambda: looks > 2)
         running_.cancel()
         await asyncio.gather(running_, return_exceptions=True)
-    assert [each["event"] for each in lines] == ["redis_key_unusable"]
+    assert [line["event"] for line in lines] == ["redis_key_unusable"]
 
 
 async def test_a_redis_that_evicts_or_forgets_is_told_once_each_time_it_begins(
@@ -163,7 +163,7 @@ async def test_a_redis_that_evicts_or_forgets_is_told_once_each_time_it_begins(
                 await it.look(timeout_s=10)
             assert metrics.redis_evicts._value.get() == (policy != "noeviction")
             assert metrics.redis_persists._value.get() == (aof == "yes")
-    assert [each["event"] for each in lines] == ["redis_evicts", "redis_forgets"] * 2
+    assert [line["event"] for line in lines] == ["redis_evicts", "redis_forgets"] * 2
     await redis.aclose()
 
 
@@ -181,7 +181,7 @@ async def test_a_redis_that_tells_nothing_is_told_once_and_raises_no_alarm(
         for _ in range(3):
             assert await it.look(timeout_s=10) == 0
     assert math.isnan(metrics.redis_evicts._value.get())
-    assert [each["event"] for each in lines] == ["redis_info_refused"]
+    assert [line["event"] for line in lines] == ["redis_info_refused"]
     await link.close()
     await redis.aclose()
 

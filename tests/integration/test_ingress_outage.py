@@ -273,7 +273,9 @@ async def test_a_spool_of_1_mib_answers_503_when_it_is_full_and_200_again_later(
         ready = await get_json(http, ingress.admin_url + "/readyz")
         assert "the spool is full" in ready["reasons"][0]
         files = (tmp_path / "spool").iterdir()
-        assert 2**19 < sum(it.stat().st_size for it in files if it.suffix != ".db-shm") <= 2**20
+        assert (
+            2**19 < sum(file.stat().st_size for file in files if file.suffix != ".db-shm") <= 2**20
+        )
         own_server.start()
         await wait_until(lambda: is_direct(ingress), "the direct path")
         assert await post(http, ingress.callback_url, data) == 200

@@ -114,7 +114,7 @@ async def test_a_second_worker_gets_its_share_when_it_is_given_back(keeper: Make
     await wait_until(lambda: len(first.owned) == PARTITIONS)
     first.may_release.clear()
     second = keeper("w2", ttl_s=5)
-    await wait_until(lambda: any(each.releasing for each in first.partitions.values()))
+    await wait_until(lambda: any(partition.releasing for partition in first.partitions.values()))
     assert second.owned == set()  # what still runs there runs under the first one's lease
     first.may_release.set()
     await wait_until(lambda: len(second.owned) == PARTITIONS // 2)

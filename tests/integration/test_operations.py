@@ -121,7 +121,9 @@ def test_dead_list_shows_those_that_are_asked_for(busy: Busy) -> None:
     dead = busy.system.json("dead", "list")
     check_shape(dead, documented("`nb-bridge dead list`"))
     assert dead["total"] == 2
-    assert {(each["device"], each["reason"], each["error_type"]) for each in dead["dead"]} == {
+    assert {
+        (letter["device"], letter["reason"], letter["error_type"]) for letter in dead["dead"]
+    } == {
         ("no-1", "rejected", "Reject"),
         ("no-2", "rejected", "Reject"),
     }
@@ -373,7 +375,7 @@ def test_the_partition_count_is_changed_under_traffic_unless_something_is_pendin
     assert sorted(handled(system)) == sorted([*devices, "late"])
     dead = system.json("dead", "list")["dead"]
     assert len(dead) == len(devices)
-    assert all(it["partition"] == partition_of(it["device"], 8) for it in dead)
+    assert all(letter["partition"] == partition_of(letter["device"], 8) for letter in dead)
 
 
 def test_a_change_that_was_killed_leaves_nothing_held_for_ever(system: System) -> None:

@@ -104,14 +104,14 @@ async def test_five_kinds_reach_their_methods_in_order_though_a_worker_is_killed
 
         def first_deliveries() -> dict[str, list[tuple[str, int]]]:
             found: dict[str, list[tuple[str, int]]] = defaultdict(list)
-            for each in deliveries(tmp_path):
-                it = _told(each)
-                if it not in found[each["body"]["deviceId"]]:
-                    found[each["body"]["deviceId"]].append(it)
+            for delivery in deliveries(tmp_path):
+                it = _told(delivery)
+                if it not in found[delivery["body"]["deviceId"]]:
+                    found[delivery["body"]["deviceId"]].append(it)
             return found
 
         await wait_until(lambda: first_deliveries() == expected, "every kind in order")
-    methods = {each["type"]: each["method"] for each in deliveries(tmp_path)}
+    methods = {delivery["type"]: delivery["method"] for delivery in deliveries(tmp_path)}
     assert methods == {
         "nbCommandStateChanged": "handleNBCommandStateChanged",
         "deviceAdded": "handleDeviceAdded",

@@ -181,7 +181,9 @@ class Stage:
 
     def _logged(self, program: Program, event: str, count: int = 1) -> list[str]:
         def lines() -> list[str]:
-            found = [it for it in program.errors.splitlines() if re.search(rf"\b{event}\b", it)]
+            found = [
+                line for line in program.errors.splitlines() if re.search(rf"\b{event}\b", line)
+            ]
             return found if len(found) >= count else []
 
         return wait_until_sync(lines, f"{program.name} to log {event}")

@@ -162,7 +162,7 @@ async def test_a_worker_that_is_killed_loses_nothing(
     first.kill()
     assert send.ends() == 0, send.errors
     await wait_until(
-        lambda: len({each["id"] for each in recording.deliveries(tmp_path)}) == 3000,
+        lambda: len({delivery["id"] for delivery in recording.deliveries(tmp_path)}) == 3000,
         "all of them to be handled",
         bound_s=90,
     )

@@ -99,7 +99,7 @@ async def test_a_primary_that_never_hears_of_its_end_is_left(
 async def test_a_replica_that_lags_when_the_primary_dies(redis: Sentinels, bridge: Bridge) -> None:
     """What was handled in time is not lost with its entry: here nothing is, the worker stands."""
     old = redis.primary
-    (replica,) = [it for it in redis.servers if it is not old]
+    (replica,) = [server for server in redis.servers if server is not old]
     async with bridge.under_traffic() as platform:
         bridge.signal_worker(signal.SIGSTOP)
         before = platform.count

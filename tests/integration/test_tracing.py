@@ -41,7 +41,10 @@ class Collector:
 
     def take(self, request: ExportTraceServiceRequest) -> None:
         for resource in request.resource_spans:
-            values = {it.key: it.value.string_value for it in resource.resource.attributes}
+            values = {
+                attribute.key: attribute.value.string_value
+                for attribute in resource.resource.attributes
+            }
             for scope in resource.scope_spans:
                 self.spans += [(values["service.name"], span) for span in scope.spans]
 
@@ -58,7 +61,7 @@ def collector() -> Iterator[Collector]:
 
 
 def told(span: Any, name: str) -> Any:
-    (value,) = [it.value for it in span.attributes if it.key == name]
+    (value,) = [attribute.value for attribute in span.attributes if attribute.key == name]
     return value.int_value or value.string_value
 
 

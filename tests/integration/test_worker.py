@@ -237,7 +237,7 @@ async def test_a_device_whose_old_delivery_still_runs_keeps_no_other_waiting(fle
 def same_partition(count: int) -> list[str]:
     """As many devices of one partition."""
     names = (f"d{number}" for number in range(100))
-    return [each for each in names if partition_of(each, PARTITIONS) == 0][:count]
+    return [name for name in names if partition_of(name, PARTITIONS) == 0][:count]
 
 
 # --- what is not for the handler
@@ -293,7 +293,7 @@ async def test_a_partition_with_entries_of_a_newer_contract_is_left_to_newer_wor
         return (await fleet.owners())[newer] is None
 
     await wait_until(given_back, "the partition to be given back")
-    not_there = {each for each in others if fleet.partition_of_id(each) != newer}
+    not_there = {other for other in others if fleet.partition_of_id(other) != newer}
     await fleet.handled(*not_there)
     async with aiohttp.ClientSession() as http, http.get(admin_url(worker) + "/readyz") as answer:
         assert answer.status == 503

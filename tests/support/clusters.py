@@ -89,7 +89,7 @@ class Sentinels:
     def primary(self) -> EmbeddedServer:
         """The one that most Sentinels name."""
         named = [self._named_by(port) for port in self._ports]
-        (found,) = [it for it in self.servers if named.count(it.port) > len(named) // 2]
+        (found,) = [server for server in self.servers if named.count(server.port) > len(named) // 2]
         return found
 
     def replaced(self, old: EmbeddedServer) -> None:
@@ -121,7 +121,7 @@ class Sentinels:
         As a network does that cuts off a primary together with its clients.
         """
         old = self.primary
-        (new,) = [it for it in self.servers if it is not old]
+        (new,) = [server for server in self.servers if server is not old]
         for port in self._ports:
             _told(port, "SENTINEL", "REMOVE", SERVICE)
         _told(new.port, "REPLICAOF", "NO", "ONE")
@@ -267,11 +267,11 @@ class Cluster:
         return False
 
     def _all_know(self, count: int) -> bool:
-        return all(f"cluster_known_nodes:{count}" in _info(it) for it in self._servers())
+        return all(f"cluster_known_nodes:{count}" in _info(server) for server in self._servers())
 
     def _is_whole(self) -> bool:
-        is_well = all("cluster_state:ok" in _info(it) for it in self._servers())
-        follow = [_told(it.port, "ROLE")[3] == "connected" for it in self.replicas]
+        is_well = all("cluster_state:ok" in _info(server) for server in self._servers())
+        follow = [_told(replica.port, "ROLE")[3] == "connected" for replica in self.replicas]
         return is_well and all(follow)
 
 

@@ -328,7 +328,10 @@ def test_lines_and_commas_both_separate(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("NB_BRIDGE_TOKENS_FILE", str(tmp_path / "tokens"))
     monkeypatch.setenv("NB_BRIDGE_ALLOWED_NETWORKS", "192.0.2.0/24\n::ffff:198.51.100.0/120")
     assert load().tokens == ("aaa", "bbb", "ccc", "ddd")
-    assert [str(it) for it in load().allowed_networks] == ["192.0.2.0/24", "198.51.100.0/24"]
+    assert [str(network) for network in load().allowed_networks] == [
+        "192.0.2.0/24",
+        "198.51.100.0/24",
+    ]
 
 
 def test_a_file_that_is_not_text_is_told_with_its_setting(

@@ -218,7 +218,7 @@ class Bridge(RuleBasedStateMachine):
         self._start_worker(GROUPS[0])
         self.loop.pass_time(1)
 
-    @precondition(lambda self: sum(not each.has_ended for each in self.ingresses) < 2)
+    @precondition(lambda self: sum(not ingress.has_ended for ingress in self.ingresses) < 2)
     @rule()
     def an_ingress_starts(self) -> None:
         self._start_ingress()
@@ -232,20 +232,22 @@ class Bridge(RuleBasedStateMachine):
 
     # --- workers
 
-    @precondition(lambda self: sum(not each.has_ended for each in self.workers) < 3)
+    @precondition(lambda self: sum(not worker.has_ended for worker in self.workers) < 3)
     @rule(group=st.sampled_from(GROUPS))
     def a_worker_starts(self, group: str) -> None:
         self._start_worker(group)
 
     @rule(which=st.integers(0, 2), how=st.sampled_from(["stop", "kill", "freeze", "thaw"]))
     def a_worker_gets_a_signal(self, which: int, how: str) -> None:
-        running = [each for each in self.workers if not each.has_ended]
+        running = [worker for worker in self.workers if not worker.has_ended]
         if running:
             getattr(running[which % len(running)], how)()
 
     @rule(which=st.integers(0, 2))
     def a_child_dies(self, which: int) -> None:
-        children = [each.child for each in self.workers if each.child and not each.has_ended]
+        children = [
+            worker.child for worker in self.workers if worker.child and not worker.has_ended
+        ]
         if children:
             children[which % len(children)].kill()
 
@@ -316,7 +318,7 @@ class Bridge(RuleBasedStateMachine):
         assert not self.promises.leases()
 
     def _left(self) -> list[str]:
-        running = [each for each in self.ingresses if not each.has_ended]
+        running = [ingress for ingress in self.ingresses if not ingress.has_ended]
         left = [f"{each.outstanding} outstanding" for each in running if each.outstanding]
         left += [str(file) for file in list(self.folder.glob("*.db"))[len(running) :]]
         left += [f"unanswered: {id_}" for i, _, id_, done in self.submitted

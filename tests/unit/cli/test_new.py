@@ -64,7 +64,7 @@ def test_what_to_type_next_can_be_pasted(
     assert cli.run(["new", "receiver", str(folder)]) == 0
     first, *words = [shlex.split(line) for line in capsys.readouterr().out.splitlines()[1:]]
     assert first == ["cd", str(folder)]
-    assert [each[0] for each in words] == [
+    assert [word[0] for word in words] == [
         str(programs / name) for name in ("pip", "pytest", "nb-bridge")
     ]
 

@@ -76,7 +76,7 @@ def test_files_that_are_broken_are_told_and_stop_nothing(folder: Path) -> None:
     (folder / "spool-1.db").write_bytes(b"no database at all, but long enough to be looked at" * 99)
     (folder / "spool-3.damaged").touch()
     (folder / "else.db").touch()
-    states = [(each.state, each.entries) for each in spool_reading.files(folder)]
+    states = [(file.state, file.entries) for file in spool_reading.files(folder)]
     assert states == [("unreadable", None), ("dead", 3), ("damaged", None)]
 
 

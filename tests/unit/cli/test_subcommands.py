@@ -50,8 +50,8 @@ def test_each_explains_itself_and_its_options(
     assert f"nb-bridge {group} {name}" in capsys.readouterr().out
     one = command(group, name)
     assert one.help
-    options = [each for each in one.params if isinstance(each, click.Option)]
-    assert all(each.help for each in options)
+    options = [param for param in one.params if isinstance(param, click.Option)]
+    assert all(option.help for option in options)
     reports = any("--json" in each.opts for each in options)
     assert reports == ((group, name) not in WITHOUT_JSON)
 

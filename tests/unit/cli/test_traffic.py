@@ -38,7 +38,7 @@ def test_lines_of_a_file_go_as_they_are() -> None:
     lines = [b'{"deviceId": "a"}', b"", b"not json \xff", b' {"deviceId":"a"} ', b"[1]"]
     callbacks = read(io.BytesIO(b"\r\n".join(lines)))
     assert [each.body for each in callbacks] == [line for line in lines if line]
-    devices = [each.device for each in callbacks]
+    devices = [callback.device for callback in callbacks]
     assert devices[0] == devices[2] == "a"
     assert len(set(devices)) == 3
 

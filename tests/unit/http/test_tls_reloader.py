@@ -26,7 +26,7 @@ from support.waiting import wait_until
 def files(folder: Path) -> TlsFiles:
     issued = trustme.CA().issue_cert("example.com")
     it = TlsFiles(cert=folder / "chain.pem", key=folder / "key.pem")
-    it.cert.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
+    it.cert.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
     it.key.write_bytes(issued.private_key_pem.bytes())
     return it
 

@@ -207,7 +207,7 @@ async def test_a_shard_that_is_away_is_told_once_and_again_when_it_is_back() -> 
         cluster.dead.clear()
         await wait_until(lambda: each_answers(link, calls), "the node's rest to be over")
     assert health.is_up is True
-    assert [each["event"] for each in lines] == ["redis_lost", "redis_back"]
+    assert [line["event"] for line in lines] == ["redis_lost", "redis_back"]
 
 
 async def test_a_reconnect_shows_although_it_was_made_to_ask_for_the_slots() -> None:

@@ -32,7 +32,7 @@ def test_a_server_that_reads_and_refuses_writes_is_told_once(code: str) -> None:
         assert health.refusal is None  # it will pass
         health.mark_up(["HSET"])
     assert health.is_up is True
-    assert [each["event"] for each in lines] == ["redis_lost", "redis_back"]
+    assert [line["event"] for line in lines] == ["redis_lost", "redis_back"]
 
 
 def test_what_is_not_tried_again_does_not_count_for_ever() -> None:
@@ -60,7 +60,7 @@ def test_a_lasting_refusal_is_told_although_the_server_was_away_before() -> None
         health.mark_down(RedisUnavailableError("Redis: no answer"))
         for _ in range(3):
             health.mark_down(refused("NOPERM", "connecting"))
-    assert [each["event"] for each in lines] == ["redis_lost", "redis_lost"]
+    assert [line["event"] for line in lines] == ["redis_lost", "redis_lost"]
     assert health.refusal is not None
     assert health.refusal.lacks_rights
     health.granted("connecting")

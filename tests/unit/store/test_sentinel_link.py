@@ -87,7 +87,7 @@ async def test_a_sentinel_that_does_not_answer_delays_nothing(
     link = primaries.link(*sentinels)
     assert await link.one(PING, timeout_s=10) == b"PONG"
     assert primaries.chosen == [NEW]
-    assert all(each.is_closed for each in sentinels)
+    assert all(sentinel.is_closed for sentinel in sentinels)
     await link.close()
 
 
@@ -116,7 +116,7 @@ async def test_frozen_sentinels_do_not_outlast_the_call(primaries: Primaries) ->
     sentinels = [Sentinel(state="frozen"), Sentinel(state="frozen")]
     with pytest.raises(RedisUnavailableError, match="no answer within"):
         await primaries.link(*sentinels).one(PING, timeout_s=0.01)
-    assert all(each.is_closed for each in sentinels)
+    assert all(sentinel.is_closed for sentinel in sentinels)
 
 
 async def test_the_sentinels_are_asked_for_each_connection(primaries: Primaries) -> None:

@@ -54,7 +54,7 @@ class Installed:
 
     def __call__(self, *, group: str, name: str | None = None) -> list[EntryPoint]:
         assert group == loading.ENTRY_POINT_GROUP
-        return [each for each in self._points if name in (None, each.name)]
+        return [point for point in self._points if name in (None, point.name)]
 
 
 @pytest.fixture

@@ -108,8 +108,8 @@ def test_as_many_are_read_first_as_fit_if_they_are_like_those_of_the_window(
 def test_a_next_entry_longer_than_a_share_has_room_as_long_as_there_is_any() -> None:
     parts = owned(4)
     window = Window(parts, max_entries=400, max_bytes=4 * MIB)
-    for each in parts.values():
-        each.next_bytes = 3 * MIB // 2
+    for part in parts.values():
+        part.next_bytes = 3 * MIB // 2
     rooms = window.rooms(list(parts.values()))
     assert [(it.number, room.bytes, room.step) for it, room in rooms] == [
         (0, 3 * MIB // 2, 1),

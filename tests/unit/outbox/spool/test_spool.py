@@ -394,7 +394,9 @@ async def test_a_full_spool_refuses_until_there_is_room(tmp_path: Path) -> None:
 async def test_of_a_batch_that_does_not_fit_the_first_ones_are_kept(tmp_path: Path) -> None:
     async with opened(tmp_path, max_bytes=MIB // 2) as spool:
         records = [arrival(f"c{n}", detail="x" * 3000) for n in range(300)]
-        results = await asyncio.gather(*(put(spool, it) for it in records), return_exceptions=True)
+        results = await asyncio.gather(
+            *(put(spool, record) for record in records), return_exceptions=True
+        )
         kept = results.count(Outcome.SPOOLED)
         assert results[:kept] == [Outcome.SPOOLED] * kept
         assert all(isinstance(result, UnableError) for result in results[kept:])
