@@ -8,8 +8,8 @@ import click
 
 from bridge.cli import redis_commands, report
 from bridge.operations import groups, time_expressions
+from bridge.operations.group_progress import Group
 from bridge.operations.namespace import Namespace
-from bridge.operations.overview import Group
 
 # For scripts that write --yes behind every command that acts.
 _no_question: Final = click.option(

@@ -10,8 +10,8 @@ import click
 from bridge.cli import options, redis_commands, report
 from bridge.errors import UsageError
 from bridge.operations import time_expressions
-from bridge.operations.overview import Group, Overview
-from bridge.operations.status import Status, look
+from bridge.operations.group_progress import Group
+from bridge.operations.status import Overview, Status, look
 from bridge.settings import Settings
 
 if TYPE_CHECKING:

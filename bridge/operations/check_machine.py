@@ -242,7 +242,7 @@ def _room(settings: Settings, folder: Path, files: Sequence[SpoolFile]) -> Findi
 
 
 def _files(files: Sequence[SpoolFile]) -> Finding:
-    name = "spool.files"
+    name = "spool.file_set"
     damaged = [file.name for file in files if file.state in ("damaged", "unreadable")]
     aside = sum(file.set_aside or 0 for file in files)
     dead = sum(file.entries or 0 for file in files if file.state == "dead")

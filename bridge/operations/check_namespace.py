@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bridge.operations import overview
+from bridge.operations import status
 from bridge.operations.findings import Finding, ok, problem, warning
+from bridge.operations.group_progress import Group, groups_of
 from bridge.operations.namespace import Namespace, decoded
-from bridge.operations.overview import Group
 from bridge.settings import Settings
 from bridge.store.link import command
 
@@ -22,7 +22,7 @@ async def check(connected: Namespace, settings: Settings) -> list[Finding]:
             )
         )
     findings.append(await _quarantine(connected))
-    groups = await overview.groups_of(connected, await connected.now_ms())
+    groups = await groups_of(connected, await connected.now_ms())
     return findings + [judge(group, dead_max_entries=settings.dead_max_entries) for group in groups]
 
 
@@ -46,7 +46,7 @@ async def _quarantine(connected: Namespace) -> Finding:
     entries, dropped = await connected.ask(
         command("XLEN", keys.quarantine), command("GET", keys.quarantine_dropped)
     )
-    count = overview.counted(dropped)
+    count = status.counted(dropped)
     if count:
         return warning(
             "quarantine",

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bridge.errors import RedisRefusesError, RedisUnavailableError
-from bridge.operations import overview, time_expressions
+from bridge.operations import time_expressions
 from bridge.operations.findings import Finding, ok, problem, skipped, warning
 from bridge.operations.namespace import TIMEOUT_S, Namespace, decoded, fields_of
 from bridge.settings import Settings
-from bridge.store import rights
+from bridge.store import rights, server_info
 from bridge.store.link import Link, Refused, command
 
 OLDEST: Final = (6, 2)
@@ -79,12 +79,12 @@ def judge(server: Server, needed_bytes: int) -> list[Finding]:
 
 
 async def _servers(link: Link) -> list[Server]:
-    infos = await link.everywhere(overview.INFO, timeout_s=TIMEOUT_S)
+    infos = await link.everywhere(server_info.INFO, timeout_s=TIMEOUT_S)
     configs: list[Any] = [None] * len(infos)
     with contextlib.suppress(RedisUnavailableError):  # NOPERM counts as that
         configs = await link.everywhere(command("CONFIG", "GET", "*"), timeout_s=TIMEOUT_S)
     return [
-        Server(info=overview.server_facts(info), config=_settings_of(config))
+        Server(info=server_info.parsed(info), config=_settings_of(config))
         for info, config in zip(infos, configs, strict=False)
     ]
 

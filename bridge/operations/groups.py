@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bridge.errors import BridgeError
-from bridge.operations import namespace, overview
+from bridge.operations import namespace
+from bridge.operations.group_progress import Group, groups_of
 from bridge.operations.namespace import Namespace
-from bridge.operations.overview import Group
 from bridge.store.link import Call, Refused, command
 
 _CHUNK: Final = 500
@@ -27,14 +27,14 @@ class Groups:
 
 async def listed(connected: Namespace) -> Groups:
     """All there are. Raises what `Namespace.ask` raises."""
-    groups = await overview.groups_of(connected, await connected.now_ms())
+    groups = await groups_of(connected, await connected.now_ms())
     retired = await connected.get(command("SMEMBERS", connected.keys.retired))
     return Groups(groups=groups, retired=sorted(map(namespace.decoded, retired)))
 
 
 async def existing(connected: Namespace, name: str) -> Group:
     """One group; `BridgeError` with the names there are if it is none of them."""
-    groups = await overview.groups_of(connected, await connected.now_ms())
+    groups = await groups_of(connected, await connected.now_ms())
     for group in groups:
         if group.name == name:
             return group

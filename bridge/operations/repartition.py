@@ -23,7 +23,9 @@ from bridge.contract.entries import Entry
 from bridge.contract.keys import MAX_PARTITIONS, partition_of
 from bridge.contract.meta import ContractError, Meta
 from bridge.errors import BridgeError, RedisUnavailableError, UsageError
-from bridge.operations import overview
+from bridge.operations import ingresses
+from bridge.operations.group_progress import groups_of
+from bridge.operations.ingresses import Ingress
 from bridge.operations.namespace import Namespace, Page, decoded, fields_of, value
 from bridge.store.link import Refused, command
 
@@ -151,7 +153,7 @@ class Change:
 
     async def unhandled(self) -> dict[str, int]:
         """Of each registered group, how much it has not handled."""
-        groups = await overview.groups_of(self._in, await self._in.now_ms())
+        groups = await groups_of(self._in, await self._in.now_ms())
         return {group.name: group.total("unhandled") for group in groups if group.registered}
 
     # --- hold
@@ -175,9 +177,9 @@ class Change:
             with contextlib.suppress(RedisUnavailableError):  # its own calls report it
                 await self._in.ask(command("EXPIRE", self._keys.hold, _HOLD_TTL_S))
 
-    async def _ingresses(self) -> list[overview.Ingress]:
+    async def _ingresses(self) -> list[Ingress]:
         """Those that are alive; one that has been silent for long is gone."""
-        found = await overview.ingresses_of(self._in)
+        found = await ingresses.listed(self._in)
         return [ingress for ingress in found if not ingress.is_silent]
 
     async def _until_ingresses_hold(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from bridge.contract.entries import DeadLetter, Entry, entry_order
 from bridge.contract.meta import ContractError
-from bridge.operations import overview
+from bridge.operations import group_progress
 from bridge.operations.namespace import PAGE, Namespace, Page, decoded, fields_of
 from bridge.store.link import Refused, command
 
@@ -124,7 +124,7 @@ class Search:
     ) -> dict[bytes, Place]:
         keys = self._in.keys
         if devices is None:
-            devices = await overview.parked_devices(self._in, partition, group)
+            devices = await group_progress.parked_devices(self._in, partition, group)
         places: dict[bytes, Place] = {}
         for device in devices:
             due = await self._in.get(command("ZSCORE", keys.parked(partition, group), device))

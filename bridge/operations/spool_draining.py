@@ -16,7 +16,7 @@ from bridge.operations import spool_reading
 from bridge.operations.namespace import Namespace
 from bridge.operations.progress import Advance, silent
 from bridge.operations.publishing import publisher_for
-from bridge.outbox import set_aside
+from bridge.outbox import set_aside_retries
 from bridge.outbox.outbox import Outbox
 from bridge.outbox.spool.spool import Spool
 from bridge.settings import Settings
@@ -61,7 +61,7 @@ def retry_aside(folder: Path) -> tuple[int, bool]:
     is_requested = rows > 0 and any(file.state == "live" for file in files)
     if is_requested:
         try:
-            set_aside.request(folder)
+            set_aside_retries.request(folder)
         except OSError as error:
             raise BridgeError(f"{folder} cannot be written to: {error.strerror}") from error
     return rows, is_requested

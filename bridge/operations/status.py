@@ -7,9 +7,59 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import BridgeError, RedisUnavailableError
-from bridge.operations import namespace, overview, spool_reading
-from bridge.operations.overview import Group, Ingress, Overview
+from bridge.operations import ingresses, namespace, spool_reading
+from bridge.operations.group_progress import Group, groups_of
+from bridge.operations.ingresses import Ingress
+from bridge.operations.namespace import TIMEOUT_S, Namespace, decoded
 from bridge.settings import Settings
+from bridge.store import server_info
+from bridge.store.link import Refused, command
+
+
+@dataclass(slots=True, kw_only=True)
+class Overview:
+    """The whole of it at one moment, more or less."""
+
+    now_ms: int
+    servers: list[dict[str, str]]
+    """What INFO says of each that holds keys; several in a cluster."""
+    held: str | None
+    groups: list[Group]
+    ingresses: list[Ingress]
+    entries: int
+    quarantined: int
+    quarantine_dropped: int
+    """Bodies that its bound has cost since it was last empty."""
+
+
+async def take(namespace: Namespace) -> Overview:
+    """Looks at everything; raises what `Link.run` raises."""
+    keys = namespace.keys
+    numbers = range(namespace.partitions)
+    infos = await namespace.link.everywhere(server_info.INFO, timeout_s=TIMEOUT_S)
+    held, quarantined, dropped, beats, *streams = await namespace.ask(
+        command("GET", keys.hold),
+        command("XLEN", keys.quarantine),
+        command("GET", keys.quarantine_dropped),
+        command("HGETALL", keys.ingresses),
+        *(command("XLEN", keys.stream(number)) for number in numbers),
+    )
+    now_ms = await namespace.now_ms()
+    return Overview(
+        now_ms=now_ms,
+        servers=[server_info.parsed(info) for info in infos],
+        held=decoded(held) if isinstance(held, bytes) else None,
+        groups=await groups_of(namespace, now_ms),
+        ingresses=[] if isinstance(beats, Refused) else ingresses.decode(beats, now_ms),
+        entries=sum(length for length in streams if isinstance(length, int)),
+        quarantined=0 if isinstance(quarantined, Refused) else quarantined,
+        quarantine_dropped=counted(dropped),
+    )
+
+
+def counted(raw: Any) -> int:
+    """A counter in Redis; 0 where there is none, or something else."""
+    return int(raw) if isinstance(raw, bytes) and raw.isdigit() else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +116,7 @@ async def look(settings: Settings) -> Status:
     seen, partitions, away = None, None, None
     try:
         async with namespace.opened(settings) as connected:
-            seen, partitions = await overview.take(connected), connected.partitions
+            seen, partitions = await take(connected), connected.partitions
     except RedisUnavailableError as error:
         away = error
     return Status(

@@ -20,7 +20,7 @@ from bridge.outbox.group_commit import GroupCommit
 from bridge.outbox.held_rows import HeldRows, Pair
 from bridge.outbox.publisher import Publisher
 from bridge.outbox.refusals import QUARANTINE, Lane, Refusals
-from bridge.outbox.spool.files import Chunk
+from bridge.outbox.spool.file_set import Chunk
 from bridge.outbox.spool.row import Row
 from bridge.outbox.spool.source import Source
 from bridge.outbox.spool.spool import Spool

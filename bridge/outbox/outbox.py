@@ -16,7 +16,7 @@ from bridge.errors import MetaMismatchError, RedisUnavailableError
 from bridge.outbox.drainer import PROBE_TIMEOUT_S, Drainer
 from bridge.outbox.group_commit import GroupCommit, Path
 from bridge.outbox.publisher import Publisher
-from bridge.outbox.set_aside import AsideRetrier
+from bridge.outbox.set_aside_retries import AsideRetrier
 from bridge.outbox.spool.spool import Spool
 
 ADOPT_INTERVAL_S: Final = 60.0

@@ -12,6 +12,8 @@ from typing import Any, Final
 from bridge.store.link import Link, Refused, command
 from bridge.telemetry import logs, metrics
 
+INFO: Final = command("INFO", tolerated=("NOPERM",))
+"""What a server says of itself, where it does."""
 _MEMORY: Final = command("INFO", "memory", tolerated=("NOPERM",))
 _PERSISTENCE: Final = command("INFO", "persistence", tolerated=("NOPERM",))
 _NO_EVICTION: Final = "noeviction"
@@ -31,27 +33,27 @@ class ServerInfo:
         Raises `RedisUnavailableError`.
         """
         memory = [
-            _lines(reply) for reply in await self._link.everywhere(_MEMORY, timeout_s=timeout_s)
+            parsed(reply) for reply in await self._link.everywhere(_MEMORY, timeout_s=timeout_s)
         ]
         kept = [
-            _lines(reply)
+            parsed(reply)
             for reply in await self._link.everywhere(_PERSISTENCE, timeout_s=timeout_s)
         ]
-        self._tell_missing(memory)
-        self._tell_eviction(memory)
-        self._tell_persistence(kept)
+        self._look_at_missing(memory)
+        self._look_at_eviction(memory)
+        self._look_at_persistence(kept)
         ratio = max(map(_used, memory), default=0.0)  # one full node refuses its partitions
         metrics.redis_memory_used.set(ratio)
         return ratio
 
-    def _tell_missing(self, infos: Sequence[Mapping[str, str]]) -> None:
+    def _look_at_missing(self, infos: Sequence[Mapping[str, str]]) -> None:
         if self._begins("unknown", not all(infos)):
             self._log.warning(
                 "redis_info_refused",
                 advice="grant +info: memory, eviction and persistence cannot be seen without it",
             )
 
-    def _tell_eviction(self, infos: Sequence[Mapping[str, str]]) -> None:
+    def _look_at_eviction(self, infos: Sequence[Mapping[str, str]]) -> None:
         policies = {info["maxmemory_policy"] for info in infos if "maxmemory_policy" in info}
         evicting = sorted(policies - {_NO_EVICTION})
         if policies:
@@ -64,7 +66,7 @@ class ServerInfo:
                 advice="set maxmemory-policy noeviction",
             )
 
-    def _tell_persistence(self, infos: Sequence[Mapping[str, str]]) -> None:
+    def _look_at_persistence(self, infos: Sequence[Mapping[str, str]]) -> None:
         kept = [info["aof_enabled"] == "1" for info in infos if "aof_enabled" in info]
         if kept:
             metrics.redis_persists.set(all(kept))
@@ -85,10 +87,11 @@ class ServerInfo:
         return is_new
 
 
-def _lines(info: Any) -> Mapping[str, str]:
+def parsed(info: Any) -> dict[str, str]:
+    """The lines of INFO; nothing where the server refuses it."""
     if isinstance(info, Refused) or not isinstance(info, bytes):
         return {}
-    lines = (line.partition(":") for line in info.decode(errors="replace").splitlines())
+    lines = (line.partition(":") for line in info.decode(errors="backslashreplace").splitlines())
     return {name: value for name, colon, value in lines if colon}
 
 

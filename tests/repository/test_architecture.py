@@ -86,12 +86,12 @@ def test_documents_name_only_paths_that_exist(document: str) -> None:
 
 
 def test_the_picture_shows_the_floors_that_are_enforced() -> None:
-    spec = importlib.util.spec_from_file_location("floors", ROOT / "docs" / "floors.py")
+    spec = importlib.util.spec_from_file_location("floors", ROOT / "docs" / "draw_floors.py")
     assert spec is not None
     assert spec.loader is not None
     floors = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(floors)
-    assert floors.drawn() == floors.PICTURE.read_text(), "run: python docs/floors.py"
+    assert floors.drawn() == floors.PICTURE.read_text(), "run: python docs/draw_floors.py"
 
 
 def test_every_room_says_what_it_owns_and_must_not_do() -> None:

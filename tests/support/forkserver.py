@@ -32,7 +32,7 @@ from typing import Any
 PRELOADED = (
     "argparse",
     "bridge.ingress.app",
-    "bridge.operations.overview",
+    "bridge.operations.status",
     "consumers.worker.process.composition",
     "consumers.worker.process.event_loop",
     "consumers.worker.process.forks",

@@ -17,7 +17,7 @@ from typing import Any, Final
 from bridge.errors import UnableError, UsageError
 from bridge.outbox.records import Outcome, Record
 from bridge.outbox.spool.file import error_text
-from bridge.outbox.spool.files import Aside, Chunk, SpoolFiles
+from bridge.outbox.spool.file_set import Aside, Chunk, SpoolFiles
 from bridge.outbox.spool.one_thread import OneThread
 from bridge.outbox.spool.row import Row
 from bridge.outbox.spool.source import Source

@@ -1,4 +1,4 @@
-"""How often an entry was tried: the record kept in Redis, and the policy for the next try.
+"""How often an entry was tried: the record kept in Redis.
 
 The record is absolute (attempts so far), never an increment, so that writing it twice is harmless.
 Redis' own delivery counts prove nothing: they rise on every re-read and can fall after a restart.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-
-from bridge.backoff import full_jitter_s
 
 # For which something is given up (`DeadLetter.reason`).
 _REASONS: Final = (b"max_attempts", b"rejected", b"undecodable")
@@ -75,22 +73,3 @@ class Attempts:
 
 
 NO_ATTEMPT = Attempts()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """When to try again, and when to give up."""
-
-    max_attempts: int
-    backoff_base_s: float
-    backoff_max_s: float
-
-    def is_exhausted(self, attempts: int) -> bool:
-        """Whether `attempts` failed attempts are enough."""
-        return attempts >= self.max_attempts
-
-    def wait_s(self, attempts: int, asked_s: float | None = None) -> float:
-        """Seconds until the next try after `attempts` failed ones; `asked_s` where given."""
-        if asked_s is not None:
-            return asked_s
-        return full_jitter_s(attempts, base_s=self.backoff_base_s, max_s=self.backoff_max_s)

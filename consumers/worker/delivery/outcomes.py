@@ -25,9 +25,10 @@ from consumers.outcome import (
     traceback_of,
     type_of,
 )
-from consumers.worker.delivery.attempts import Attempts, RetryPolicy
+from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.delivery.charging import Charging
 from consumers.worker.delivery.circuit_breaker import RETRY_S, CircuitBreaker
+from consumers.worker.delivery.retry_policy import RetryPolicy
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Lane
 from consumers.worker.recording.given_up import FULL_WAIT_S

@@ -17,12 +17,13 @@ from bridge import clock
 from bridge.telemetry import logs, metrics
 from consumers.context import Delivery
 from consumers.outcome import Failed, Rejected
-from consumers.worker.delivery.attempts import Attempts, RetryPolicy
+from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.delivery.charging import Charging
 from consumers.worker.delivery.circuit_breaker import CircuitBreaker
 from consumers.worker.delivery.handler import Handler, Handlers
 from consumers.worker.delivery.invocations import Invocations
 from consumers.worker.delivery.outcomes import Outcomes
+from consumers.worker.delivery.retry_policy import RetryPolicy
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Item, Lane, Partition
 from consumers.worker.partitions.shared_state import SharedState

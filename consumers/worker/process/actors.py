@@ -14,10 +14,10 @@ from bridge.contract.keys import Keys
 from bridge.settings import Settings
 from bridge.store.connect import is_cluster
 from bridge.store.link import Link
-from consumers.worker.delivery.attempts import RetryPolicy
 from consumers.worker.delivery.doorbell import Doorbell
 from consumers.worker.delivery.fetcher import Fetcher
 from consumers.worker.delivery.handler import Handlers
+from consumers.worker.delivery.retry_policy import RetryPolicy
 from consumers.worker.delivery.runner import Observer, Plan, Runner
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.leases import LeaseKeeper

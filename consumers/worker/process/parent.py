@@ -29,7 +29,7 @@ from bridge.telemetry import logs
 from consumers.worker import scripts
 from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.partitions.shared_state import LOST, Held, Running, SharedState
-from consumers.worker.process.silence import SilenceDetector
+from consumers.worker.process.silence_detector import SilenceDetector
 
 WATCH_S: Final = 0.1
 SILENT_S: Final = 120.0

@@ -15,7 +15,7 @@ import trustme
 from bridge.operations import check_machine, check_namespace, check_redis, shadowed_imports
 from bridge.operations.check_redis import Server
 from bridge.operations.findings import Finding
-from bridge.operations.overview import Group, Share
+from bridge.operations.group_progress import Group, Share
 from bridge.outbox.spool.file import SpoolFile
 from bridge.outbox.spool.row import Row
 from bridge.settings import Settings
@@ -182,9 +182,9 @@ def test_the_spool_folder_and_what_is_in_it(tmp_path: Path) -> None:
     file = SpoolFile(tmp_path / "spool" / "spool-1.db", max_bytes=2**20)
     file.write([Row(1, 0, 5, None, b"{}")])
     file.close()
-    assert spool_levels(settings) == {"spool.files": "warning"}  # its process has ended
+    assert spool_levels(settings) == {"spool.file_set": "warning"}  # its process has ended
     (tmp_path / "spool" / "spool-2.damaged").touch()
-    assert spool_levels(settings) == {"spool.files": "problem"}
+    assert spool_levels(settings) == {"spool.file_set": "problem"}
     huge = Settings(spool_dir=tmp_path / "other", spool_max_bytes=2**40)
     (tmp_path / "other").mkdir()
     assert spool_levels(huge) == {"spool.room": "warning"}

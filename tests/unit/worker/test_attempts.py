@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts, RetryPolicy
+from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
+from consumers.worker.delivery.retry_policy import RetryPolicy
 
 records = st.builds(
     Attempts,

@@ -19,8 +19,9 @@ from bridge import clock
 from bridge.contract.entries import DeadLetter
 from bridge.telemetry import metrics
 from consumers import Reject, Retry, delivery, request
-from consumers.worker.delivery.attempts import Attempts, RetryPolicy
+from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.delivery.handler import Handlers
+from consumers.worker.delivery.retry_policy import RetryPolicy
 from consumers.worker.delivery.runner import Plan, Runner
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Item, Lane, Partition

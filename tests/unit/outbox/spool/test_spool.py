@@ -566,7 +566,7 @@ async def test_a_disk_that_fails_at_the_end_is_told_and_ends_it(
     await spool.open()
     with structlog.testing.capture_logs() as logged:
         with monkeypatch.context() as patch:
-            patch.setattr("bridge.outbox.spool.files.Source.remove_confirmed", fail)
+            patch.setattr("bridge.outbox.spool.file_set.Source.remove_confirmed", fail)
             own = spool._files.own
             await spool.close()
         await spool.close()  # a second time is nothing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consumers.worker.process.silence import SilenceDetector
+from consumers.worker.process.silence_detector import SilenceDetector
 
 LOOKS = 10
 

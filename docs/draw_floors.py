@@ -1,6 +1,6 @@
 """Draws docs/images/floors.svg: the rooms of the house, from the contracts of import-linter.
 
-    python docs/floors.py
+    python docs/draw_floors.py
 
 A test holds the picture against pyproject.toml, so that it shows what `make lint` enforces.
 """

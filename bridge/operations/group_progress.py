@@ -1,4 +1,4 @@
-"""What Redis knows about a namespace, for `status` and `groups`: read-only, a few round trips.
+"""What each group has left to do, by partition: waiting, pending, parked, dead. Read-only.
 
 Judges as `bridge.ingress.monitor` does what is not handled, and adds what that leaves to others:
 parked messages, dead letters, leases, workers.
@@ -6,18 +6,14 @@ parked messages, dead letters, leases, workers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
-from bridge.operations.namespace import PAGE, TIMEOUT_S, Namespace, decoded, fields_of
+from bridge.operations.namespace import PAGE, Namespace, decoded, fields_of
 from bridge.store import backlog
 from bridge.store.backlog import Position
 from bridge.store.link import Refused, command
-
-SILENT_MS: Final = 15_000
-"""An ingress writes its heartbeat every 2 s: one silent for so long is gone, or has no Redis."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,99 +64,6 @@ class Group:
         return min(
             (share.oldest_ms for share in self.shares if share.oldest_ms is not None), default=None
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ingress:
-    """The last heartbeat of an ingress; `age_ms` by the clocks of both."""
-
-    name: str
-    heartbeat: dict[str, Any]
-    age_ms: int
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether it is gone, or cannot reach Redis."""
-        return self.age_ms > SILENT_MS
-
-
-@dataclass(slots=True, kw_only=True)
-class Overview:
-    """The whole of it at one moment, more or less."""
-
-    now_ms: int
-    servers: list[dict[str, str]]
-    """What INFO says of each that holds keys; several in a cluster."""
-    held: str | None
-    groups: list[Group]
-    ingresses: list[Ingress]
-    entries: int
-    quarantined: int
-    quarantine_dropped: int
-    """Bodies that its bound has cost since it was last empty."""
-
-
-async def take(namespace: Namespace) -> Overview:
-    """Looks at everything; raises what `Link.run` raises."""
-    keys = namespace.keys
-    numbers = range(namespace.partitions)
-    infos = await namespace.link.everywhere(INFO, timeout_s=TIMEOUT_S)
-    held, quarantined, dropped, beats, *streams = await namespace.ask(
-        command("GET", keys.hold),
-        command("XLEN", keys.quarantine),
-        command("GET", keys.quarantine_dropped),
-        command("HGETALL", keys.ingresses),
-        *(command("XLEN", keys.stream(number)) for number in numbers),
-    )
-    now_ms = await namespace.now_ms()
-    return Overview(
-        now_ms=now_ms,
-        servers=[server_facts(info) for info in infos],
-        held=decoded(held) if isinstance(held, bytes) else None,
-        groups=await groups_of(namespace, now_ms),
-        ingresses=[] if isinstance(beats, Refused) else _ingresses(beats, now_ms),
-        entries=sum(length for length in streams if isinstance(length, int)),
-        quarantined=0 if isinstance(quarantined, Refused) else quarantined,
-        quarantine_dropped=counted(dropped),
-    )
-
-
-def counted(raw: Any) -> int:
-    """A counter in Redis; 0 where there is none, or something else."""
-    return int(raw) if isinstance(raw, bytes) and raw.isdigit() else 0
-
-
-INFO: Final = command("INFO", tolerated=("NOPERM",))
-"""What a server says of itself, where it does."""
-
-
-def server_facts(info: Any) -> dict[str, str]:
-    """The lines of INFO; nothing where the server refuses it."""
-    if isinstance(info, Refused):
-        return {}
-    lines = (line.partition(":") for line in decoded(info).splitlines() if ":" in line)
-    return {name: text for name, _, text in lines}
-
-
-async def ingresses_of(namespace: Namespace) -> list[Ingress]:
-    """Every ingress with a heartbeat of the last hour."""
-    beats = await namespace.get(command("HGETALL", namespace.keys.ingresses))
-    return _ingresses(beats, await namespace.now_ms())
-
-
-def _ingresses(beats: Sequence[bytes], now_ms: int) -> list[Ingress]:
-    found = []
-    for name, raw in fields_of(beats).items():
-        try:
-            beat = json.loads(raw)
-            age_ms = max(0, now_ms - int(beat["at_ms"]))
-        except (ValueError, KeyError, TypeError):
-            continue
-        found.append(Ingress(name=decoded(name), heartbeat=beat, age_ms=age_ms))
-    return sorted(found, key=lambda ingress: ingress.name)
-
-
-# --- groups
 
 
 async def groups_of(namespace: Namespace, now_ms: int) -> list[Group]:
