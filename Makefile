@@ -1,7 +1,7 @@
 # Everything happens in .venv, which any target makes when it is missing or when the pinned
 # versions changed. A machine needs Python 3.11 or newer and make; nothing else.
 
-# `make -C` and `make -f` alike: all paths are meant from this file's folder, which may have blanks
+# `make -C` and `make -f` alike: all paths begin at this file's folder, which may have blanks
 # in its name. Make takes them for ends of words, so targets have it escaped, and recipes go there.
 MAKEFILE := $(strip $(MAKEFILE_LIST))
 ROOT := $(shell cd "$$(dirname '$(MAKEFILE)')" && pwd)
@@ -76,7 +76,7 @@ bench: $(STAMP) ## Measure everything beside what people would use instead: ARGS
 
 lint: $(STAMP) ## Look for faults with ruff, and for imports from one room to one above it
 	@$(IN_ROOT) $(BIN)/ruff check -q .
-	@$(IN_ROOT) told=$$($(BIN)/lint-imports --no-logo --no-cache 2>&1) || { echo "$$told"; exit 1; }
+	@$(IN_ROOT) found=$$($(BIN)/lint-imports --no-logo --no-cache 2>&1) || { echo "$$found"; exit 1; }
 
 format: $(STAMP) ## Put every file into the common format
 	@$(IN_ROOT) $(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
@@ -91,7 +91,7 @@ types: $(STAMP) ## Check types with mypy, strictly
 # installed, and the others add seconds to `make install` and their own hashes to the lock.
 unsafe: $(STAMP) ## Look for unsafe code with bandit, for undeclared dependencies with deptry
 	@$(IN_ROOT) $(BIN)/bandit -q -c pyproject.toml -r bridge consumers
-	@$(IN_ROOT) told=$$($(BIN)/deptry --no-ansi . 2>&1) || { echo "$$told"; exit 1; }
+	@$(IN_ROOT) found=$$($(BIN)/deptry --no-ansi . 2>&1) || { echo "$$found"; exit 1; }
 
 # What an audit without the database of advisories is: a failure, or with ADVISORIES=optional a line.
 ADVISORIES ?= required
