@@ -138,7 +138,10 @@ window_bytes = _gauge("window_bytes", "Bytes fetched and not settled.", "group")
 lanes = _gauge("lanes", "Devices with entries in the window.", "group")
 waiting_lanes = _gauge("waiting_lanes", "Devices whose retry waits in the window.", "group")
 overdue_handlers = _gauge(
-    "overdue_handlers", "Sync handlers beyond HANDLER_TIMEOUT_S that still run.", "group"
+    "overdue_handlers", "Handlers beyond HANDLER_TIMEOUT_S that still run.", "group"
+)
+loop_blocked = _counter(
+    "loop_blocked_seconds", "Seconds that a handler kept the event loop from going on.", "group"
 )
 parked_entries = _gauge("parked_entries", "Messages in parked lists.", "group")
 parked_devices = _gauge("parked_devices", "Devices whose messages are parked.", "group")

@@ -30,6 +30,7 @@ from support.workers import (
     admin_url,
     child_of,
     kill_group,
+    logged,
     told,
     told_body,
 )
@@ -200,6 +201,36 @@ async def test_a_sync_handler_that_takes_too_long_holds_its_device_and_no_other(
     await fleet.handled(slow, after)
     assert worker.stop() == 0
     fleet.history.check(fleet.published)
+
+
+@pytest.mark.parametrize(
+    ("receiver", "do", "line"),
+    [("SYNC", "block", "time.sleep(s)"), ("ASYNC", "swallow", "await asyncio.sleep(left_s)")],
+)
+async def test_a_handler_that_will_not_end_is_logged_with_the_line_where_it_stands(
+    fleet: Fleet, receiver: str, do: str, line: str
+) -> None:
+    worker = fleet.start(getattr(history, receiver), handler_timeout_s=0.1)
+    slow = await fleet.say("a", {"do": do, "s": 3})
+    await wait_until(lambda: "handler_overdue" in worker.errors)
+    (overdue,) = logged(worker, "handler_overdue")
+    assert (overdue["device_id"], overdue["code_line"]) == ("a", line)
+    assert overdue["where"].startswith("history.py:")
+    await fleet.handled(slow)
+    assert worker.stop() == 0
+    assert len(logged(worker, "handler_overdue")) == 1
+
+
+async def test_a_handler_that_blocks_the_loop_is_named_while_it_does(fleet: Fleet) -> None:
+    worker = fleet.start()
+    blocking = await fleet.say("a", {"do": "block", "s": 3})
+    await wait_until(lambda: "loop_blocked" in worker.errors)
+    (blocked,) = logged(worker, "loop_blocked")
+    assert [run.ended_ns for run in fleet.history.of("a")] == [None]
+    assert (blocked["device_id"], blocked["code_line"]) == ("a", "time.sleep(s)")
+    assert blocked["where"].startswith("history.py:")
+    await fleet.handled(blocking)
+    assert worker.stop() == 0
 
 
 async def test_few_slow_devices_with_few_notifications_keep_no_other_waiting(

@@ -8,6 +8,7 @@ every end is one line in a file of the process, written at once: what a kill lea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import multiprocessing
@@ -157,6 +158,14 @@ class SyncReceiver(_Receiver):
                 _act(told)
 
 
+async def _swallow(s: float) -> None:
+    """Ends in its own time, whoever cancels it."""
+    ends_s = time.monotonic() + s
+    while (left_s := ends_s - time.monotonic()) > 0:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(left_s)
+
+
 class AsyncReceiver(_Receiver):
     """The documented form, in the event loop."""
 
@@ -173,6 +182,8 @@ class AsyncReceiver(_Receiver):
             told = _told()
             if told.get("do") == "sleep":
                 await asyncio.sleep(told["s"])
+            elif told.get("do") == "swallow":
+                await _swallow(told["s"])
             else:
                 _act(told)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -222,6 +223,12 @@ def admin_url(worker: Program) -> str:
     found = re.search(r'"admin_url":"([^"]+)"', worker.errors)
     assert found, worker.errors
     return found[1]
+
+
+def logged(worker: Program, event: str) -> list[dict[str, Any]]:
+    """The lines of one event in a worker's log."""
+    lines = [line for line in worker.errors.splitlines() if line.startswith("{")]
+    return [line for line in map(json.loads, lines) if line.get("event") == event]
 
 
 def child_of(worker: Program) -> int:

@@ -14,6 +14,7 @@ from bridge.errors import UsageError
 from bridge.platform.notification import to_dto
 from consumers.context import Current, Delivery
 from consumers.receiver import METHOD_OF_TYPE, OTHER_METHOD, PushMessageReceiver
+from consumers.worker.delivery.user_code import UserCode
 
 Around = Callable[[Delivery], AbstractContextManager[None]]
 """What a call is made in: it makes the delivery the current one."""
@@ -87,6 +88,7 @@ class Handlers:
         A method counts as a handler when the receiver's class overrides `PushMessageReceiver`'s,
         or has it without being a subclass: a class copied from the SDK is none of ours.
         """
+        self.user_code = UserCode(receiver)
         self._of_type = {
             type_: handler
             for type_, method in METHOD_OF_TYPE.items()

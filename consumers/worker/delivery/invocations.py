@@ -7,15 +7,21 @@ one outcome. Must not know what follows from it.
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from typing import Final
 
 from bridge.telemetry import logs, metrics
 from consumers.context import Delivery
 from consumers.outcome import ABANDONED, HANDLED, Failed, Outcome, is_a, of_exception
 from consumers.worker.delivery.handler import Handler
+from consumers.worker.delivery.user_code import Place, UserCode
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.shared_state import SharedState
+
+CANCEL_S: Final = 1.0
+"""How long an async handler may take to end once it was cancelled, before that is logged."""
 
 
 class HandlerTimeoutError(Exception):
@@ -28,7 +34,9 @@ class HandlerTimeoutError(Exception):
 class _Call:
     """A call that runs."""
 
-    __slots__ = ("delivery", "is_async", "is_overdue", "partition", "started_s", "task")
+    __slots__ = (
+        "delivery", "is_logged", "is_overdue", "partition", "started_s", "task", "thread_id",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -42,16 +50,31 @@ class _Call:
         self.started_s = started_s
         self.task = task
         """What an async handler runs in; `None` for one that runs in a thread."""
+        self.thread_id: int | None = None
+        """Of one that runs in a thread, once it has begun."""
         self.is_overdue = False
+        self.is_logged = False
+
+    def call_sync(self, handler: Handler) -> None:
+        """For a thread: calls a sync handler."""
+        self.thread_id = threading.get_ident()
+        handler.call_sync(self.delivery)
 
 
 class Invocations:
-    """The calls that run, one per slot. `look` has to be called now and then."""
+    """The calls that run, one per slot. `enforce_deadlines` has to be called now and then."""
 
     def __init__(
-        self, shared: SharedState, *, concurrency: int, timeout_s: float, group: str
+        self,
+        shared: SharedState,
+        user_code: UserCode,
+        *,
+        concurrency: int,
+        timeout_s: float,
+        group: str,
     ) -> None:
         self._shared = shared
+        self._user_code = user_code
         self._timeout_s = timeout_s
         self._running: dict[int, _Call] = {}
         self.stuck = 0
@@ -93,7 +116,7 @@ class Invocations:
             else:
                 loop = asyncio.get_running_loop()
                 own = copy_context()  # a thread's own would be that of all its calls
-                await loop.run_in_executor(self._threads, own.run, handler.call_sync, delivery)
+                await loop.run_in_executor(self._threads, own.run, call.call_sync, handler)
         except BaseException as error:  # KeyboardInterrupt too, and what a handler invents
             outcome = self._outcome_of(error, call)
         finally:
@@ -110,25 +133,27 @@ class Invocations:
         return of_exception(error)
 
     def enforce_deadlines(self, now_s: float) -> None:
-        """Ends async handlers that are beyond their time; logs sync ones, which cannot be.
+        """Ends async handlers that are beyond their time; logs those that do not end, once each.
 
         Not a timer per call: that would cost a fast handler more than all the rest.
         """
-        overdue_threads = 0
+        overdue = 0
         for slot, call in self._running.items():
-            if now_s - call.started_s < self._timeout_s:
+            late_s = now_s - call.started_s - self._timeout_s
+            if late_s < 0:
                 continue
-            if call.task is None:
-                overdue_threads += 1
             if not call.is_overdue:
                 call.is_overdue = True
                 self.stuck += 1
                 self._shared.overdue(slot)
-                if call.task is None:
-                    self._tell_overdue(call.delivery)
-                else:
+                if call.task is not None:
                     call.task.cancel()
-        self._overdue.set(overdue_threads)
+            if call.task is None or late_s >= CANCEL_S:
+                overdue += 1
+                if not call.is_logged:
+                    call.is_logged = True
+                    self._log_overdue(call)
+        self._overdue.set(overdue)
         self._in_flight.set(len(self._running))
 
     def abandon(self, partition: Partition) -> None:
@@ -155,12 +180,32 @@ class Invocations:
         """Whether deliveries of this partition run."""
         return any(call.partition is partition for call in self._running.values())
 
-    def _tell_overdue(self, delivery: Delivery) -> None:
-        # A thread cannot be cancelled: the lane stays closed, and that has to be seen.
+    def running(self) -> list[Delivery]:
+        """The deliveries that run. May be called from another thread."""
+        return [call.delivery for call in list(self._running.values())]
+
+    def of_task(self, task: asyncio.Task[None]) -> Delivery | None:
+        """The delivery whose async handler runs in `task`. May be called from another thread."""
+        for call in list(self._running.values()):
+            if call.task is task:
+                return call.delivery
+        return None
+
+    def _place(self, call: _Call) -> Place | None:
+        if call.task is None:
+            return self._user_code.of_thread(call.thread_id)
+        return self._user_code.of_coroutine(call.task.get_coro())
+
+    def _log_overdue(self, call: _Call) -> None:
+        # Neither a thread nor one that swallows its cancellation can be ended: the lane stays
+        # closed, and that has to be seen.
+        delivery, place = call.delivery, self._place(call)
         self._log.warning(
             "handler_overdue",
             **delivery.entry.log_fields,
             partition=delivery.partition,
             attempt=delivery.attempt,
             timeout_s=self._timeout_s,
+            where=place and str(place),
+            code_line=place and place.code,
         )

@@ -88,9 +88,10 @@ class Runner:
         self._breaker = CircuitBreaker()
         self._released = asyncio.Event()
         self._released.set()
-        self._invocations = Invocations(
-            shared, concurrency=plan.concurrency, timeout_s=plan.timeout_s, group=plan.group
-        )
+        self.invocations = Invocations(
+            shared, handlers.user_code, concurrency=plan.concurrency,
+            timeout_s=plan.timeout_s, group=plan.group,
+        )  # fmt: skip
         self._outcomes = Outcomes(
             lanes,
             settler,
@@ -128,13 +129,13 @@ class Runner:
         self._wake_all()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)
-        threads_left = self._invocations.abandon_all()
+        threads_left = self.invocations.abandon_all()
         for task in self._tasks:
             task.cancel()
         _, stuck = (
             await asyncio.wait(self._tasks, timeout=LAST_S) if self._tasks else (set(), set())
         )
-        self._invocations.forget_all()
+        self.invocations.forget_all()
         if self._watch is not None:
             self._watch.cancel()
         self._outcomes.publish_counts()
@@ -152,11 +153,11 @@ class Runner:
 
     def abandon(self, partition: Partition) -> None:
         """The lease was lost: async handlers are cancelled, others see `delivery.lost`."""
-        self._invocations.abandon(partition)
+        self.invocations.abandon(partition)
 
     def is_running(self, partition: Partition) -> bool:
         """Whether deliveries of this partition run."""
-        return self._invocations.is_running(partition)
+        return self.invocations.is_running(partition)
 
     # --- the loop
 
@@ -179,7 +180,7 @@ class Runner:
             if self._breaker.is_open and not await self._may_probe(slot):
                 continue
             now_s = clock.boottime_s()
-            lane = self._lanes.next(now_s, stuck=self._invocations.stuck)
+            lane = self._lanes.next(now_s, stuck=self.invocations.stuck)
             if lane is None:
                 await self._wait_for_work()
                 continue
@@ -246,9 +247,9 @@ class Runner:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            stuck = self._invocations.stuck
-            self._invocations.enforce_deadlines(clock.boottime_s())
-            if self._invocations.stuck > stuck:
+            stuck = self.invocations.stuck
+            self.invocations.enforce_deadlines(clock.boottime_s())
+            if self.invocations.stuck > stuck:
                 self.wake()  # suspects wait for them no longer
             self._outcomes.publish_counts()
 
@@ -282,7 +283,7 @@ class Runner:
             partition=partition.number,
             epoch=partition.epoch,
         )
-        outcome = await self._invocations.invoke(
+        outcome = await self.invocations.invoke(
             slot, task, handler, delivery, partition, item.id, now_s, suspect=known.suspect
         )
         took_s = clock.boottime_s() - now_s

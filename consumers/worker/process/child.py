@@ -26,8 +26,9 @@ from bridge.terminal import visible_line
 from consumers.context import Delivery
 from consumers.outcome import text_of, type_of
 from consumers.worker.partitions.shared_state import SharedState
-from consumers.worker.process import event_loop, forks, loading
+from consumers.worker.process import event_loop, forks, loading, watchdog
 from consumers.worker.process.composition import Worker
+from consumers.worker.process.watchdog import Blocked
 
 ORPHAN_SLACK_S: Final = 10.0
 GC_THRESHOLD: Final = 20_000
@@ -74,6 +75,7 @@ def _run(
             shared,
             worker=arguments.worker,
             observer=_show if arguments.show_deliveries else None,
+            on_blocked=_show_blocked if arguments.show_deliveries else None,
         )
         forks.keep_apart(lambda: worker.admin.sockets)
         loop = asyncio.get_running_loop()
@@ -119,6 +121,11 @@ def _show(delivery: Delivery, outcome: str, took_s: float, error: BaseException 
             f"{_raised(error)}"
         )
         print(visible_line(line), flush=True)  # noqa: T201 - what --show-deliveries is for
+
+
+def _show_blocked(blocked: Blocked) -> None:
+    with contextlib.suppress(Exception):
+        print(visible_line(watchdog.in_words(blocked)), flush=True)  # noqa: T201 - as above
 
 
 def _raised(error: BaseException | None) -> str:

@@ -6,6 +6,7 @@ The only place of this package, with `parent`, that sees the settings.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from bridge import clock
@@ -26,6 +27,7 @@ from consumers.worker.partitions.shared_state import SharedState
 from consumers.worker.process import registry
 from consumers.worker.process.actors import Actors
 from consumers.worker.process.hooks import Hooks
+from consumers.worker.process.watchdog import Blocked, Watchdog
 
 START_TIMEOUT_S: Final = 5.0
 BEAT_S: Final = 0.25
@@ -46,6 +48,7 @@ class Worker:
         *,
         worker: str,
         observer: Observer | None = None,
+        on_blocked: Callable[[Blocked], None] | None = None,
     ) -> None:
         self._settings = settings
         self._hooks = Hooks(receiver)
@@ -57,14 +60,22 @@ class Worker:
         self._health = Health()
         self._links: list[Link] = []
         self._tracing = tracing.start("nb-bridge-worker", namespace=settings.namespace)
+        handlers = Handlers(receiver, self._around())
         self._actors = Actors(
             settings,
-            Handlers(receiver, self._around()),
+            handlers,
             shared,
             self._link,
             worker=worker,
             observer=observer,
             quiesce=self._quiesce,
+        )
+        self._watchdog = Watchdog(
+            handlers.user_code,
+            group=settings.group,
+            running=self._actors.runner.invocations.running,
+            of_task=self._actors.runner.invocations.of_task,
+            report=on_blocked,
         )
         self.admin = AdminListener(
             settings.admin_host,
@@ -110,11 +121,14 @@ class Worker:
         """
         await self._prepare()
         await self.admin.start()
+        watching = asyncio.create_task(self._watchdog.run(), name="watchdog")
         if not await self._set_up():
+            watching.cancel()
             await self._close()
             return 0
         works = {"beat": self._beat(), **self._actors.works()}
         actors = [asyncio.create_task(work, name=name) for name, work in works.items()]
+        actors.insert(0, watching)
         settling = asyncio.create_task(self._actors.settler.run(), name="settler")
         runners = self._actors.runner.start()
         self._log.info("worker_started", admin_url=self.admin.url)
@@ -162,7 +176,7 @@ class Worker:
         self._log.info("worker_stopping")
         self._stopping.set()
         grace_ends_s = clock.boottime_s() + self._settings.grace_s
-        beat, *others = actors
+        watching, beat, *others = actors
         for task in others:
             task.cancel()
         await asyncio.wait(others)
@@ -180,9 +194,10 @@ class Worker:
                 await leaving
         except TimeoutError:
             self._log.error("flush_timed_out")
-        for task in (beat, settling):
+        last = (watching, beat, settling)
+        for task in last:
             task.cancel()
-        await asyncio.wait([beat, settling])
+        await asyncio.wait(last)
         left_s = grace_ends_s - clock.boottime_s()
         await self._hooks.tear_down(within_s=max(left_s, LEAST_TEARDOWN_S))
         await self._close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import decimal
 import os
 import threading
@@ -19,6 +20,7 @@ from bridge import clock
 from bridge.contract.entries import DeadLetter
 from bridge.telemetry import metrics
 from consumers import Reject, Retry, delivery, request
+from consumers.worker.delivery import invocations
 from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.delivery.handler import Handlers
 from consumers.worker.delivery.retry_policy import RetryPolicy
@@ -419,6 +421,30 @@ async def test_a_sync_handler_that_takes_too_long_keeps_its_device_closed(
         go_on.set()
     await wait_until(lambda: len(it.recorder.handled_ids) == 5)
     await wait_until(lambda: overdue() == 0, "the overdue handler to be through")
+
+
+async def test_an_async_handler_that_swallows_its_cancellation_is_logged_once(
+    bench: Make, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invocations, "CANCEL_S", 0.01)
+    go_on = asyncio.Event()
+
+    async def handle() -> None:
+        while not go_on.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go_on.wait()
+
+    with structlog.testing.capture_logs() as logs:
+        it = bench(handle, timeout_s=0.01)
+        it.add("slow")
+        await wait_until(lambda: overdue() == 1, "the overdue handler to show")
+        await asyncio.sleep(0.3)  # looked at again meanwhile
+        go_on.set()
+        await wait_until(lambda: it.recorder.handled_ids)
+        await wait_until(lambda: overdue() == 0, "the overdue handler to be through")
+    (line,) = [line for line in logs if line["event"] == "handler_overdue"]
+    assert line["code_line"] == "await go_on.wait()"
+    assert line["device_id"] == "slow"
 
 
 async def test_a_handler_that_never_ends_does_not_stop_the_suspects_and_all_behind_them(
