@@ -1,6 +1,6 @@
 """Running a service in this process until it is asked to stop.
 
-The one place that installs signal handlers.
+The command line's one place that installs signal handlers.
 """
 
 from __future__ import annotations

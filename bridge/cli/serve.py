@@ -16,16 +16,23 @@ def command() -> int:
 
     Tokens, passwords and secret headers are set by environment only: NB_BRIDGE_TOKENS,
     NB_BRIDGE_BASIC_CREDENTIALS, NB_BRIDGE_SECRET_HEADERS, or each with _FILE for a file's content.
+
+    With --processes, several processes answer on one port. One that ends is started again; their
+    admin ports follow each other.
     """
     settings = options.load()
 
-    from bridge.ingress.app import Ingress
+    from bridge.cli import processes
+    from bridge.ingress import app
     from bridge.telemetry import logs
 
     logs.configure(level=settings.log_level, format=settings.log_format)
 
+    if processes.how_many(settings) > 1:
+        return processes.run(settings, "ingress", ("serve",), app.sockets(settings))
+
     async def serve(stop: asyncio.Event) -> int:
-        ingress = Ingress(settings)
+        ingress = app.Ingress(settings)
         await ingress.start()
         try:
             await running.first_of(stop.wait(), ingress.failed())

@@ -15,6 +15,8 @@ from bridge.cli import options
 def command(show_deliveries: bool) -> int:
     """Run the receiver for each notification, in order per device, until SIGTERM or Ctrl-C.
 
+    With --processes, several workers share the partitions; their admin ports follow each other.
+
     \b
     --receiver takes
       path/to/file.py:Class   a class in a file
@@ -23,8 +25,12 @@ def command(show_deliveries: bool) -> int:
     """
     settings = options.load()
 
+    from bridge.cli import processes
     from bridge.telemetry import logs
     from consumers.worker.process import parent
 
     logs.configure(level=settings.log_level, format=settings.log_format)
+    if processes.how_many(settings) > 1:
+        words = ("worker", "--show-deliveries") if show_deliveries else ("worker",)
+        return processes.run(settings, "worker", words)
     return parent.main(settings, show_deliveries=show_deliveries)

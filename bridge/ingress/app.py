@@ -41,6 +41,14 @@ DEFAULT_TLS_PORT: Final = 8443
 DEFAULT_ADMIN_PORT: Final = 8081
 
 
+def sockets(settings: Settings) -> list[socket.socket]:
+    """Those that callbacks come to: inherited, else bound here. `UsageError` if they cannot be."""
+    port = settings.port
+    if port is None:
+        port = DEFAULT_PORT if settings.tls_cert is None else DEFAULT_TLS_PORT
+    return listener.inherited() or listener.bind(settings.host, port, setting="NB_BRIDGE_PORT")
+
+
 class Ingress:
     """One ingress process: `await start()`, then `await stop()`, which may be called twice.
 
@@ -156,14 +164,8 @@ class Ingress:
         """Listens and answers; `UsageError` if it cannot. Redis may be away."""
         settings = self._settings
         context = None if self._tls is None else self._tls.context()
-        port = settings.port
-        if port is None:
-            port = DEFAULT_PORT if self._tls is None else DEFAULT_TLS_PORT
         self._limit_connections()
-        sockets = listener.inherited() or listener.bind(
-            settings.host, port, setting="NB_BRIDGE_PORT"
-        )
-        self._listener = listener.Listener(self._http.take, sockets)
+        self._listener = listener.Listener(self._http.take, sockets(settings))
         try:
             await self._admin.start()
             await self._outbox.open()

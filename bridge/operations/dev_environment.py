@@ -115,6 +115,7 @@ class DevEnvironment:
             "HOST": HOST,
             "PORT": str(self.port),
             "ADMIN_HOST": HOST,
+            "PROCESSES": "1",
             "RECEIVER": self.receiver,
             "SPOOL_DIR": str(self.spool_dir),
             "TLS_CERT": str(self.certificate.chain) if self.certificate else "",

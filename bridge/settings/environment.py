@@ -13,7 +13,7 @@ from environs import EnvValidationError, FileAwareEnv
 from marshmallow import ValidationError
 
 from bridge.errors import SettingsError
-from bridge.settings.table import MAX_BODY_BYTES, PREFIX, Settings
+from bridge.settings.table import MAX_BODY_BYTES, MAX_PORT, PREFIX, Settings
 
 # What Kubernetes injects for a Service named "nb-bridge": NB_BRIDGE_PORT=tcp://10.0.0.1:8080 and
 # a family of NB_BRIDGE_PORT_8080_TCP… and NB_BRIDGE_SERVICE_… variables.
@@ -117,6 +117,8 @@ def _contradictions(settings: Settings) -> list[str]:
             f"{PREFIX}SPOOL_MAX_BYTES must be at least twice {PREFIX}MAX_BODY_BYTES: the longest "
             "callbacks could not be kept while Redis is away"
         )
+    if settings.admin_port and settings.admin_port + settings.processes > MAX_PORT + 1:
+        problems.append(f"{PREFIX}ADMIN_PORT leaves no room for {settings.processes} processes")
     if settings.backoff_max_s < settings.backoff_base_s:
         problems.append(f"{PREFIX}BACKOFF_MAX_S is less than {PREFIX}BACKOFF_BASE_S")
     return problems

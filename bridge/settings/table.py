@@ -28,6 +28,8 @@ from bridge.settings.readers import (
 )
 
 PREFIX: Final = "NB_BRIDGE_"
+MAX_PORT: Final = 65535
+MAX_PROCESSES: Final = 64
 COMMAND_STATUS_PATH: Final = "/v1.0.0/messageReceiver/cmd"
 NOTIFY_PATH: Final = "/v1.0.0/messageReceiver"
 MAX_BODY_BYTES: Final = 2**20  # as long as a message of a device may be
@@ -65,6 +67,12 @@ class Settings:
         doc="log lines for people or for machines; auto: console on a terminal, else json",
     )
     grace_s: float = number(25.0, "seconds to stop in, DRAIN_DELAY_S included", low=1, high=3600)
+    processes: int = number(
+        1,
+        "how many processes share the work; 0: as many as there are cores",
+        low=0,
+        high=MAX_PROCESSES,
+    )
     admin_host: str = setting(
         "127.0.0.1", "address of the admin listener (/livez /readyz /metrics /status)"
     )
@@ -73,9 +81,9 @@ class Settings:
     )
     admin_port: int | None = number(
         None,
-        "port of the admin listener; 0: any free one",
+        "port of the admin listener, of the first of several PROCESSES; 0: any free one",
         low=0,
-        high=65535,
+        high=MAX_PORT,
         default_text="8081 ingress, 8082 worker",
     )
 
@@ -86,7 +94,7 @@ class Settings:
         None,
         "port the callbacks arrive at; 0: any free one",
         low=0,
-        high=65535,
+        high=MAX_PORT,
         default_text="8443 with TLS, 8080 without",
         halves=INGRESS,
     )

@@ -132,6 +132,11 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def children(pid: int) -> list[int]:
+    """The living processes that `pid` started itself."""
+    return sorted(below for below in descendants(pid) if _parent(below) == pid)
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs; a zombie, which nobody may reap in a container, does not."""
     return _parent(pid) is not None

@@ -15,6 +15,8 @@ import pytest
 
 from bridge import cli
 from bridge.cli import ping
+from bridge.operations import readiness
+from bridge.operations.readiness import Answer
 from support.ports import free_port
 
 READY = b'HTTP/1.1 200 OK\r\n\r\n{"ok":true,"reasons":[]}'
@@ -102,6 +104,36 @@ def test_without_a_port_both_defaults_are_asked_and_who_answers_must_be_ready(
         monkeypatch.setattr(ping, "DEFAULT_PORTS", {"ingress": ready, "worker": not_ready})
         assert told("--role", "ingress", capsys=capsys)[0] == 0
         assert told("--role", "worker", capsys=capsys)[0] == 1
+
+
+def test_of_several_processes_all_must_be_ready(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = {1: True, 2: True, 3: False}
+
+    def ask(host: str, port: int, timeout_s: float) -> Answer:
+        number = port - 5000
+        return Answer(
+            url=f"http://{host}:{port}",
+            answered=number in answers,
+            ready=answers.get(number, False),
+            reasons=("why",),
+        )
+
+    monkeypatch.setattr(readiness, "ask", ask)
+    first = ("--url", "http://127.0.0.1:5001")
+    assert told(*first, "--processes", "2", capsys=capsys)[0] == 0
+    code, said = told(*first, "--processes", "3", capsys=capsys)
+    assert (code, len(said["answers"])) == (1, 3)  # type: ignore[arg-type]
+    del answers[3]
+    assert told(*first, "--processes", "3", capsys=capsys)[0] == 1
+    assert cli.run(["ping", *first, "--processes", "3"]) == 1
+    assert "5003: why" in capsys.readouterr().err
+    os.environ["NB_BRIDGE_PROCESSES"] = "2"
+    assert told(*first, capsys=capsys)[0] == 0
+    os.environ["NB_BRIDGE_PROCESSES"] = "0"
+    monkeypatch.setattr(ping, "cores", lambda: 3)
+    assert told(*first, capsys=capsys)[0] == 1
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8081", "https://127.0.0.1:8081", "http://127.0.0.1"])
