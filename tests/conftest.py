@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -16,9 +17,11 @@ from support import servers, waiting
 from support.programs import Programs
 
 # `make check` tries three times as many examples as `make test`; for a night there is `long`.
-hypothesis.settings.register_profile("quick", max_examples=33)
-hypothesis.settings.register_profile("thorough", max_examples=100)
-hypothesis.settings.register_profile("long", max_examples=20_000, deadline=None)
+# None of them may fail for its time: machines are slow at times.
+_UNTIMED: Any = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("quick", max_examples=33, **_UNTIMED)
+hypothesis.settings.register_profile("thorough", max_examples=100, **_UNTIMED)
+hypothesis.settings.register_profile("long", max_examples=20_000, **_UNTIMED)
 hypothesis.settings.load_profile("quick")
 
 

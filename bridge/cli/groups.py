@@ -1,7 +1,8 @@
-"""`nb-bridge groups`: list, retire, restore, pause, resume."""
+"""`nb-bridge groups`: list, retire, restore, pause, resume, protect, unprotect."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Final
 
 import click
@@ -48,6 +49,8 @@ def _document(group: Group) -> dict[str, object]:
         "name": group.name,
         "registered": group.registered,
         "paused": group.paused,
+        "protected": group.protected,
+        "lapsed": group.lapsed and asdict(group.lapsed),
         "workers": len(group.workers),
         "unhandled": group.total("unhandled"),
         "dead": group.total("dead"),
@@ -58,12 +61,21 @@ def _document(group: Group) -> dict[str, object]:
 def _row(group: Group) -> tuple[str, ...]:
     return (
         group.name,
-        "not registered" if not group.registered else "paused" if group.paused else "active",
+        _state(group),
         str(len(group.workers)),
         str(group.total("unhandled")),
         str(group.total("dead")),
         time_expressions.shown(group.oldest_ms),
     )
+
+
+def _state(group: Group) -> str:
+    if group.lapsed is not None:
+        return f"lapsed, missed {group.lapsed.entries}"
+    if not group.registered:
+        return "not registered"
+    state = "paused" if group.paused else "active"
+    return f"{state}, protected" if group.protected else state
 
 
 @command.command()
@@ -136,6 +148,33 @@ def resume(group: str, as_json: bool) -> None:
 
     changed = redis_commands.run(lambda connected: groups.resume(connected, group))
     _report(group, changed, "goes on", "was not paused", as_json)
+
+
+@command.command()
+@click.argument("group")
+@redis_commands.connection_options
+@_no_question
+@report.json_option
+def protect(group: str, as_json: bool) -> None:
+    """Keep GROUP from lapsing, however long it has no worker, until `unprotect`.
+
+    Its backlog then holds back the other groups: callbacks are spooled, and in the end refused.
+    """
+
+    changed = redis_commands.run(lambda connected: groups.protect(connected, group))
+    _report(group, changed, "is protected", "was protected already", as_json)
+
+
+@command.command()
+@click.argument("group")
+@redis_commands.connection_options
+@_no_question
+@report.json_option
+def unprotect(group: str, as_json: bool) -> None:
+    """End the protection of GROUP."""
+
+    changed = redis_commands.run(lambda connected: groups.unprotect(connected, group))
+    _report(group, changed, "may lapse", "was not protected", as_json)
 
 
 def _report(group: str, changed: bool, did: str, did_not: str, as_json: bool) -> None:

@@ -130,9 +130,10 @@ def _groups_table(seen: Overview) -> RenderableType:
     for group in seen.groups:
         oldest_ms = group.oldest_ms
         label = group.name + (" (paused)" if group.paused else "")
+        unregistered = "lapsed" if group.lapsed is not None else "not registered"
         rows.append(
             (
-                label if group.registered else f"{label} (not registered)",
+                label if group.registered else f"{label} ({unregistered})",
                 *(
                     str(group.total(what))
                     for what in ("unhandled", "waiting", "pending", "parked", "dead")

@@ -46,6 +46,21 @@ class Keys:
         return f"{self.namespace}:paused"
 
     @property
+    def protected(self) -> str:
+        """Set of groups that an operator protected: they never lapse."""
+        return f"{self.namespace}:protected"
+
+    @property
+    def group_seen(self) -> str:
+        """Hash of group to when an ingress last saw a worker of it (epoch ms)."""
+        return f"{self.namespace}:group-seen"
+
+    @property
+    def lapsed(self) -> str:
+        """Hash of lapsed group to what it missed: `at_ms`, `entries`, `absent_since_ms` (JSON)."""
+        return f"{self.namespace}:lapsed"
+
+    @property
     def hold(self) -> str:
         """String with a TTL: why all ingresses spool instead of publishing, while it is there."""
         return f"{self.namespace}:hold"

@@ -109,6 +109,7 @@ class Ingress:
             self._keys,
             partitions=settings.partitions,
             max_backlog=settings.max_backlog,
+            absent_after_s=settings.group_absent_after_s,
             name=self._name,
             apply_backpressure=self._outbox.apply_backpressure,
             heartbeat=self._heartbeat,

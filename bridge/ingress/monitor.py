@@ -16,6 +16,7 @@ import orjson
 from bridge.clock import epoch_ms
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
+from bridge.ingress.absent_groups import AbsentGroups
 from bridge.store import backlog
 from bridge.store.backlog import Position
 from bridge.store.link import Call, Link, Refused, command
@@ -52,6 +53,7 @@ class Monitor:
     """Looks at Redis every `INTERVAL_S`.
 
     - `max_backlog`: entries that a group may be behind before Redis is spared
+    - `absent_after_s`: seconds without a worker after which a group does not count; 0: never
     - `name`: of this process, among the ingresses
     - `apply_backpressure(reason)`: why Redis has to be spared; `None`: it need not be
     - `heartbeat()`: what this process says of itself
@@ -64,6 +66,7 @@ class Monitor:
         *,
         partitions: int,
         max_backlog: int,
+        absent_after_s: float,
         name: str,
         apply_backpressure: Callable[[str | None], None],
         heartbeat: Callable[[], Mapping[str, Any]],
@@ -79,6 +82,7 @@ class Monitor:
         self._looks = 0
         self._logged: set[str] = set()
         self._servers = ServerInfo(link)
+        self._absent = AbsentGroups(link, keys, partitions=partitions, after_s=absent_after_s)
         self._log = logs.get("monitor")
         self.backlogs: dict[str, GroupBacklog] = {}
         """As last seen."""
@@ -109,8 +113,17 @@ class Monitor:
         self._show(backlogs)
         self.seen_at_ms = epoch_ms()
         ratio = await self._servers.look(timeout_s=TIMEOUT_S)
+        await self._look_for_absent(registered, backlogs)
         self._judge(ratio, _shown(hold) if isinstance(hold, bytes) else None)
         await self._send_heartbeat()
+
+    async def _look_for_absent(self, registered: Any, backlogs: Mapping[str, GroupBacklog]) -> None:
+        if isinstance(registered, Refused):
+            return
+        await self._absent.look(registered, backlogs.keys())
+        for group in self._absent.absent:
+            if backlogs[group].entries >= self._max_backlog:
+                await self._absent.lapse(group, backlogs[group].entries)
 
     def _look_at_types(self, calls: Sequence[Call], replies: Sequence[Any]) -> None:
         """Logs keys that are not what they should be; what depends on them is missing."""
@@ -173,7 +186,7 @@ class Monitor:
             why = "Redis is near its maxmemory"
         limit = self._max_backlog * (BACKLOG_LOW if is_pressed else 1)
         for group, behind in self.backlogs.items():
-            if behind.entries >= limit:
+            if behind.entries >= limit and group not in self._absent.absent:
                 why = f"group {group} is further behind than MAX_BACKLOG"
         why = hold or why
         if (why is None) != (self._pressure is None):

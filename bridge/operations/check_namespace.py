@@ -60,6 +60,13 @@ async def _quarantine(connected: Namespace) -> Finding:
 def judge(group: Group, *, dead_max_entries: int) -> Finding:
     """What is to be said of one group."""
     name, unhandled = f"group.{group.name}", group.total("unhandled")
+    if group.lapsed is not None:
+        return problem(
+            name,
+            f"had no worker for long and has lapsed: {group.lapsed.entries} notifications are lost "
+            "to it",
+            f"start its workers, or nb-bridge groups retire {group.name}",
+        )
     if not group.registered:
         return warning(
             name,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bridge.contract.lapse import Lapse
 from bridge.operations.namespace import PAGE, Namespace, decoded, fields_of
 from bridge.store import backlog
 from bridge.store.backlog import Position
@@ -45,6 +46,10 @@ class Group:
     name: str
     registered: bool
     paused: bool
+    protected: bool = False
+    """Whether an operator keeps it from lapsing."""
+    lapsed: Lapse | None = None
+    """What it missed, if it has lapsed and no worker of it came back."""
     workers: dict[str, int] = field(default_factory=dict)
     """Worker to ms since its last heartbeat."""
     shares: list[Share] = field(default_factory=list)
@@ -69,9 +74,11 @@ class Group:
 async def groups_of(namespace: Namespace, now_ms: int) -> list[Group]:
     """Every group that is registered or found on a stream, by name."""
     keys, numbers = namespace.keys, range(namespace.partitions)
-    registered, paused, *infos = await namespace.ask(
+    registered, paused, protected, lapsed, *infos = await namespace.ask(
         command("SMEMBERS", keys.groups),
         command("SMEMBERS", keys.paused),
+        command("SMEMBERS", keys.protected),
+        command("HGETALL", keys.lapsed),
         *(command("XINFO", "GROUPS", keys.stream(number)) for number in numbers),
     )
     known = set() if isinstance(registered, Refused) else set(map(decoded, registered))
@@ -80,8 +87,19 @@ async def groups_of(namespace: Namespace, now_ms: int) -> list[Group]:
         {decoded(position.group): position for position in backlog.positions(reply)}
         for reply in infos
     ]
-    names = sorted(known.union(*on_streams))
-    groups = [Group(name=name, registered=name in known, paused=name in stopped) for name in names]
+    kept = set() if isinstance(protected, Refused) else set(map(decoded, protected))
+    gone = {} if isinstance(lapsed, Refused) else fields_of(lapsed)
+    lapses = {decoded(name): Lapse.decode(raw) for name, raw in gone.items()}
+    groups = [
+        Group(
+            name=name,
+            registered=name in known,
+            paused=name in stopped,
+            protected=name in kept,
+            lapsed=None if name in known else lapses.get(name),
+        )
+        for name in sorted(known.union(*on_streams, lapses))
+    ]
     for group in groups:
         await _fill(
             namespace, group, [on_stream.get(group.name) for on_stream in on_streams], now_ms

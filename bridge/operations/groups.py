@@ -1,4 +1,4 @@
-"""Consumer groups as operators handle them: listed, retired, restored, paused, resumed.
+"""Consumer groups as operators handle them: listed, retired, restored, paused, resumed, protected.
 
 Registering a group is its workers' (`consumers.worker.process.registry`).
 """
@@ -54,7 +54,14 @@ async def retire(connected: Namespace, group: str) -> None:
     await _all(connected, *(command("DEL", keys.lease(p, group)) for p in partitions))
     for partition in partitions:
         await _remove_from(connected, group, partition)
-    await _all(connected, command("DEL", keys.workers(group)), command("SREM", keys.paused, group))
+    await _all(
+        connected,
+        command("DEL", keys.workers(group)),
+        command("SREM", keys.paused, group),
+        command("SREM", keys.protected, group),
+        command("HDEL", keys.group_seen, group),
+        command("HDEL", keys.lapsed, group),
+    )
 
 
 async def restore(connected: Namespace, group: str) -> bool:
@@ -77,6 +84,22 @@ async def pause(connected: Namespace, group: str) -> bool:
 async def resume(connected: Namespace, group: str) -> bool:
     """Ends `pause`; False if the group was not paused."""
     (removed,) = await _all(connected, command("SREM", connected.keys.paused, group))
+    return bool(removed == 1)
+
+
+async def protect(connected: Namespace, group: str) -> bool:
+    """Keeps a group from lapsing, however long it has no worker; until `unprotect`.
+
+    False if it was protected already; `BridgeError` if there is no such group.
+    """
+    await existing(connected, group)
+    (added,) = await _all(connected, command("SADD", connected.keys.protected, group))
+    return bool(added == 1)
+
+
+async def unprotect(connected: Namespace, group: str) -> bool:
+    """Ends `protect`; False if the group was not protected."""
+    (removed,) = await _all(connected, command("SREM", connected.keys.protected, group))
     return bool(removed == 1)
 
 

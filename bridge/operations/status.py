@@ -142,6 +142,8 @@ def _group(group: Group) -> dict[str, Any]:
         "name": group.name,
         "registered": group.registered,
         "paused": group.paused,
+        "protected": group.protected,
+        "lapsed": group.lapsed and asdict(group.lapsed),
         "unhandled": group.total("unhandled"),
         "waiting": group.total("waiting"),
         "pending": group.total("pending"),

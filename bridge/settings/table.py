@@ -204,6 +204,14 @@ class Settings:
         high=10**9,
         halves=INGRESS,
     )
+    group_absent_after_s: float = number(
+        3600.0,
+        "seconds without a worker after which a group's backlog no longer holds back the others; "
+        "0: never",
+        low=0,
+        high=30 * 86400,
+        halves=INGRESS,
+    )
     dedupe_window_s: float = number(
         86400.0,
         "seconds for which a repeated notification is recognised",

@@ -18,6 +18,8 @@ INGRESS: Final = (
     "TIME", "GET", "SET", "INCRBY", "EXISTS", "UNLINK", "RENAME", "SMEMBERS", "HGET", "HLEN",
     "HSET", "HDEL", "HGETALL", "XADD", "XLEN", "XRANGE", "XTRIM", "XPENDING", "XINFO",
 )  # fmt: skip
+LAPSING: Final = ("ZRANGE", "SREM", "XGROUP")
+"""What an ingress needs besides, to let go of groups without workers; not asked for at start."""
 WORKER: Final = (
     "TIME", "GET", "SET", "EXISTS", "DEL", "UNLINK", "PEXPIRE", "PTTL",
     "SADD", "SREM", "SISMEMBER", "SMEMBERS",

@@ -128,6 +128,12 @@ deliveries = _counter("deliveries", "Deliveries by outcome.", "group", "outcome"
 handler_duration = _durations("handler_duration_seconds", "Time a handler took.", _SLOW, "group")
 dead_letters = _gauge("dead_letters", "Dead letters of the partitions owned.", "group")
 dead_lettered = _counter("dead_lettered", "Notifications given up, by reason.", "group", "reason")
+group_absent = _gauge(
+    "group_absent", "1 while a group has had no worker for GROUP_ABSENT_AFTER_S.", "group"
+)
+groups_lapsed = _counter(
+    "groups_lapsed", "Groups given up: absent, and MAX_BACKLOG entries behind.", "group"
+)
 leases_owned = _gauge("leases_owned", "Partitions this worker owns.", "group")
 lease_changes = _counter("lease_changes", "Leases acquired, released and lost.", "group", "change")
 paused = _gauge("group_paused", "1 while an operator paused the group.", "group")

@@ -82,7 +82,7 @@ def test_every_command_that_is_shown_does_something(
     for number, command in enumerate(TO_AN_END):
         values = given(system, number) | {"url": ingress.url}
         mended.write_bytes(JUNK.replace(b"{", b'{"commandId": "mended", ', 1))
-        if command.startswith("groups retire"):
+        if command.startswith(("groups retire", "groups protect")):
             system.client.sadd(f"{system.namespace}:groups", "mygroup")
         words = documented.filled_in(command, **values)
         if words[0] == "send":

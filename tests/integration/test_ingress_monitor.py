@@ -32,6 +32,7 @@ def monitor(redis: servers.Redis, told: list[str | None], *, max_backlog: int = 
         redis.keys,
         partitions=4,
         max_backlog=max_backlog,
+        absent_after_s=3600,
         name="me",
         apply_backpressure=told.append,
         heartbeat=lambda: {"url": "u"},

@@ -203,6 +203,10 @@ class Fleet:
 
         await wait_until(none_left, "everything to be settled")
 
+    async def kept_nothing(self) -> bool:
+        """Whether the streams are empty."""
+        return await self.kept() == 0
+
     async def kept(self) -> int:
         """Entries in the streams."""
         return sum([await self.redis.client.xlen(self.keys.stream(p)) for p in range(PARTITIONS)])

@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import Final
 
 from bridge.contract.keys import Keys
+from bridge.contract.lapse import Lapse
 from bridge.errors import BridgeError, UsageError
 from bridge.store.link import Link, Refused, command
 from bridge.store.reply_errors import refused_state
+from bridge.telemetry import logs
 from consumers.worker import scripts
 
 CALL_TIMEOUT_S: Final = 5.0
@@ -52,6 +54,7 @@ async def register(link: Link, keys: Keys, *, group: str, partitions: int) -> No
         calls = [scripts.register(keys, group)]
         calls += [scripts.make_group(keys, group, partition) for partition in range(partitions)]
         replies = await link.run(calls, timeout_s=CALL_TIMEOUT_S)
+    await _say_what_it_missed(link, keys, group)
     for reply in replies:
         if not isinstance(reply, Refused) or reply.code == "BUSYGROUP":
             continue
@@ -61,6 +64,20 @@ async def register(link: Link, keys: Keys, *, group: str, partitions: int) -> No
             f"group {group!r} cannot be made: {reply.text}; "
             f"is something else using the namespace {keys.namespace!r}?"
         )
+
+
+async def _say_what_it_missed(link: Link, keys: Keys, group: str) -> None:
+    """Where the group had lapsed (`bridge.ingress.absent_groups`): it begins anew."""
+    record = await link.one(command("HGET", keys.lapsed, group), timeout_s=CALL_TIMEOUT_S)
+    if isinstance(record, bytes):
+        missed = Lapse.decode(record)
+        logs.get("groups").warning(
+            "group_is_back",
+            group=group,
+            entries=missed.entries,
+            reason="it had lapsed: it begins with the oldest entry kept",
+        )
+        await link.one(command("HDEL", keys.lapsed, group), timeout_s=CALL_TIMEOUT_S)
 
 
 async def registered_groups(link: Link, keys: Keys) -> list[bytes]:

@@ -34,7 +34,7 @@ def test_there_are_the_ones_that_are_documented() -> None:
         "dead": {"list", "show", "replay", "drop"},
         "quarantine": {"list", "show", "replay", "drop"},
         "spool": {"status", "export", "import", "retry", "drain"},
-        "groups": {"list", "retire", "restore", "pause", "resume"},
+        "groups": {"list", "retire", "restore", "pause", "resume", "protect", "unprotect"},
         "partitions": {"change"},
         "new": {"receiver"},
     }

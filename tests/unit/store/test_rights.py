@@ -33,7 +33,7 @@ def sent(*folders: str) -> set[str]:
 @pytest.mark.parametrize(
     ("listed", "sent_by_it"),
     [
-        (rights.INGRESS, sent("bridge")),
+        ((*rights.INGRESS, *rights.LAPSING), sent("bridge")),
         (rights.WORKER, sent("consumers", "bridge/store")),
     ],
     ids=["ingress", "worker"],

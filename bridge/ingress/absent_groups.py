@@ -1,0 +1,211 @@
+"""Groups that have no worker: since when, and what becomes of one that holds back the others.
+
+A group that somebody started once and forgot keeps everything in Redis for ever, until its backlog
+has all callbacks spooled, and in the end refused. So the backlog of a group that is absent does not
+count while another is there; and once it has reached MAX_BACKLOG, the group lapses: it is no longer
+registered, its place on the streams is given up, and how much it has missed is written down for
+when it comes back. Owns that judgement; must not judge those that are paused or protected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from bridge import clock
+from bridge.contract.keys import Keys
+from bridge.contract.lapse import Lapse
+from bridge.store.link import Link, Refused, command
+from bridge.telemetry import logs, metrics
+
+PRESENT_S: Final = 30.0
+"""A worker says every second that it lives: one that did not for so long is none."""
+TIMEOUT_S: Final = 5.0
+_MAX_NOTE_S: Final = 60.0
+_TOLERATED: Final = ("NOPERM",)  # what ingresses of 0.1 need not be granted
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What we saw of a group's heartbeats: the latest, and when it changed under our eyes."""
+
+    latest: bytes | None
+    changed_s: float | None = None
+    noted_s: float | None = None
+
+
+class AbsentGroups:
+    """`look` is called by the monitor, before it judges.
+
+    - `after_s`: how long a group has to be without workers; 0: none is ever absent
+    """
+
+    def __init__(self, link: Link, keys: Keys, *, partitions: int, after_s: float) -> None:
+        self._link = link
+        self._keys = keys
+        self._partitions = partitions
+        self._after_s = after_s
+        self._seen: dict[str, _Seen] = {}
+        self._since_ms: dict[str, int] = {}
+        self._is_logged = False
+        self._has_looked = False
+        self._log = logs.get("groups")
+        self.absent: frozenset[str] = frozenset()
+        """Groups without a worker, while another has one."""
+
+    async def look(self, registered: Collection[bytes], found: Collection[str]) -> None:
+        """One look at the workers of all groups; `found` are those on the streams.
+
+        Raises `RedisUnavailableError`.
+        """
+        if not self._after_s:
+            return
+        names = sorted(map(_text, registered))
+        keys = self._keys
+        calls = [
+            command("HGETALL", keys.group_seen),
+            command("HGETALL", keys.lapsed),
+            command("SMEMBERS", keys.paused),
+            command("SMEMBERS", keys.protected),
+            *(
+                command("ZRANGE", keys.workers(name), -1, -1, "WITHSCORES", tolerated=_TOLERATED)
+                for name in names
+            ),
+        ]
+        replies = await self._link.run(calls, timeout_s=TIMEOUT_S)
+        if any(isinstance(reply, Refused) for reply in replies):
+            self._refuse(next(reply for reply in replies if isinstance(reply, Refused)))
+            return
+        noted, lapsed, paused, protected, *beats = replies
+        self._is_logged = False
+        heartbeats = zip(names, beats, strict=True)
+        present = {name for name, beat in heartbeats if self._is_there(name, beat)}
+        spared = {_text(raw) for raw in (*paused, *protected)}
+        # Time in which nobody could do better, or an operator wants it so, does not count.
+        # At the first look nobody's heartbeat has changed yet.
+        excused = spared if present or not self._has_looked else frozenset(names)
+        await self._note(names, present | excused, dict(zip(noted[::2], noted[1::2], strict=True)))
+        self._judge(names, present, spared)
+        for name in map(_text, lapsed[::2]):
+            if name in found and name not in names:  # who gave it up died before it was done
+                await self._destroy(name)
+
+    async def lapse(self, group: str, entries: int) -> None:
+        """Gives up a group that is absent; `entries` are those that it has not handled."""
+        keys, now_ms = self._keys, clock.epoch_ms()
+        since_ms = self._since_ms.get(group, now_ms)
+        record = Lapse(at_ms=now_ms, entries=entries, absent_since_ms=since_ms)
+        # What it misses is written down first: whoever dies after that, the next look goes on.
+        _, removed = replies = await self._link.run(
+            [
+                command("HSET", keys.lapsed, group, record.encode()),
+                command("SREM", keys.groups, group, tolerated=_TOLERATED),
+            ],
+            timeout_s=TIMEOUT_S,
+        )
+        for reply in replies:
+            if isinstance(reply, Refused):
+                self._refuse(reply)
+                return
+        if removed == 1:  # else another ingress was first
+            metrics.groups_lapsed.labels(group).inc()
+            self._log.error(
+                "group_lapsed",
+                group=group,
+                entries=entries,
+                for_s=round((now_ms - since_ms) / 1000),
+                advice="start its workers: they begin with the oldest entry kept; "
+                f"`nb-bridge groups protect {group}` keeps it from lapsing",
+            )
+        await self._destroy(group)
+
+    def _is_there(self, name: str, beat: Sequence[bytes]) -> bool:
+        """Whether a heartbeat changed lately. Not by its age: the clocks are two machines'."""
+        latest = beat[1] if beat else None
+        seen = self._seen.get(name)
+        now_s = clock.boottime_s()
+        if seen is None:
+            self._seen[name] = _Seen(latest)
+            return False
+        if latest is not None and latest != seen.latest:
+            seen.changed_s = now_s
+        seen.latest = latest
+        return seen.changed_s is not None and now_s - seen.changed_s < PRESENT_S
+
+    async def _note(
+        self, names: Sequence[str], present: Collection[str], noted: Mapping[bytes, bytes]
+    ) -> None:
+        """Writes down when each was last there, or excused; as it is when nobody looked, too."""
+        now_s, now_ms = clock.boottime_s(), clock.epoch_ms()
+        nobody_looked = not self._has_looked and await self._is_alone(now_ms)
+        self._has_looked = True
+        every_s = min(_MAX_NOTE_S, self._after_s / 10)
+        fields: list[Any] = []
+        for name in names:
+            seen, raw = self._seen[name], noted.get(name.encode())
+            self._since_ms[name] = int(raw) if raw is not None and raw.isdigit() else now_ms
+            is_due = seen.noted_s is None or now_s - seen.noted_s >= every_s
+            if raw is None or nobody_looked or (name in present and is_due):
+                seen.noted_s = now_s
+                self._since_ms[name] = now_ms
+                fields += (name, now_ms)
+        if fields:
+            await self._link.run(
+                [command("HSET", self._keys.group_seen, *fields)], timeout_s=TIMEOUT_S
+            )
+
+    async def _is_alone(self, now_ms: int) -> bool:
+        """Whether no other ingress looked lately."""
+        beats = await self._link.one(command("HGETALL", self._keys.ingresses), timeout_s=TIMEOUT_S)
+        for raw in [] if isinstance(beats, Refused) else beats[1::2]:
+            try:
+                if now_ms - int(orjson.loads(raw)["at_ms"]) < PRESENT_S * 1000:
+                    return False
+            except (ValueError, KeyError, TypeError):
+                continue
+        return True
+
+    def _judge(
+        self, names: Sequence[str], present: Collection[str], spared: Collection[str]
+    ) -> None:
+        now_ms = clock.epoch_ms()
+        absent = {
+            name
+            for name in names
+            if name not in present
+            and name not in spared
+            and now_ms - self._since_ms[name] >= self._after_s * 1000
+        }
+        for name in names:
+            metrics.group_absent.labels(name).set(name in absent)
+        for name in self._seen.keys() - set(names):
+            del self._seen[name]
+            metrics.group_absent.remove(name)
+        self.absent = frozenset(absent) if present else frozenset()
+
+    async def _destroy(self, group: str) -> None:
+        calls = [
+            command("XGROUP", "DESTROY", self._keys.stream(partition), group, tolerated=_TOLERATED)
+            for partition in range(self._partitions)
+        ]
+        await self._link.run(calls, timeout_s=TIMEOUT_S)
+
+    def _refuse(self, refused: Refused) -> None:
+        """Then every group counts, as if it were there."""
+        self.absent = frozenset()
+        if self._is_logged:
+            return
+        self._is_logged = True
+        self._log.warning(
+            "absent_groups_unknown",
+            error=refused.text,
+            reason="a group without workers holds the others back, as if it had some",
+            advice="grant +zrange, +srem and +xgroup" if refused.code == "NOPERM" else None,
+        )
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="backslashreplace")

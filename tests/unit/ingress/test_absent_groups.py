@@ -1,0 +1,160 @@
+"""Groups without workers: when they are absent, and what becomes of them then."""
+
+from __future__ import annotations
+
+import pytest
+import structlog
+
+from bridge import clock
+from bridge.contract.lapse import Lapse
+from bridge.ingress.absent_groups import PRESENT_S, AbsentGroups
+from support import servers
+
+PARTITIONS = 2
+AFTER_S = 100.0
+
+
+class Bench:
+    """Two groups on a server; time is moved by hand."""
+
+    def __init__(self, redis: servers.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.redis, self.client, self.keys = redis, redis.client, redis.keys
+        self.now_s = 1_000_000.0
+        monkeypatch.setattr(clock, "boottime_s", lambda: self.now_s)
+        monkeypatch.setattr(clock, "epoch_ms", lambda: round(self.now_s * 1000))
+        self.groups = self.new()
+
+    def new(self) -> AbsentGroups:
+        """As another ingress has it."""
+        return AbsentGroups(self.redis.link(), self.keys, partitions=PARTITIONS, after_s=AFTER_S)
+
+    async def register(self, *names: str) -> None:
+        await self.client.sadd(self.keys.groups, *names)  # type: ignore[misc]
+        for name in names:
+            for partition in range(PARTITIONS):
+                stream = self.keys.stream(partition)
+                await self.client.xgroup_create(stream, name, id="0", mkstream=True)
+
+    async def beat(self, *names: str) -> None:
+        for name in names:
+            await self.client.zadd(self.keys.workers(name), {"w": self.now_s * 1000})
+
+    async def look(self, *alive: str, groups: AbsentGroups | None = None) -> frozenset[str]:
+        groups = groups or self.groups
+        registered = await self.client.smembers(self.keys.groups)  # type: ignore[misc]
+        await groups.look(registered, {"first", "second"})
+        return groups.absent
+
+    async def passes(self, seconds: float, *alive: str) -> frozenset[str]:
+        """Time, with a look every ten seconds; `alive` have a worker meanwhile."""
+        absent = self.groups.absent
+        for _ in range(round(seconds / 10)):
+            self.now_s += 10
+            await self.beat(*alive)
+            absent = await self.look()
+        return absent
+
+    async def on_streams(self) -> set[str]:
+        found: set[str] = set()
+        for partition in range(PARTITIONS):
+            infos = await self.client.xinfo_groups(self.keys.stream(partition))
+            found |= {info["name"].decode() for info in infos}
+        return found
+
+
+@pytest.fixture
+async def bench(server: servers.Redis, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    made = Bench(server, monkeypatch)
+    await made.register("first", "second")
+    return made
+
+
+async def test_who_had_no_worker_for_long_is_absent_while_another_is_there(bench: Bench) -> None:
+    assert await bench.passes(90, "first", "second") == set()
+    assert await bench.passes(AFTER_S - 20, "first") == set()
+    assert await bench.passes(PRESENT_S + 30, "first") == {"second"}
+    assert await bench.passes(10, "first", "second") == set()
+
+
+async def test_where_all_are_absent_none_is(bench: Bench) -> None:
+    assert await bench.passes(5 * AFTER_S) == set()
+    # The time of an outage of all does not count against who comes back a moment later.
+    assert await bench.passes(AFTER_S - 20, "first") == set()
+    assert await bench.passes(50, "first") == {"second"}
+
+
+@pytest.mark.parametrize("spared", ["paused", "protected"])
+async def test_paused_and_protected_groups_never_are(bench: Bench, spared: str) -> None:
+    await bench.client.sadd(getattr(bench.keys, spared), "second")  # type: ignore[misc]
+    assert await bench.passes(5 * AFTER_S, "first") == set()
+    await bench.client.delete(getattr(bench.keys, spared))
+    assert await bench.passes(AFTER_S - 20, "first") == set()
+    assert await bench.passes(40, "first") == {"second"}
+
+
+async def test_the_time_nobody_looked_does_not_count(bench: Bench) -> None:
+    await bench.passes(20, "first", "second")
+    bench.now_s += 10 * AFTER_S  # everything was down
+    bench.groups = bench.new()
+    assert await bench.passes(AFTER_S - 20, "first") == set()
+    assert await bench.passes(40, "first") == {"second"}
+
+
+async def test_another_ingress_goes_on_counting(bench: Bench) -> None:
+    await bench.passes(60, "first")
+    beat = b'{"at_ms": %d}' % round(bench.now_s * 1000)
+    await bench.client.hset(bench.keys.ingresses, "other", beat)  # type: ignore[misc]
+    bench.groups = bench.new()
+    assert await bench.passes(60, "first") == {"second"}
+
+
+async def test_a_group_that_lapses_is_given_up_with_what_it_missed(bench: Bench) -> None:
+    await bench.client.xadd(bench.keys.stream(0), {b"a": b"b"})  # type: ignore[arg-type]
+    began_s = bench.now_s
+    await bench.passes(2 * AFTER_S, "first")
+    with structlog.testing.capture_logs() as logs:
+        await bench.groups.lapse("second", 17)
+        await bench.groups.lapse("second", 17)  # another ingress, a moment later
+    (line,) = logs
+    assert (line["event"], line["group"], line["entries"]) == ("group_lapsed", "second", 17)
+    assert await bench.on_streams() == {"first"}
+    assert await bench.client.smembers(bench.keys.groups) == {b"first"}  # type: ignore[misc]
+    lapse = Lapse.decode(await bench.client.hget(bench.keys.lapsed, "second"))  # type: ignore[misc, arg-type]
+    assert lapse.entries == 17
+    assert began_s * 1000 <= lapse.absent_since_ms <= lapse.at_ms == round(bench.now_s * 1000)
+
+
+async def test_what_a_process_that_died_left_of_it_is_done_by_the_next_look(bench: Bench) -> None:
+    await bench.client.hset(bench.keys.lapsed, "second", b"{}")  # type: ignore[misc]
+    await bench.client.srem(bench.keys.groups, "second")  # type: ignore[misc]
+    await bench.look()
+    assert await bench.on_streams() == {"first"}
+
+
+async def test_without_the_setting_nobody_is_absent(bench: Bench) -> None:
+    bench.groups = AbsentGroups(bench.redis.link(), bench.keys, partitions=PARTITIONS, after_s=0)
+    assert await bench.passes(5 * AFTER_S, "first") == set()
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'{"at_ms": "x"}', b'{"at_ms": 1}'])
+def test_a_record_that_cannot_be_read_says_that_there_is_one(raw: bytes) -> None:
+    assert Lapse.decode(raw) == Lapse(at_ms=0, entries=0, absent_since_ms=0)
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    lapse = Lapse(at_ms=3, entries=2, absent_since_ms=1)
+    assert Lapse.decode(lapse.encode()) == lapse
+
+
+async def test_where_redis_does_not_say_who_is_there_all_count(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await bench.passes(2 * AFTER_S, "first") == {"second"}
+    await bench.client.delete(bench.keys.workers("first"))
+    await bench.client.set(bench.keys.workers("first"), "not a sorted set")
+    with structlog.testing.capture_logs() as logs:
+        assert await bench.passes(20) == set()
+    (line,) = logs  # once
+    assert (line["event"], line["advice"]) == ("absent_groups_unknown", None)
+    await bench.client.delete(bench.keys.workers("first"))
+    assert await bench.passes(20, "first") == {"second"}
