@@ -51,7 +51,7 @@ class AbsentGroups:
         self._seen: dict[str, _Seen] = {}
         self._since_ms: dict[str, int] = {}
         self._is_logged = False
-        self._has_looked = False
+        self._looked_s: float | None = None
         self._log = logs.get("groups")
         self.absent: frozenset[str] = frozenset()
         """Groups without a worker, while another has one."""
@@ -84,9 +84,8 @@ class AbsentGroups:
         heartbeats = zip(names, beats, strict=True)
         present = {name for name, beat in heartbeats if self._is_there(name, beat)}
         spared = {_text(raw) for raw in (*paused, *protected)}
-        # Time in which nobody could do better, or an operator wants it so, does not count.
-        # At the first look nobody's heartbeat has changed yet.
-        excused = spared if present or not self._has_looked else frozenset(names)
+        # Time in which no group could do better, or an operator wants it so, does not count.
+        excused = frozenset(names) if await self._is_excused(present) else spared
         await self._note(names, present | excused, dict(zip(noted[::2], noted[1::2], strict=True)))
         self._judge(names, present, spared)
         for name in map(_text, lapsed[::2]):
@@ -108,6 +107,7 @@ class AbsentGroups:
         )
         for reply in replies:
             if isinstance(reply, Refused):
+                await self._link.one(command("HDEL", keys.lapsed, group), timeout_s=TIMEOUT_S)
                 self._refuse(reply)
                 return
         if removed == 1:  # else another ingress was first
@@ -138,17 +138,15 @@ class AbsentGroups:
     async def _note(
         self, names: Sequence[str], present: Collection[str], noted: Mapping[bytes, bytes]
     ) -> None:
-        """Writes down when each was last there, or excused; as it is when nobody looked, too."""
+        """Writes down when each was last there, or excused."""
         now_s, now_ms = clock.boottime_s(), clock.epoch_ms()
-        nobody_looked = not self._has_looked and await self._is_alone(now_ms)
-        self._has_looked = True
         every_s = min(_MAX_NOTE_S, self._after_s / 10)
         fields: list[Any] = []
         for name in names:
             seen, raw = self._seen[name], noted.get(name.encode())
             self._since_ms[name] = int(raw) if raw is not None and raw.isdigit() else now_ms
             is_due = seen.noted_s is None or now_s - seen.noted_s >= every_s
-            if raw is None or nobody_looked or (name in present and is_due):
+            if raw is None or (name in present and is_due):
                 seen.noted_s = now_s
                 self._since_ms[name] = now_ms
                 fields += (name, now_ms)
@@ -156,6 +154,18 @@ class AbsentGroups:
             await self._link.run(
                 [command("HSET", self._keys.group_seen, *fields)], timeout_s=TIMEOUT_S
             )
+
+    async def _is_excused(self, present: Collection[str]) -> bool:
+        """Whether the time until now counts for nobody.
+
+        Because nobody looked (all ingresses were down, or Redis was), or no group had a worker. At
+        the first look that is not known yet: no heartbeat has changed under our eyes.
+        """
+        now_s = clock.boottime_s()
+        looked_s, self._looked_s = self._looked_s, now_s
+        if looked_s is None:
+            return await self._is_alone(clock.epoch_ms())
+        return not present or now_s - looked_s >= PRESENT_S
 
     async def _is_alone(self, now_ms: int) -> bool:
         """Whether no other ingress looked lately."""

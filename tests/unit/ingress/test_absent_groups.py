@@ -100,6 +100,13 @@ async def test_the_time_nobody_looked_does_not_count(bench: Bench) -> None:
     assert await bench.passes(40, "first") == {"second"}
 
 
+async def test_the_time_without_redis_does_not_count(bench: Bench) -> None:
+    await bench.passes(40, "first", "second")
+    bench.now_s += 10 * AFTER_S  # no look came through
+    assert await bench.passes(AFTER_S - 20, "first") == set()  # its worker is back sooner
+    assert await bench.passes(40, "first") == {"second"}
+
+
 async def test_another_ingress_goes_on_counting(bench: Bench) -> None:
     await bench.passes(60, "first")
     beat = b'{"at_ms": %d}' % round(bench.now_s * 1000)
@@ -122,6 +129,14 @@ async def test_a_group_that_lapses_is_given_up_with_what_it_missed(bench: Bench)
     lapse = Lapse.decode(await bench.client.hget(bench.keys.lapsed, "second"))  # type: ignore[misc, arg-type]
     assert lapse.entries == 17
     assert began_s * 1000 <= lapse.absent_since_ms <= lapse.at_ms == round(bench.now_s * 1000)
+
+
+async def test_a_group_that_may_not_be_given_up_has_missed_nothing(bench: Bench) -> None:
+    await bench.client.delete(bench.keys.groups)
+    await bench.client.set(bench.keys.groups, "not a set")
+    await bench.groups.lapse("second", 17)
+    assert not await bench.client.exists(bench.keys.lapsed)
+    assert await bench.on_streams() == {"first", "second"}
 
 
 async def test_what_a_process_that_died_left_of_it_is_done_by_the_next_look(bench: Bench) -> None:
@@ -157,4 +172,4 @@ async def test_where_redis_does_not_say_who_is_there_all_count(
     (line,) = logs  # once
     assert (line["event"], line["advice"]) == ("absent_groups_unknown", None)
     await bench.client.delete(bench.keys.workers("first"))
-    assert await bench.passes(20, "first") == {"second"}
+    assert await bench.passes(AFTER_S + 50, "first") == {"second"}
