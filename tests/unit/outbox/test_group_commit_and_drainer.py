@@ -286,7 +286,7 @@ async def test_under_steady_traffic_the_direct_path_opens_again(
 ) -> None:
     slow_disk(monkeypatch, sync_s)
     async with bench(tmp_path) as it:
-        async with it.traffic(rate=800):
+        async with it.traffic(rate=300):
             for _ in range(2):
                 await it.is_on(Way.DIRECT)
                 it.shelf.is_down = True
