@@ -21,7 +21,7 @@ from support.workers import Fleet, logged
 
 pytestmark = pytest.mark.real
 
-INGRESSES = 3
+INGRESSES = 2
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_what_cannot_work_as_set_up_ends_them_all_with_2(
     assert "Traceback" not in program.errors
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 async def test_none_outlives_the_supervisor(
     programs: Programs, redis: servers.Redis, tmp_path: Path, number: signal.Signals
 ) -> None:
