@@ -211,7 +211,7 @@ async def test_a_handler_that_will_not_end_is_logged_with_the_line_where_it_stan
     fleet: Fleet, receiver: str, do: str, line: str
 ) -> None:
     worker = fleet.start(getattr(history, receiver), handler_timeout_s=0.1)
-    slow = await fleet.say("a", {"do": do, "s": 3})
+    slow = await fleet.say("a", {"do": do, "s": 5})
     await wait_until(lambda: "handler_overdue" in worker.errors)
     (overdue,) = logged(worker, "handler_overdue")
     assert (overdue["device_id"], overdue["code_line"]) == ("a", line)
@@ -223,7 +223,7 @@ async def test_a_handler_that_will_not_end_is_logged_with_the_line_where_it_stan
 
 async def test_a_handler_that_blocks_the_loop_is_named_while_it_does(fleet: Fleet) -> None:
     worker = fleet.start()
-    blocking = await fleet.say("a", {"do": "block", "s": 3})
+    blocking = await fleet.say("a", {"do": "block", "s": 5})
     await wait_until(lambda: "loop_blocked" in worker.errors)
     (blocked,) = logged(worker, "loop_blocked")
     assert [run.ended_ns for run in fleet.history.of("a")] == [None]
