@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import math
 import os
 import signal
 import socket
@@ -90,12 +91,17 @@ class Supervisor:
         backoff, is_first = Backoff(base_s=0.5, max_s=10), True
         while True:
             started_s = clock.boottime_s()
-            process = self._start(number)
-            await self._ended(process, stop)
-            if stop.is_set():
-                return await self._stop(process)
+            code: int | None = None
+            try:
+                process = self._start(number)
+            except OSError as error:  # no memory or no process to be had now: as if it had ended
+                self._log.error("process_does_not_start", process=number, error=str(error))
+            else:
+                await self._ended(process, stop)
+                if stop.is_set():
+                    return await self._stop(process)
+                code = process.returncode
             lived_s = clock.boottime_s() - started_s
-            code = process.returncode
             if code == UsageError.exit_code and is_first:
                 stop.set()
                 return code
@@ -122,7 +128,8 @@ class Supervisor:
             process.terminate()
         while (code := process.poll()) is None:
             if clock.boottime_s() > kill_at_s:
-                self._log.error("process_does_not_stop", code=None)
+                self._log.error("process_does_not_stop", for_s=self._stop_bound_s)
+                kill_at_s = math.inf
                 process.kill()
             await asyncio.sleep(LOOK_S)
         return 0 if code == -signal.SIGTERM else abs(code)  # it was still starting
@@ -133,7 +140,8 @@ class Supervisor:
             f"{PREFIX}PROCESSES": "1",
             f"{PREFIX}ADMIN_PORT": str(self._ports[number]),
         }
-        environ.pop(f"{PREFIX}ADMIN_PORT_FILE", None)
+        for name in ("PROCESSES", "ADMIN_PORT"):
+            environ.pop(f"{PREFIX}{name}_FILE", None)
         if self._sockets:
             environ["LISTEN_FDS"] = str(len(self._sockets))
         shared = range(_FIRST_SHARED, _FIRST_SHARED + len(self._sockets))

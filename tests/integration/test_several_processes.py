@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from bridge.cli import processes
 from bridge.store.embedded import EmbeddedServer
 from support import servers, streams
 from support.ports import free_port
 from support.processes import environ_for
 from support.programs import Program, Programs, children, descendants, is_alive
 from support.sending import Platform
-from support.waiting import wait_until
+from support.waiting import wait_until, wait_until_sync
 from support.workers import Fleet, logged
 
 pytestmark = pytest.mark.real
@@ -137,3 +141,37 @@ async def test_a_number_of_processes_out_of_bounds_is_refused(programs: Programs
     program = programs.run("serve", "--processes", "65")
     assert program.ends() == 2
     assert "NB_BRIDGE_PROCESSES must be between 0 and 64" in program.errors
+
+
+async def test_one_that_cannot_be_started_now_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stop, starts = asyncio.Event(), []
+
+    def start(self: processes.Supervisor, number: int) -> subprocess.Popen[bytes]:
+        starts.append(number)
+        if len(starts) <= 2:
+            raise BlockingIOError(errno.EAGAIN, "no process to be had")
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+    monkeypatch.setattr(processes.Supervisor, "_start", start)
+    supervisor = processes.Supervisor(("serve",), (0, 0), (), stop_bound_s=10)
+    running = asyncio.create_task(supervisor.run(stop))
+    await wait_until(lambda: len(starts) == 4, "both to be started again")
+    stop.set()
+    assert await running == 0
+
+
+def test_a_number_from_a_file_is_for_the_supervisor_alone(
+    programs: Programs, redis: servers.Redis, tmp_path: Path
+) -> None:
+    (tmp_path / "number").write_text("2")
+    environ = environ_for(tmp_path, redis.url, redis.namespace, port="0", admin_port="0")
+    environ |= {
+        "NB_BRIDGE_PROCESSES_FILE": str(tmp_path / "number"),
+        "NB_BRIDGE_HOST": "127.0.0.1",
+        "NB_BRIDGE_LOG_FORMAT": "json",
+    }
+    program = programs.start("serve", environ=environ)
+    wait_until_sync(lambda: len(logged(program, "ingress_listening")) == 2)
+    assert program.stop() == 0
