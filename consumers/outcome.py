@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeGuard, TypeVar
 
 _E = TypeVar("_E", bound=BaseException)
@@ -54,7 +55,8 @@ class Failed:
 class Rejected:
     """The handler gave the notification up."""
 
-    error: Reject
+    error: BaseException
+    """A `Reject`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,16 @@ class Abandoned:
     """The lease was lost while the handler ran: its new owner decides."""
 
 
-Outcome = Handled | Failed | Rejected | Abandoned
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Killed:
+    """The process that the handler ran in is gone, and the handler is why."""
+
+    is_stuck: bool
+    """It did not return, and the process was ended for that; else the process died."""
+    text: str
+
+
+Outcome = Handled | Failed | Rejected | Abandoned | Killed
 HANDLED = Handled()
 ABANDONED = Abandoned()
 
@@ -80,6 +91,25 @@ def of_exception(error: BaseException) -> Failed | Rejected:
     if is_a(error, Reject):
         return Rejected(error=error)
     return Failed(error=error, after_s=_asked_s(error) if is_a(error, Retry) else None)
+
+
+class ReportedError(Exception):
+    """What a handler raised in another process, as that process tells of it."""
+
+    def __init__(self, *, type_name: str, text: str, traceback: str, where: str) -> None:
+        super().__init__(text)
+        self.type_name = type_name
+        self.traceback = traceback
+        self.where = where
+        """`file.py:12`, or empty."""
+
+
+class ReportedRetry(ReportedError, Retry):
+    """As `Retry`."""
+
+
+class ReportedReject(ReportedError, Reject):
+    """As `Reject`."""
 
 
 # A handler's own exception class may raise at anything that is asked of it, its `__class__`,
@@ -101,6 +131,8 @@ def text_of(error: BaseException) -> str:
 
 def type_of(error: BaseException) -> str:
     """The name of an error's class."""
+    if is_a(error, ReportedError):
+        return error.type_name
     try:
         return "".join((type(error).__name__,))
     except BaseException:
@@ -109,10 +141,23 @@ def type_of(error: BaseException) -> str:
 
 def traceback_of(error: BaseException) -> str:
     """Where an error came from, as Python shows it."""
+    if is_a(error, ReportedError):
+        return error.traceback
     try:
         return "".join(traceback.format_exception(error))
     except BaseException as other:
         return f"cannot be shown: {type_of(other)}"
+
+
+def line_of(error: BaseException) -> str:
+    """Where an error was raised, `file.py:12`; empty if that is not known."""
+    if is_a(error, ReportedError):
+        return error.where
+    try:
+        frames = traceback.extract_tb(error.__traceback__, limit=-1)
+        return f"{Path(frames[0].filename).name}:{frames[0].lineno}" if frames else ""
+    except BaseException:  # whatever its class makes of that
+        return ""
 
 
 def _asked_s(error: Retry) -> float | None:

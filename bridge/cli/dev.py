@@ -47,7 +47,7 @@ _SERVER_CHECK_S: Final = 0.25
 @click.option(
     "--reload",
     is_flag=True,
-    help="Start the worker again when a Python file changes near RECEIVER.",
+    help="Have the worker take the new code when a Python file changes near RECEIVER.",
 )
 @click.option("--tls", is_flag=True, help="Listen with TLS, by a certificate made for this run.")
 def command(receiver: str | None, port: int | None, data: Path, reload: bool, tls: bool) -> int:
@@ -140,11 +140,11 @@ class Dev:
         telling = asyncio.create_task(self._tell_end_of_worker())
         try:
             async for changes in awatch(self._around.source_folder, watch_filter=PythonFilter()):
-                telling.cancel()
-                click.echo(f"{Path(min(changes)[1]).name} changed: the worker starts again")
-                await self._worker.stop(timeout_s=STOP_TIMEOUT_S)
-                await self._worker.start()
-                telling = asyncio.create_task(self._tell_how_it_starts())
+                click.echo(f"{Path(min(changes)[1]).name} changed: the worker takes the new code")
+                if not self._worker.hang_up():
+                    telling.cancel()
+                    await self._worker.start()
+                    telling = asyncio.create_task(self._tell_how_it_starts())
         finally:
             telling.cancel()
 

@@ -64,6 +64,14 @@ class Child:
     def _answer(self) -> Answer:
         return readiness.ask("127.0.0.1", self._admin_port, timeout_s=1)
 
+    def hang_up(self) -> bool:
+        """SIGHUP, which has a worker take new code; False if the process has ended."""
+        if self._process is None or self._process.returncode is not None:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGHUP)
+        return True
+
     async def stop(self, *, timeout_s: float) -> None:
         """SIGTERM, and SIGKILL if that does not end it; an ended one may be stopped."""
         process = self._process

@@ -26,6 +26,7 @@ from bridge.errors import UsageError
 from bridge.settings import PREFIX, Settings
 from bridge.store import embedded
 from bridge.telemetry import logs
+from bridge.terminal import has_terminal
 
 LOOK_S: Final = 0.1
 RESTED_S: Final = 60.0
@@ -45,12 +46,19 @@ def run(
     """Runs `nb-bridge <words>` `how_many` times until SIGTERM; returns the exit code."""
     first_port = DEFAULT_PORTS[role] if settings.admin_port is None else settings.admin_port
 
-    async def supervise(stop: asyncio.Event) -> int:
-        ports = [first_port and first_port + number for number in range(how_many(settings))]
-        bound_s = settings.grace_s + STOP_SLACK_S
-        return await Supervisor(words, ports, sockets, stop_bound_s=bound_s).run(stop)
+    ports = [first_port and first_port + number for number in range(how_many(settings))]
+    bound_s = settings.grace_s + STOP_SLACK_S
+    supervisor = Supervisor(words, ports, sockets, stop_bound_s=bound_s)
+    had_terminal = has_terminal()
 
-    return running.run(supervise)
+    def hang_up() -> bool:
+        """Workers take new code at SIGHUP, but for that of a terminal that has gone."""
+        if role != "worker" or (had_terminal and not has_terminal()):
+            return False
+        supervisor.signal(signal.SIGHUP)
+        return True
+
+    return running.run(supervisor.run, on_hang_up=hang_up)
 
 
 class Supervisor:
@@ -74,6 +82,7 @@ class Supervisor:
         self._ports = ports
         self._sockets = sockets
         self._stop_bound_s = stop_bound_s
+        self._processes: set[subprocess.Popen[bytes]] = set()
         self._log = logs.get("supervisor")
 
     async def run(self, stop: asyncio.Event) -> int:
@@ -87,6 +96,11 @@ class Supervisor:
         codes = await asyncio.gather(*keepers)
         return next((code for code in codes if code), 0)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to all of them."""
+        for process in self._processes:
+            process.send_signal(number)
+
     async def _keep(self, number: int, stop: asyncio.Event) -> int:
         backoff, is_first = Backoff(base_s=0.5, max_s=10), True
         while True:
@@ -97,7 +111,9 @@ class Supervisor:
             except OSError as error:  # no memory or no process to be had now: as if it had ended
                 self._log.error("process_does_not_start", process=number, error=str(error))
             else:
+                self._processes.add(process)
                 await self._ended(process, stop)
+                self._processes.discard(process)
                 if stop.is_set():
                     return await self._stop(process)
                 code = process.returncode

@@ -17,12 +17,13 @@ Service = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
 """Works until the event is set, then stops; returns the exit code."""
 
 
-def run(service: Service) -> int:
+def run(service: Service, *, on_hang_up: Callable[[], bool] = lambda: False) -> int:
     """Runs `service` on uvloop (where it exists). SIGTERM, SIGINT and SIGHUP set its event once;
-    a second SIGINT ends the process at once, with everything unfinished.
+    a second SIGINT ends the process at once, with everything unfinished. SIGHUP is nothing more
+    than that where `on_hang_up` says that it did what is to be done.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_until_signal(service))
+        return runner.run(_until_signal(service, on_hang_up))
 
 
 async def first_of(*parts: Coroutine[Any, Any, Any]) -> None:
@@ -38,7 +39,7 @@ async def first_of(*parts: Coroutine[Any, Any, Any]) -> None:
         task.result()
 
 
-async def _until_signal(service: Service) -> int:
+async def _until_signal(service: Service, on_hang_up: Callable[[], bool]) -> int:
     stop = asyncio.Event()
 
     def interrupted() -> None:
@@ -46,11 +47,15 @@ async def _until_signal(service: Service) -> int:
             os._exit(INTERRUPTED)
         stop.set()
 
+    def hung_up() -> None:
+        if not on_hang_up():
+            stop.set()
+
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     # The terminal is gone, unless the program was started to outlive it (nohup(1)).
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        loop.add_signal_handler(signal.SIGHUP, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
     loop.add_signal_handler(signal.SIGINT, interrupted)
     return await service(stop)
 

@@ -26,28 +26,31 @@ MAX_CONNECTIONS: Final = 16
 _JSON: Final = "application/json"
 
 
+def bound(host: str, port: int) -> list[socket.socket]:
+    """Sockets for an admin listener; `UsageError` if the port is taken."""
+    return listener.bind(host, port, setting="NB_BRIDGE_ADMIN_PORT")
+
+
 class AdminListener:
     """Serves these pages on a port of their own.
 
-    `ready` and `live` return the reasons why not, none if so; `status` what /status shows; `more`
-    has what other pages show, by path. Answers where it is called by an address, by a name without
-    a dot, or by one of `names`: no page in somebody's browser can read these by giving a name of
-    its own our address (DNS rebinding).
+    `listen` returns the sockets to accept on; `ready` and `live` the reasons why not, none if so;
+    `status` what /status shows; `more` has what other pages show, by path. Answers where it is
+    called by an address, by a name without a dot, or by one of `names`: no page in somebody's
+    browser can read these by giving a name of its own our address (DNS rebinding).
     """
 
     def __init__(
         self,
         host: str,
-        port: int,
         *,
+        listen: Callable[[], Sequence[socket.socket]],
         ready: Callable[[], Sequence[str]],
         live: Callable[[], Sequence[str]],
         status: Callable[[], Mapping[str, Any]],
         more: Mapping[str, Callable[[], Mapping[str, Any]]] | None = None,
         names: Sequence[str] = (),
     ) -> None:
-        self._host = host
-        self._port = port
         self._names = {host.lower(), socket.gethostname().lower(), *map(str.lower, names)}
         self._pages: dict[str, Callable[[], web.Response]] = {
             "/livez": lambda: _health(live()),
@@ -60,13 +63,14 @@ class AdminListener:
         self._listener: listener.Listener | None = None
         self.url = ""
         """`http://host:port`, once started."""
-        self.sockets: list[socket.socket] = []
+        self._listen = listen
+        self.sockets: Sequence[socket.socket] = ()
         """Those it accepts on, once started."""
 
     async def start(self) -> None:
-        """Listens; `UsageError` if the port is taken."""
+        """Listens; raises what `listen` does."""
         self._http = HttpServer(self._answer, timeout_s=TIMEOUT_S, max_connections=MAX_CONNECTIONS)
-        self.sockets = listener.bind(self._host, self._port, setting="NB_BRIDGE_ADMIN_PORT")
+        self.sockets = self._listen()
         self._listener = listener.Listener(self._http.take, self.sockets)
         self._listener.serve()
         self.url = f"http://{self._listener.address}"

@@ -151,7 +151,9 @@ class Ingress:
         port = settings.admin_port
         self._admin = admin.AdminListener(
             settings.admin_host,
-            DEFAULT_ADMIN_PORT if port is None else port,
+            listen=lambda: admin.bound(
+                settings.admin_host, DEFAULT_ADMIN_PORT if port is None else port
+            ),
             ready=self._not_ready,
             live=self._not_live,
             status=self._status,

@@ -264,6 +264,20 @@ class Settings:
     max_attempts: int = number(
         10, "attempts before a notification becomes a dead letter", low=1, high=1000, halves=WORKER
     )
+    recycle_after_deliveries: int = number(
+        0,
+        "deliveries after which a new process takes a worker's place; 0: never",
+        low=0,
+        high=10**12,
+        halves=WORKER,
+    )
+    recycle_at_mib: int = number(
+        0,
+        "MiB of memory at which a new process takes a worker's place; 0: never",
+        low=0,
+        high=2**20,
+        halves=WORKER,
+    )
     give_up_after_s: float = number(
         3600.0,
         "seconds after which failures count although nothing else succeeds; 0: at once",

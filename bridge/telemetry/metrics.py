@@ -146,6 +146,18 @@ waiting_lanes = _gauge("waiting_lanes", "Devices whose retry waits in the window
 overdue_handlers = _gauge(
     "overdue_handlers", "Handlers beyond HANDLER_TIMEOUT_S that still run.", "group"
 )
+stuck_handlers = _gauge(
+    "stuck_handlers", "Handlers beyond twice HANDLER_TIMEOUT_S, which are given up.", "group"
+)
+worker_replacements = _counter(
+    "worker_replacements", "Processes that took the place of another, by reason.", "group", "reason"
+)
+sandbox_deliveries = _counter(
+    "sandbox_deliveries",
+    "Deliveries of suspects, by how they ended: returned, died, stuck.",
+    "group",
+    "ending",
+)
 loop_blocked = _counter(
     "loop_blocked_seconds", "Seconds that a handler kept the event loop from going on.", "group"
 )

@@ -11,7 +11,7 @@ import yaml
 
 from bridge.cli import COMMANDS
 from bridge.settings import Settings
-from consumers.worker.process.parent import STOP_SLACK_S
+from consumers.worker.process.generation import STOP_SLACK_S
 from support.deploy_tools import DEPLOY, check
 from support.deployed_settings import taken
 

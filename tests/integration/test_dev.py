@@ -210,11 +210,12 @@ def test_a_changed_receiver_runs_again(programs: Programs) -> None:
     dev = start(programs, "mine.py:Receiver", "--reload")
     dev.prints("version 1")
     receiver.write_text("this is no Python")
-    dev.prints("it starts again when a file changes")
-    assert "ready again" not in dev.output
+    dev.prints("the new code cannot be used: the worker goes on with the old")
+    assert "mine.py cannot be run: SyntaxError" in dev.errors
     receiver.write_text(text.format(2))
     dev.prints("version 2")
-    dev.prints("the worker is ready again")
+    dev.prints("the worker has the new code")
+    assert paste(dev) == (200, "ok")
     assert dev.stop() == 0
 
 

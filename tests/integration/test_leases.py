@@ -11,8 +11,9 @@ import pytest
 
 from bridge.errors import UsageError
 from bridge.store.link import command
+from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.partitions import leases, owned
-from consumers.worker.partitions.leases import LeaseKeeper
+from consumers.worker.partitions.leases import LeaseKeeper, WorkerId
 from consumers.worker.partitions.owned import OwnedPartitions
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.shared_state import SharedState
@@ -28,7 +29,10 @@ TTL_S = 0.5
 class Keeper:
     """A lease keeper in this process; nobody renews for it unless a test does."""
 
-    def __init__(self, redis: servers.Redis, worker: str, **changes: Any) -> None:
+    def __init__(
+        self, redis: servers.Redis, worker: str, *, generation: int = 1, **changes: Any
+    ) -> None:
+        self.stuck: dict[bytes, Attempts] = {}
         self.link = redis.link()
         self.shared = SharedState(SharedState.create(concurrency=1), concurrency=1)
         self.acquired: list[Partition] = []
@@ -38,7 +42,7 @@ class Keeper:
         options = {"group": "g", "partitions": PARTITIONS, "ttl_s": TTL_S, **changes}
         self.partitions = OwnedPartitions(
             self.shared,
-            worker=worker,
+            worker=f"{worker}.1",
             group=str(options["group"]),
             ttl_s=float(str(options["ttl_s"])),
         )
@@ -47,9 +51,10 @@ class Keeper:
             self.link,
             redis.keys,
             self.partitions,
-            worker=worker,
+            worker=WorkerId(worker, generation),
             on_acquired=lambda partition, _: self.acquired.append(partition),
             quiesce=self._quiesce,
+            left_behind=lambda _: self.stuck,
             **options,  # type: ignore[arg-type]
         )
         self.task = asyncio.create_task(self.keeper.run())
@@ -120,6 +125,47 @@ async def test_a_second_worker_gets_its_share_when_it_is_given_back(keeper: Make
     await wait_until(lambda: len(second.owned) == PARTITIONS // 2)
     assert first.owned == set(range(PARTITIONS)) - second.owned
     assert all(each.trusted for each in second.acquired)
+
+
+async def test_a_successor_takes_over_what_it_is_given_and_others_notice_nothing(
+    keeper: Make, real_redis: servers.Redis
+) -> None:
+    old = keeper("a", ttl_s=60.0)
+    await wait_until(lambda: len(old.owned) == PARTITIONS)
+    other = keeper("b", ttl_s=60.0)
+    await wait_until(lambda: len(other.owned) == PARTITIONS // 2)
+    before, others = set(old.owned), set(other.owned)
+    new = keeper("a", generation=2, ttl_s=60.0)
+    await asyncio.sleep(0.5)
+    assert new.owned == set()
+    old.task.cancel()
+    slow, kept = old.partitions[min(before)], []
+    old.may_release.clear()
+    handing_over = asyncio.create_task(
+        old.keeper.hand_over(lambda _: 0.0, lambda partition: kept.append(partition))
+    )
+    await wait_until(lambda: slow in kept, "the wait for what is slow to end")
+    assert not slow.releasing or len(kept) >= PARTITIONS // 2
+    old.may_release.set()
+    await handing_over
+    await old.keeper.release_all(has_successor=True)
+    await wait_until(lambda: new.owned == before)
+    assert all(partition.trusted for partition in new.acquired)
+    assert other.owned == others
+    assert await real_redis.client.zcard(real_redis.keys.workers("g")) == 2
+
+
+async def test_what_is_stuck_is_on_record_when_its_lease_is_given_back(
+    keeper: Make, real_redis: servers.Redis
+) -> None:
+    old = keeper("a", partitions=1)
+    await wait_until(lambda: old.owned)
+    old.stuck = {b"7-0": Attempts(count=2, suspect=True, stuck=True)}
+    old.task.cancel()
+    await old.keeper.release_all(has_successor=False)
+    records = await real_redis.client.hgetall(real_redis.keys.retry(0, "g"))  # type: ignore[misc]
+    assert records[b"7-0"] == b"2:0:hung:s"
+    assert await real_redis.client.zcard(real_redis.keys.workers("g")) == 0
 
 
 async def test_a_short_lease_drops_no_worker_that_ticks_by_a_longer_one(

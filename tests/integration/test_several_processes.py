@@ -175,3 +175,15 @@ def test_a_number_from_a_file_is_for_the_supervisor_alone(
     program = programs.start("serve", environ=environ)
     wait_until_sync(lambda: len(logged(program, "ingress_listening")) == 2)
     assert program.stop() == 0
+
+
+async def test_workers_take_new_code_at_a_signal_to_the_supervisor(
+    redis: servers.Redis, programs: Programs
+) -> None:
+    fleet = Fleet(redis, programs)
+    worker = fleet.start(processes=2)
+    await fleet.handled(await fleet.say("d0"))
+    worker.signal(signal.SIGHUP)
+    await wait_until(lambda: len(logged(worker, "child_replaced")) == 2, "new children")
+    await fleet.handled(await fleet.say("d0"))
+    assert worker.stop() == 0

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
@@ -62,14 +66,54 @@ def with_a_terminal() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("with_a_terminal")
-@pytest.mark.parametrize("command", ["serve", "worker"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        ("serve", signal.SIGTERM),
+        ("serve", signal.SIGINT),
+        ("serve", signal.SIGHUP),
+        ("worker", signal.SIGTERM),
+        ("worker", signal.SIGINT),
+    ],
+)
 def test_a_signal_ends_it_cleanly(programs: Programs, command: str, number: signal.Signals) -> None:
     program, _ = start(programs, command)
     program.signal(number)
     assert program.ends() == 0
     assert "Traceback" not in program.errors
     assert "_stopped" in program.errors  # it took its leave, rather than being ended
+
+
+# Takes a terminal for its own, and becomes a worker.
+OF_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(os.open(sys.argv[1], os.O_RDWR), termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-P", "-m", "bridge", "worker", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.usefixtures("with_a_terminal")
+def test_a_worker_ends_with_its_terminal(tmp_path: Path) -> None:
+    """Without one, the same signal has it start a new child."""
+    ours, its = pty.openpty()
+    words = ["--receiver", recording.RECEIVER, "--admin-port", "0"]
+    log = tmp_path / "log"
+    with log.open("w") as errors:
+        program = subprocess.Popen(
+            [sys.executable, "-c", OF_A_TERMINAL, os.ttyname(its), *words],
+            stdin=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+    try:
+        wait_until_sync(lambda: "worker_started" in log.read_text(), "it to start")
+        os.close(its)
+        os.close(ours)
+        assert program.wait(timeout=60) == 0
+        assert "worker_stopped" in log.read_text()
+    finally:
+        program.kill()
+        program.wait()
 
 
 def test_the_ingress_is_unready_while_it_drains_and_a_second_sigterm_changes_nothing(

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from support.workers import (
     PARTITIONS,
     Fleet,
     admin_url,
+    busy,
     child_of,
     kill_group,
     logged,
@@ -49,27 +49,6 @@ async def fleet_of_own(own_server: EmbeddedServer, programs: Programs) -> AsyncI
     redis = servers.real_redis(own_server)
     yield Fleet(redis, programs)
     await redis.aclose()
-
-
-@asynccontextmanager
-async def busy(fleet: Fleet) -> AsyncIterator[None]:
-    """While it lasts, notifications of twelve devices come in, some hundred a second."""
-
-    is_over = False
-
-    async def publish() -> None:
-        number = 0
-        while not is_over:
-            await fleet.say(f"d{number % 12}", command=f"c{number // 12}")
-            await asyncio.sleep(0.005)
-            number += 1
-
-    publishing = asyncio.create_task(publish())
-    try:
-        yield
-    finally:
-        is_over = True  # not cancelled: the driver may swallow that
-        await publishing
 
 
 @pytest.mark.parametrize("receiver", ["SYNC", "ASYNC", "TYPED"])
@@ -192,8 +171,8 @@ async def test_an_async_handler_that_takes_too_long_is_tried_again(fleet: Fleet)
 async def test_a_sync_handler_that_takes_too_long_holds_its_device_and_no_other(
     fleet: Fleet,
 ) -> None:
-    worker = fleet.start(history.SYNC, handler_timeout_s=0.1)
-    slow = await fleet.say("a", {"do": "sleep", "s": 2})
+    worker = fleet.start(history.SYNC, handler_timeout_s=1)
+    slow = await fleet.say("a", {"do": "sleep", "s": 1.5})
     after = await fleet.say("a")
     history_ = await fleet.handled(await fleet.say("b"))
     assert [run.device for run in history_.runs if run.ended_ns] == ["b"]
@@ -210,8 +189,8 @@ async def test_a_sync_handler_that_takes_too_long_holds_its_device_and_no_other(
 async def test_a_handler_that_will_not_end_is_logged_with_the_line_where_it_stands(
     fleet: Fleet, receiver: str, do: str, line: str
 ) -> None:
-    worker = fleet.start(getattr(history, receiver), handler_timeout_s=0.1)
-    slow = await fleet.say("a", {"do": do, "s": 5})
+    worker = fleet.start(getattr(history, receiver), handler_timeout_s=2)
+    slow = await fleet.say("a", {"do": do, "s": 3.5})
     await wait_until(lambda: "handler_overdue" in worker.errors)
     (overdue,) = logged(worker, "handler_overdue")
     assert (overdue["device_id"], overdue["code_line"]) == ("a", line)

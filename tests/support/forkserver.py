@@ -219,7 +219,7 @@ def main() -> None:
     arguments = _serve(line)
     if arguments is not None:
         sys.argv = ["nb-bridge", *arguments]
-        importlib.import_module("consumers.worker.process.parent").subprocess = _Forking  # type: ignore[attr-defined]
+        importlib.import_module("consumers.worker.process.generation").subprocess = _Forking  # type: ignore[attr-defined]
         runpy.run_module("bridge", run_name="__main__", alter_sys=True)
 
 

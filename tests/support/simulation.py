@@ -33,6 +33,8 @@ class Process:
         self.name = name
         self.program = program
         self.state = State.RUNNING
+        self.dependents: list[Process] = []
+        """Processes that do not outlive it."""
         self._loop = loop
         self._missed: list[tuple[asyncio.Handle, Context]] = []
         loop.processes.append(self)
@@ -66,6 +68,8 @@ class Process:
     def kill(self) -> None:
         """As SIGKILL."""
         self.state = State.KILLED
+        for process in self.dependents:
+            process.kill()
 
     def lay_to_rest(self) -> None:
         """For the end of the simulation: has its cancelled tasks end."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import signal
 from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from bridge.contract.entries import DeadLetter, Entry
@@ -210,6 +213,27 @@ class Fleet:
     async def kept(self) -> int:
         """Entries in the streams."""
         return sum([await self.redis.client.xlen(self.keys.stream(p)) for p in range(PARTITIONS)])
+
+
+@asynccontextmanager
+async def busy(fleet: Fleet) -> AsyncIterator[None]:
+    """While it lasts, notifications of twelve devices come in, some hundred a second."""
+
+    is_over = False
+
+    async def publish() -> None:
+        number = 0
+        while not is_over:
+            await fleet.say(f"d{number % 12}", command=f"c{number // 12}")
+            await asyncio.sleep(0.005)
+            number += 1
+
+    publishing = asyncio.create_task(publish())
+    try:
+        yield
+    finally:
+        is_over = True  # not cancelled: the driver may swallow that
+        await publishing
 
 
 def told(device: str, detail: Any = None, **changes: Any) -> Entry:

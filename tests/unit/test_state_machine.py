@@ -34,6 +34,7 @@ from bridge.outbox.records import Arrival, Outcome
 from bridge.platform.notification import accept_command_status
 from bridge.settings import Settings
 from consumers import PushMessageReceiver, Reject, Retry, delivery, request
+from consumers.context import Delivery, _current
 from support import simulated_redis
 from support.ingresses import body
 from support.promises import Promises, Run
@@ -54,8 +55,9 @@ STATUSES = ("PENDING", "SENT", "DELIVERED", "SUCCESSFUL", "FAILED", "SOMETHING_N
 WIRES = ("publish", "control", "fetch", "settle", "parking", "upkeep", "parent")
 # What the handler does at each attempt; after the last one it returns at once.
 BEHAVIOURS = st.lists(
-    st.sampled_from(["return", "fail", "retry", "reject", "be slow", "die"]), max_size=3
+    st.sampled_from(["return", "fail", "retry", "reject", "be slow", "hang", "die"]), max_size=3
 )
+SIGNALS = ("stop", "hang_up", "kill", "freeze", "thaw")
 TIMES_S = (0.0003, 0.0008, 0.002, 0.005, 0.05, 0.3, 1.0, 3.0, 8.0, 45.0)
 
 
@@ -64,6 +66,13 @@ class Receiver(PushMessageReceiver):
 
     def __init__(self, promises: Promises) -> None:
         self._promises = promises
+        self._runs: dict[int, Run] = {}
+        self.is_over = False
+
+    def killed(self, of: Delivery) -> None:
+        """Its sandbox is gone, and it with that."""
+        if (run := self._runs.get(id(of))) is not None:
+            self._promises.ended(run, "killed", is_lost=of.lost)
 
     async def handleNBCommandStateChanged(self) -> None:
         run = Run(
@@ -74,6 +83,7 @@ class Receiver(PushMessageReceiver):
             attempt=delivery.attempt,
         )
         self._promises.began(run)
+        self._runs[id(_current.get())] = run
         how = "handled"
         try:
             await self._act(request.json["result"]["resultDetail"]["do"][run.attempt - 1 :])
@@ -93,6 +103,10 @@ class Receiver(PushMessageReceiver):
                 raise Reject("on purpose")
             case ["be slow"]:
                 await asyncio.sleep(3)
+            case ["hang"]:
+                while not self.is_over:  # whatever it is told
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.sleep(1000)
             case ["die"]:
                 Process.current().kill()
                 await asyncio.sleep(0)
@@ -126,6 +140,8 @@ class Bridge(RuleBasedStateMachine):
     def _close(self) -> None:
         self.server.is_down = True
         self.server.thaw()
+        for worker in self.workers:
+            worker.receiver.is_over = True
         self.loop.end()
         for worker in self.workers:
             worker.close()
@@ -237,7 +253,7 @@ class Bridge(RuleBasedStateMachine):
     def a_worker_starts(self, group: str) -> None:
         self._start_worker(group)
 
-    @rule(which=st.integers(0, 2), how=st.sampled_from(["stop", "kill", "freeze", "thaw"]))
+    @rule(which=st.integers(0, 2), how=st.sampled_from(SIGNALS))
     def a_worker_gets_a_signal(self, which: int, how: str) -> None:
         running = [worker for worker in self.workers if not worker.has_ended]
         if running:
@@ -249,7 +265,7 @@ class Bridge(RuleBasedStateMachine):
             worker.child for worker in self.workers if worker.child and not worker.has_ended
         ]
         if children:
-            children[which % len(children)].kill()
+            children[which % len(children)].process.kill()
 
     def _start_ingress(self) -> None:
         self.ingresses.append(
@@ -262,6 +278,8 @@ class Bridge(RuleBasedStateMachine):
             partitions=PARTITIONS,
             group=group,
             concurrency=4,
+            handler_timeout_s=5.0,
+            recycle_after_deliveries=50,
             max_attempts=MAX_ATTEMPTS,
             give_up_after_s=3.0,  # a handler that never succeeds is not waited for long
             backoff_base_s=0.5,

@@ -17,6 +17,7 @@ from bridge.telemetry import logs, metrics
 from consumers.outcome import (
     Failed,
     Handled,
+    Killed,
     Outcome,
     Rejected,
     Retry,
@@ -56,6 +57,7 @@ class Outcomes:
         *,
         group: str,
         on_circuit: Callable[[bool], None],
+        on_first_success: Callable[[], None],
     ) -> None:
         self._lanes = lanes
         self._settler = settler
@@ -64,6 +66,9 @@ class Outcomes:
         self._breaker = breaker
         self._charging = charging
         self._on_circuit = on_circuit
+        self._on_first_success = on_first_success
+        self.total = 0
+        """Deliveries that had an outcome, as of the last `publish_counts`."""
         self._group = group
         self._log = logs.get("deliveries").bind(group=group)
         gauges = metrics.circuit_open, metrics.brake_on  # the name of 0.1, for one release
@@ -87,6 +92,8 @@ class Outcomes:
             self._succeeded()  # the handler knew what it did
             self.bury(lane, attempt, "rejected", error=outcome.error)
             return "dead"
+        if isinstance(outcome, Killed):
+            return self._killed(lane, attempt, outcome)
         if lane.partition.lost:
             self._lanes.finished(lane)
         else:  # we stop
@@ -105,6 +112,7 @@ class Outcomes:
         self._charging.note()
         for outcome, count in self._counts.items():
             if count:
+                self.total += count
                 self._counters[outcome].inc(count)
                 self._counts[outcome] = 0
 
@@ -147,7 +155,29 @@ class Outcomes:
         else:
             self._bury(lane, self._settler.given_up.letter_of(lane))
 
+    def bury_suspect(self, lane: Lane, text: str = "") -> None:
+        """The head of `lane`, a suspect, has used up its attempts."""
+        known = lane.head.attempts
+        if known.stuck:
+            reason, text = "stuck", text or "the handler did not return"
+        else:
+            reason, text = "max_attempts", text or "the worker died while it ran"
+        self.bury(lane, known.count, reason, text)
+
     # --- inside
+
+    def _killed(self, lane: Lane, attempt: int, outcome: Killed) -> str:
+        """It stays a suspect. That its attempt counts is on record since before it ran."""
+        known = Attempts(count=attempt, suspect=True, stuck=outcome.is_stuck)
+        lane.head.attempts = known
+        if self._policy.is_exhausted(attempt):
+            self.bury_suspect(lane, outcome.text)
+            return "dead"
+        if outcome.is_stuck:
+            self._settler.retry(lane.partition, lane.head)
+        self._lanes.wait(lane, 0.0)
+        self.count("retry")
+        return "retry"
 
     def _bury(self, lane: Lane, letter: DeadLetter) -> None:
         """What becomes of it is logged when it is known (`recording.given_up`)."""
@@ -160,6 +190,8 @@ class Outcomes:
             self._settler.dead(lane, letter)
 
     def _succeeded(self) -> None:
+        if not self._charging.successes:
+            self._on_first_success()
         self._charging.successes += 1
         if self._breaker.succeeded():
             self._log.info("circuit_closed")

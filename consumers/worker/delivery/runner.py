@@ -10,25 +10,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass
 from typing import Final, cast
 
 from bridge import clock
-from bridge.telemetry import logs, metrics
-from consumers.context import Delivery
-from consumers.outcome import Failed, Rejected
-from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.delivery.charging import Charging
 from consumers.worker.delivery.circuit_breaker import CircuitBreaker
-from consumers.worker.delivery.handler import Handler, Handlers
+from consumers.worker.delivery.deliverer import Deliverer, Observer, Plan
+from consumers.worker.delivery.handler import Handlers
 from consumers.worker.delivery.invocations import Invocations
 from consumers.worker.delivery.outcomes import Outcomes
-from consumers.worker.delivery.retry_policy import RetryPolicy
 from consumers.worker.partitions.lanes import Lanes
-from consumers.worker.partitions.partition import Item, Lane, Partition
+from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.shared_state import SharedState
 from consumers.worker.recording.parking import Parking
 from consumers.worker.recording.settler import Settler
+from consumers.worker.sandbox.sandbox import Sandbox
 
 # How long all runners together may keep the loop from its sockets, if no handler waits.
 SLICE_S: Final = 0.002
@@ -38,26 +34,12 @@ LAST_S: Final = 0.5
 PROBERS: Final = 4
 # How often time limits are looked at, and counts given to the metrics.
 LOOK_S: Final = 0.1
-MAX_TYPES_LOGGED: Final = 100
-
-Observer = Callable[[Delivery, str, float, BaseException | None], None]
-"""Called for each delivery: what, outcome, seconds, and what the handler raised."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How deliveries are made; plain values from the settings."""
-
-    group: str
-    concurrency: int
-    timeout_s: float
-    skip_late: bool
-    policy: RetryPolicy
-    give_up_after_s: float
+SANDBOX_IDLE_S: Final = 30.0
+"""A sandbox that had nothing to do for so long is ended."""
 
 
 class Runner:
-    """`start` makes the runners; `stop` ends them within a time.
+    """`start` makes the runners; `stop` ends them within a time. Suspects have one of their own.
 
     - `partitions()`: how many are owned; the more, the more often an open circuit is probed
     - `on_expired(partition)`: its lease ran out before a delivery could begin
@@ -72,19 +54,17 @@ class Runner:
         shared: SharedState,
         handlers: Handlers,
         plan: Plan,
+        sandbox: Sandbox,
         *,
         partitions: Callable[[], int],
         on_expired: Callable[[Partition], None],
         observer: Observer | None = None,
     ) -> None:
         self._lanes = lanes
-        self._settler = settler
         self._shared = shared
-        self._handlers = handlers
-        self._plan = plan
+        self._sandbox = sandbox
+        self._concurrency = plan.concurrency
         self._partitions = partitions
-        self._on_expired = on_expired
-        self._observer = observer
         self._breaker = CircuitBreaker()
         self._released = asyncio.Event()
         self._released.set()
@@ -101,34 +81,44 @@ class Runner:
             Charging(give_up_after_s=plan.give_up_after_s),
             group=plan.group,
             on_circuit=self._circuit_changed,
+            on_first_success=shared.handled,
         )
+        self._deliverer = Deliverer(
+            lanes, settler, shared, handlers, plan, self.invocations, self._outcomes, sandbox,
+            on_expired=on_expired, on_retry=self._set_timer, observer=observer,
+        )  # fmt: skip
+        self._has_suspects = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._watch: asyncio.Task[None] | None = None
         self._idle: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
         self._slice_ends_s = 0.0
-        self._logged_ignored: set[str] = set()
-        self._log = logs.get("runner").bind(group=plan.group)
-        self._duration = metrics.handler_duration.labels(plan.group)
 
     def start(self) -> list[asyncio.Task[None]]:
         """Makes the runners; none of them ends before `stop`, unless by a fault of ours."""
         self._watch = asyncio.create_task(self._look(), name="runner-watch")
-        for slot in range(self._plan.concurrency):
+        for slot in range(self._concurrency):
             self._tasks.append(asyncio.create_task(self._run(slot), name=f"runner-{slot}"))
+        self._tasks.append(asyncio.create_task(self._run_suspects(), name="runner-suspects"))
         return [self._watch, *self._tasks]
 
     async def stop(self, *, within_s: float) -> bool:
         """Starts nothing more; waits for what runs. Returns whether everything ended in time.
 
-        Async handlers still running then are cancelled; threads cannot be.
+        Async handlers still running then are cancelled; threads cannot be. What is stuck is not
+        waited for.
         """
         self._closing = True
         self._released.set()
+        self._has_suspects.set()
         self._wake_all()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=within_s)
+        give_up_s = clock.boottime_s() + within_s
+        running = set(self._tasks)
+        while running and (left_s := give_up_s - clock.boottime_s()) > 0:
+            _, running = await asyncio.wait(running, timeout=min(LOOK_S, left_s))
+            if not (self._deliverer.is_sandboxing or self.invocations.are_running()):
+                break
         threads_left = self.invocations.abandon_all()
         for task in self._tasks:
             task.cancel()
@@ -149,15 +139,26 @@ class Runner:
             if not future.done():
                 future.set_result(None)
                 ready -= 1
+        if self._lanes.suspects:
+            self._has_suspects.set()
         self._set_timer()
 
     def abandon(self, partition: Partition) -> None:
         """The lease was lost: async handlers are cancelled, others see `delivery.lost`."""
-        self.invocations.abandon(partition)
+        self._deliverer.abandon(partition)
 
     def is_running(self, partition: Partition) -> bool:
-        """Whether deliveries of this partition run."""
-        return self.invocations.is_running(partition)
+        """Whether deliveries of this partition run, and may end."""
+        return self._deliverer.is_running(partition)
+
+    def longest_s(self, partition: Partition, now_s: float) -> float:
+        """For how long the oldest delivery of this partition has run that may end; 0 without."""
+        return self._deliverer.longest_s(partition, now_s)
+
+    @property
+    def ended(self) -> int:
+        """How many deliveries have had an outcome."""
+        return self._outcomes.total
 
     # --- the loop
 
@@ -180,15 +181,34 @@ class Runner:
             if self._breaker.is_open and not await self._may_probe(slot):
                 continue
             now_s = clock.boottime_s()
-            lane = self._lanes.next(now_s, stuck=self.invocations.stuck)
+            lane = self._lanes.next(now_s)
             if lane is None:
                 await self._wait_for_work()
                 continue
-            await self._deliver(slot, task, lane, now_s)
+            await self._deliverer.deliver(slot, task, lane, now_s)
             if task.cancelling() or copy_context() != untouched:
                 return
             if now_s >= self._slice_ends_s:
                 await self._yield()
+
+    async def _run_suspects(self) -> None:
+        """One after the other, in the sandbox, while everything else goes on."""
+        while not self._closing:
+            if self._breaker.is_open and not await self._may_probe(slot=0):
+                continue
+            if self._shared.has_predecessor():
+                await asyncio.sleep(LOOK_S)  # something of ours may hang in there, and end yet
+                continue
+            lane = self._lanes.next_suspect()
+            if lane is not None:
+                await self._deliverer.deliver_suspect(lane)
+                continue
+            self._has_suspects.clear()
+            try:
+                async with asyncio.timeout(SANDBOX_IDLE_S):
+                    await self._has_suspects.wait()
+            except TimeoutError:
+                await self._sandbox.end()
 
     async def _yield(self) -> None:
         """Lets the loop look at its sockets; the first runner to go on begins a new slice."""
@@ -247,92 +267,5 @@ class Runner:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            stuck = self.invocations.stuck
             self.invocations.enforce_deadlines(clock.boottime_s())
-            if self.invocations.stuck > stuck:
-                self.wake()  # suspects wait for them no longer
             self._outcomes.publish_counts()
-
-    # --- one delivery
-
-    async def _deliver(self, slot: int, task: asyncio.Task[None], lane: Lane, now_s: float) -> None:
-        partition, item = lane.partition, lane.head
-        if not self._may_start(lane, now_s):
-            return
-        if item.unreadable is not None:
-            self._outcomes.bury(lane, item.attempts.count, "undecodable", item.unreadable)
-            return
-        handler = self._handler_for(item)
-        if handler is None:
-            self._outcomes.handled(lane)
-            return
-        known = item.attempts
-        attempt = known.count + 1
-        if known.given_up:
-            self._outcomes.bury_again(lane)
-            return
-        if known.suspect:
-            if not await self._write_suspect(lane, attempt):
-                return
-            now_s = clock.boottime_s()
-        lane.started_s = now_s
-        delivery = Delivery(
-            item.entry,
-            attempt=attempt,
-            group=self._plan.group,
-            partition=partition.number,
-            epoch=partition.epoch,
-        )
-        outcome = await self.invocations.invoke(
-            slot, task, handler, delivery, partition, item.id, now_s, suspect=known.suspect
-        )
-        took_s = clock.boottime_s() - now_s
-        self._duration.observe(took_s)
-        label = self._outcomes.record(lane, attempt, outcome)
-        if label == "retry":
-            self._set_timer()
-        if self._observer is not None:
-            error = outcome.error if isinstance(outcome, (Failed, Rejected)) else None
-            self._observer(delivery, label, took_s, error)
-
-    def _may_start(self, lane: Lane, now_s: float) -> bool:
-        """Whether the lease is good, as far as can be seen; if not, the lane is put back."""
-        partition = lane.partition
-        if now_s >= self._shared.deadline_s(partition.number, partition.epoch):
-            self._on_expired(partition)
-        if partition.is_open:
-            return True
-        self._lanes.put_back(lane)
-        return False
-
-    def _handler_for(self, item: Item) -> Handler | None:
-        entry = item.entry
-        if entry.for_group is not None and entry.for_group != self._plan.group:
-            return None  # another group's replay
-        if entry.late and self._plan.skip_late:
-            self._outcomes.count("skipped")
-            return None
-        handler = self._handlers.get(entry.type)
-        if handler is None:
-            self._outcomes.count("ignored")
-            if (
-                entry.type not in self._logged_ignored
-                and len(self._logged_ignored) < MAX_TYPES_LOGGED
-            ):
-                self._logged_ignored.add(entry.type)
-                self._log.warning("type_ignored", type=entry.type)
-        return handler
-
-    async def _write_suspect(self, lane: Lane, attempt: int) -> bool:
-        """Writes a suspect's attempt before it runs; False if it may not run."""
-        item = lane.head
-        if self._plan.policy.is_exhausted(attempt - 1):
-            self._outcomes.bury(lane, attempt - 1, "max_attempts", "the worker died while it ran")
-            return False
-        record = Attempts(count=attempt, suspect=True)
-        try:
-            await self._settler.write_attempt(lane.partition, item.id, record)
-        except asyncio.CancelledError:
-            self._lanes.put_back(lane)
-            raise
-        return self._may_start(lane, clock.boottime_s())  # it may have been lost meanwhile

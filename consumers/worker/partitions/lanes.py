@@ -1,8 +1,8 @@
 """Which delivery may start next. No I/O: only queues, and a clock that callers pass in.
 
 A device's lane is ready, running, waiting for a retry, or closed, and only its head ever runs: this
-is where order per device is kept. Suspects (entries that may have killed a worker) run with nothing
-beside them.
+is where order per device is kept. Suspects (entries that may have killed a worker, or hung in one)
+are not for everybody: they are asked for by whoever can run them where they harm nobody.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ class Lanes:
         # would wait behind thousands of bad ones wherever little may start (an open circuit).
         self._again: deque[Lane] = deque()
         self._turn_of_again = False
+        # Suspects that were tried as such come after those that were not: most of these are
+        # innocent, and would wait for the same few to kill one process after the other.
         self._suspects: deque[Lane] = deque()
+        self._suspects_again: deque[Lane] = deque()
         self._waiting: list[tuple[float, int, Lane]] = []
         self._tie = count()
         # A delivery begun under a lost epoch still runs: its device stays closed under the next.
         self._orphans: dict[tuple[int, str], Lane] = {}
         self._behind_orphans: dict[tuple[int, str], Lane] = {}
         self.running = 0
-        self._alone: Lane | None = None
 
     # --- coming in
 
@@ -60,21 +62,18 @@ class Lanes:
 
     # --- going out
 
-    def next(self, now_s: float, *, stuck: int = 0) -> Lane | None:
-        """The next lane whose head may start now; it is running from here on.
-
-        `stuck` of those that run may never end, and are not waited for.
-        """
+    def next(self, now_s: float) -> Lane | None:
+        """The next lane whose head may start now, no suspect; it is running from here on."""
         self.wake(now_s)
-        queue = self._next_queue()
-        if (self._alone or queue is self._suspects) and self.running > stuck:
-            return None  # nothing else starts until the suspects are through, each alone
-        lane = queue.popleft() if _has_next(queue) else None
-        if lane is not None:
-            self._alone = lane if queue is self._suspects else None
-            lane.state = LaneState.RUNNING
-            self.running += 1
-        return lane
+        self._turn_of_again = not self._turn_of_again
+        first, second = self._ready, self._again
+        if self._turn_of_again:
+            first, second = second, first
+        return self._take(first if _has_next(first) else second)
+
+    def next_suspect(self) -> Lane | None:
+        """The next lane whose head is a suspect; it is running from here on."""
+        return self._take(self._suspects if _has_next(self._suspects) else self._suspects_again)
 
     def wake(self, now_s: float) -> None:
         """Makes the lanes ready whose retry is due."""
@@ -156,6 +155,12 @@ class Lanes:
             lane.partition.waiting_items -= len(behind)
         return behind
 
+    def keep(self, partition: Partition) -> None:
+        """A partition that was to be given back is not, for now: what was ready is again."""
+        for lane in partition.lanes.values():
+            if lane.state is LaneState.READY:  # perhaps twice in its queue, which is harmless
+                self._queue_of(lane.head).append(lane)
+
     # --- losing a partition
 
     def drop(self, partition: Partition) -> None:
@@ -179,8 +184,13 @@ class Lanes:
 
     @property
     def ready(self) -> int:
-        """Lanes that could start now (some may turn out to be lost)."""
-        return len(self._ready) + len(self._again) + len(self._suspects)
+        """Lanes that could start now, but for suspects (some may turn out to be lost)."""
+        return len(self._ready) + len(self._again)
+
+    @property
+    def suspects(self) -> int:
+        """Lanes of suspects that could start now (some may turn out to be lost)."""
+        return len(self._suspects) + len(self._suspects_again)
 
     @property
     def waiting(self) -> int:
@@ -214,17 +224,17 @@ class Lanes:
     def _queue_of(self, head: Item) -> deque[Lane]:
         if head.attempts is NO_ATTEMPT:
             return self._ready
-        runs_alone = head.attempts.suspect and not head.attempts.given_up
-        return self._suspects if runs_alone else self._again
+        if not head.attempts.suspect or head.attempts.given_up:
+            return self._again
+        return self._suspects_again if head.attempts.count else self._suspects
 
-    def _next_queue(self) -> deque[Lane]:
-        if _has_next(self._suspects):
-            return self._suspects
-        self._turn_of_again = not self._turn_of_again
-        first, second = self._ready, self._again
-        if self._turn_of_again:
-            first, second = second, first
-        return first if _has_next(first) else second
+    def _take(self, queue: deque[Lane]) -> Lane | None:
+        if not _has_next(queue):
+            return None
+        lane = queue.popleft()
+        lane.state = LaneState.RUNNING
+        self.running += 1
+        return lane
 
     def _continue(self, lane: Lane) -> None:
         if lane.items:
@@ -234,8 +244,6 @@ class Lanes:
 
     def _leave(self, lane: Lane) -> None:
         self.running -= 1
-        if self._alone is lane:
-            self._alone = None
 
     def _open(self, lane: Lane) -> None:
         key = lane.partition.number, lane.device

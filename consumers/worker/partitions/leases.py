@@ -7,8 +7,8 @@ The parent renews them (`process.parent`). What should be whose follows from hea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple
 
 from bridge import clock
 from bridge.backoff import Backoff
@@ -18,6 +18,7 @@ from bridge.store import ownership
 from bridge.store.link import Link, Refused, command
 from bridge.telemetry import logs, metrics
 from consumers.worker import scripts
+from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.partitions.assignment import assign
 from consumers.worker.partitions.owned import OwnedPartitions
 from consumers.worker.partitions.partition import Partition
@@ -26,6 +27,12 @@ from consumers.worker.scripts import Acquired
 
 CALL_TIMEOUT_S: Final = 5.0
 MAX_TICK_S: Final = 1.0
+# While the process before us has leases yet, which it gives back one after the other.
+SUCCESSOR_TICK_S: Final = 0.1
+# A partition waits so long at most for what runs in it before nothing more starts there, so that it
+# can be handed over: what is slower delays those beside it no longer than that.
+SLOW_S: Final = 1.0
+HAND_OVER_POLL_S: Final = 0.02
 # A worker that was silent for this many TTLs has no share any more (it may still hold leases). Nor
 # before it missed some ticks: a short TTL of ours must not drop those who tick by a longer one.
 GONE_AFTER_TTLS: Final = 1
@@ -38,6 +45,19 @@ ABANDONED_AFTER_TTLS: Final = 2
 CAREFUL_TICKS: Final = 4
 
 
+class WorkerId(NamedTuple):
+    """A worker, and one of the processes that are it in turn."""
+
+    name: str
+    """In the list of workers, by which partitions are shared out."""
+    generation: int
+
+    @property
+    def process(self) -> str:
+        """In a lease: `name.generation`."""
+        return f"{self.name}.{self.generation}"
+
+
 class LeaseKeeper:
     """`run` is the loop; what it takes and gives back is in `owned`.
 
@@ -45,6 +65,7 @@ class LeaseKeeper:
     - `ttl_s`: seconds that a lease lasts unless it is renewed
     - `on_acquired(partition, parked)`: ours now; `parked` as `scripts.Acquired` has it
     - `quiesce(partition)`: returns when nothing of it runs and all outcomes are recorded
+    - `left_behind(partition)`: what of it is stuck, by entry id, and what to note of that
     """
 
     def __init__(
@@ -53,23 +74,27 @@ class LeaseKeeper:
         keys: Keys,
         owned: OwnedPartitions,
         *,
-        worker: str,
+        worker: WorkerId,
         group: str,
         partitions: int,
         ttl_s: float,
         on_acquired: Callable[[Partition, list[bytes]], None],
         quiesce: Callable[[Partition], Awaitable[None]],
+        left_behind: Callable[[Partition], Mapping[bytes, Attempts]],
     ) -> None:
         self._link = link
         self._keys = keys
         self._owned = owned
         owned.when_refused.append(self._start_release)
-        self._worker = worker
+        self._worker = worker.name
+        self._process = worker.process
         self._group = group
         self._count = partitions
         self._ttl_s = ttl_s
         self._on_acquired = on_acquired
         self._quiesce = quiesce
+        self._left_behind = left_behind
+        self._has_predecessor = False
         self.is_paused = False
         """Whether an operator paused the group: then we own nothing."""
         self._unleased_since_s: dict[int, float] = {}
@@ -80,7 +105,7 @@ class LeaseKeeper:
         """Last epoch of each partition that we got from one who ended in a known way."""
         self._careful_ticks = 0
         self._releases: set[asyncio.Task[None]] = set()
-        self._log = logs.get("leases").bind(group=group, worker=worker)
+        self._log = logs.get("leases").bind(group=group, worker=worker.process)
 
     async def run(self) -> None:
         """Keeps the owned partitions as they should be, until cancelled."""
@@ -90,7 +115,7 @@ class LeaseKeeper:
             try:
                 await self._tick()
                 backoff.reset()
-                wait_s = tick_s
+                wait_s = min(tick_s, SUCCESSOR_TICK_S) if self._has_predecessor else tick_s
             except RedisUnavailableError:
                 self._careful_ticks = CAREFUL_TICKS
                 wait_s = max(tick_s, backoff.next_s())
@@ -101,13 +126,59 @@ class LeaseKeeper:
                 wait_s = max(tick_s, backoff.next_s())
             await asyncio.sleep(wait_s)
 
-    async def release_all(self) -> None:
+    async def hand_over(
+        self,
+        longest_s: Callable[[Partition], float],
+        on_kept: Callable[[Partition], None],
+    ) -> None:
+        """Gives the leases back while everything goes on, each while nothing slow runs under it.
+
+        For a process whose successor is there to take them. `longest_s`: how long the oldest
+        delivery of a partition has run; `on_kept`: it turned out to be slow, and those beside it
+        go on. Returns when all are given back; whoever waits for that may stop.
+        """
+        partitions = list(self._owned.values())
+        async with asyncio.TaskGroup() as group:
+            for partition in partitions:
+                group.create_task(self._hand_over(partition, longest_s, on_kept))
+
+    async def _hand_over(
+        self,
+        partition: Partition,
+        longest_s: Callable[[Partition], float],
+        on_kept: Callable[[Partition], None],
+    ) -> None:
+        while not (partition.lost or partition.releasing):
+            if longest_s(partition) >= SLOW_S:
+                await asyncio.sleep(HAND_OVER_POLL_S)
+                continue
+            partition.releasing = True
+            try:
+                async with asyncio.timeout(SLOW_S):
+                    await self._quiesce(partition)
+            except TimeoutError:
+                partition.releasing = False
+                on_kept(partition)
+            except asyncio.CancelledError:
+                partition.releasing = False  # it is given back as at any stop
+                raise
+            else:
+                await self._give_back(partition)
+
+    async def release_all(self, *, has_successor: bool) -> None:
         """Leaves the list of workers and gives every lease back; for a worker that stops.
 
-        In that order: the others take what comes free only where they need not leave it to us.
+        In that order: the others take what comes free only where they need not leave it to us. A
+        successor is in the list under our name.
         """
         for partition in list(self._owned.values()):
             self._start_release(partition)
+        if not has_successor:
+            await self._leave()
+        if self._releases:
+            await asyncio.wait(self._releases)
+
+    async def _leave(self) -> None:
         try:
             await self._link.one(
                 command("ZREM", self._keys.workers(self._group), self._worker),
@@ -115,8 +186,6 @@ class LeaseKeeper:
             )
         except RedisUnavailableError:
             pass  # it is forgotten by time
-        if self._releases:
-            await asyncio.wait(self._releases)
 
     # --- one tick
 
@@ -197,12 +266,16 @@ class LeaseKeeper:
     async def _free(self) -> list[int]:
         """Partitions that we do not own and nobody leases, or that we leased and forgot."""
         others = [number for number in range(self._count) if number not in self._owned]
+        self._has_predecessor = False
         if not others:
             return []
         calls = [command("GET", self._keys.lease(number, self._group)) for number in others]
         holders = await self._link.run_each(calls, timeout_s=CALL_TIMEOUT_S)
-        now_s, free, own = clock.boottime_s(), [], f"{self._worker}:".encode()
+        now_s, free, own = clock.boottime_s(), [], f"{self._process}:".encode()
+        before = f"{self._worker}.".encode()
         for number, holder in zip(others, holders, strict=True):
+            is_ours = isinstance(holder, bytes) and holder.startswith(before)
+            self._has_predecessor |= is_ours and not holder.startswith(own)
             if holder is None or (isinstance(holder, bytes) and holder.startswith(own)):
                 self._unleased_since_s.setdefault(number, now_s)
                 free.append(number)
@@ -223,7 +296,7 @@ class LeaseKeeper:
                 self._keys,
                 self._group,
                 number,
-                worker=self._worker,
+                worker=self._process,
                 ttl_ms=round(self._ttl_s * 1000),
                 vouched_epoch=self._trusted.get(number, 0),
             )
@@ -247,7 +320,7 @@ class LeaseKeeper:
     def _acquired(self, number: int, lease: Acquired, *, deadline_s: float) -> None:
         partition = Partition(
             number,
-            worker=self._worker,
+            worker=self._process,
             epoch=lease.epoch,
             clean=lease.clean,
             delivered=lease.delivered,
@@ -270,10 +343,17 @@ class LeaseKeeper:
 
     async def _release(self, partition: Partition) -> None:
         await self._quiesce(partition)
+        await self._give_back(partition)
+
+    async def _give_back(self, partition: Partition) -> None:
         if partition.lost:
             return
         number, token, epoch = partition.number, partition.token, partition.epoch
-        call = scripts.release(self._keys, self._group, number, token=token, epoch=epoch)
+        stuck = self._left_behind(partition)
+        records = {entry_id: record.encode() for entry_id, record in stuck.items()}
+        call = scripts.release(
+            self._keys, self._group, number, token=token, epoch=epoch, records=records
+        )
         try:
             await self._link.one(call, timeout_s=CALL_TIMEOUT_S)
         except RedisUnavailableError:

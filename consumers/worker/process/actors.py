@@ -14,13 +14,14 @@ from bridge.contract.keys import Keys
 from bridge.settings import Settings
 from bridge.store.connect import is_cluster
 from bridge.store.link import Link
+from consumers.worker.delivery.deliverer import Observer, Plan
 from consumers.worker.delivery.doorbell import Doorbell
 from consumers.worker.delivery.fetcher import Fetcher
 from consumers.worker.delivery.handler import Handlers
 from consumers.worker.delivery.retry_policy import RetryPolicy
-from consumers.worker.delivery.runner import Observer, Plan, Runner
+from consumers.worker.delivery.runner import Runner
 from consumers.worker.partitions.lanes import Lanes
-from consumers.worker.partitions.leases import LeaseKeeper
+from consumers.worker.partitions.leases import LeaseKeeper, WorkerId
 from consumers.worker.partitions.owned import OwnedPartitions
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.shared_state import SharedState
@@ -29,6 +30,7 @@ from consumers.worker.recording.dead_letter_counts import DeadLetterCounts
 from consumers.worker.recording.parking import Parking
 from consumers.worker.recording.settler import Settler
 from consumers.worker.recording.trimmer import Trimmer
+from consumers.worker.sandbox.sandbox import Sandbox
 
 PARKED_SHARE: Final = 4
 """A part of so much of the window's bytes is for parked messages that were loaded again."""
@@ -44,7 +46,7 @@ class Actors:
         shared: SharedState,
         open_link: Callable[[str], Link],
         *,
-        worker: str,
+        worker: WorkerId,
         observer: Observer | None,
         quiesce: Callable[[Partition], Awaitable[None]],
     ) -> None:
@@ -53,7 +55,7 @@ class Actors:
         self._keys = Keys(namespace=settings.namespace)
         self._open_link = open_link
         self.owned = OwnedPartitions(
-            shared, worker=worker, group=settings.group, ttl_s=settings.lease_ttl_s
+            shared, worker=worker.process, group=settings.group, ttl_s=settings.lease_ttl_s
         )
         self.lanes = Lanes()
         self.window = Window(
@@ -63,6 +65,11 @@ class Actors:
         )
         self.settler = self._settler()
         self.parking = self._parking()
+        self.sandbox = Sandbox(
+            group=settings.group,
+            timeout_s=settings.handler_timeout_s,
+            on_process=shared.set_sandbox,
+        )
         self.runner = self._runner(handlers, shared, observer)
         self.fetcher = self._fetcher()
         self.leases = self._leases(worker, quiesce)
@@ -89,6 +96,11 @@ class Actors:
     def is_busy(self, partition: Partition) -> bool:
         """Whether anything of a partition runs, or is not recorded."""
         return self.runner.is_running(partition) or self.settler.is_unsettled(partition)
+
+    def keep(self, partition: Partition) -> None:
+        """A partition that was to be given back is not, for now."""
+        self.lanes.keep(partition)
+        self._on_room()
 
     def _settler(self) -> Settler:
         return Settler(
@@ -128,12 +140,15 @@ class Actors:
             shared,
             handlers,
             _plan(self._settings),
+            self.sandbox,
             partitions=lambda: len(self.owned),
             on_expired=lambda partition: self.owned.lost(partition, why="expired"),
             observer=observer,
         )
 
-    def _leases(self, worker: str, quiesce: Callable[[Partition], Awaitable[None]]) -> LeaseKeeper:
+    def _leases(
+        self, worker: WorkerId, quiesce: Callable[[Partition], Awaitable[None]]
+    ) -> LeaseKeeper:
         return LeaseKeeper(
             self._open_link("control"),
             self._keys,
@@ -144,6 +159,7 @@ class Actors:
             ttl_s=self._settings.lease_ttl_s,
             on_acquired=self._on_acquired,
             quiesce=quiesce,
+            left_behind=self.runner.invocations.give_up_stuck,
         )
 
     def _fetcher(self) -> Fetcher:

@@ -9,22 +9,23 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
-import traceback
-from pathlib import Path
 from typing import Any, Final
 
 from bridge import settings
 from bridge.errors import BridgeError
 from bridge.settings import Settings
-from bridge.telemetry import logs, standard_streams
+from bridge.telemetry import logs, metrics, standard_streams
 from bridge.terminal import visible_line
 from consumers.context import Delivery
-from consumers.outcome import text_of, type_of
+from consumers.outcome import line_of, text_of, type_of
+from consumers.worker.partitions.leases import WorkerId
 from consumers.worker.partitions.shared_state import SharedState
 from consumers.worker.process import event_loop, forks, loading, watchdog
 from consumers.worker.process.composition import Worker
@@ -55,7 +56,11 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m consumers.worker.process.child")
     parser.add_argument("--shared-fd", type=int, required=True)
     parser.add_argument("--life-fd", type=int, required=True)
+    parser.add_argument("--admin-fds", required=True)
     parser.add_argument("--worker", required=True)
+    parser.add_argument("--generation", type=int, required=True)
+    parser.add_argument("--successor", action="store_true")
+    parser.add_argument("--replacements", type=json.loads, required=True)
     parser.add_argument("--show-deliveries", action="store_true")
     return parser.parse_args()
 
@@ -67,13 +72,17 @@ def _run(
     # what deliveries leave behind is freed by reference counts: look for cycles less often.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 50)
+    for reason, count in arguments.replacements.items():
+        metrics.worker_replacements.labels(current.group, reason).inc(count)
 
     async def serve() -> int:
         worker = Worker(
             current,
             receiver,
             shared,
-            worker=arguments.worker,
+            worker=WorkerId(arguments.worker, arguments.generation),
+            admin_sockets=[socket.socket(fileno=int(fd)) for fd in arguments.admin_fds.split(",")],
+            is_successor=arguments.successor,
             observer=_show if arguments.show_deliveries else None,
             on_blocked=_show_blocked if arguments.show_deliveries else None,
         )
@@ -132,11 +141,8 @@ def _raised(error: BaseException | None) -> str:
     """What the handler raised and where, on the same line; nothing if it returned."""
     if error is None:
         return ""
-    try:
-        frames = traceback.extract_tb(error.__traceback__, limit=-1)
-        where = f" ({Path(frames[0].filename).name}:{frames[0].lineno})" if frames else ""
-    except BaseException:  # whatever its class makes of that
-        where = ""
+    where = line_of(error)
+    where = where and f" ({where})"
     text = " ".join(text_of(error).split())[:SHOWN_CHARS]
     return f" {type_of(error)}{text and f': {text}'}{where}"
 

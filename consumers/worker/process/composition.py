@@ -6,7 +6,8 @@ The only place of this package, with `parent`, that sees the settings.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from bridge import clock
@@ -18,23 +19,25 @@ from bridge.store import ownership, rights
 from bridge.store.connect import open_link
 from bridge.store.health import Health
 from bridge.store.link import Link
-from bridge.telemetry import logs, metrics, tracing
-from consumers.context import Current
-from consumers.worker.delivery.handler import Around, Handlers
-from consumers.worker.delivery.runner import Observer
+from bridge.telemetry import logs, metrics
+from consumers.worker.delivery.deliverer import Observer
+from consumers.worker.delivery.handler import Handlers
+from consumers.worker.partitions.leases import WorkerId
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.shared_state import SharedState
-from consumers.worker.process import registry
+from consumers.worker.process import registry, spans
 from consumers.worker.process.actors import Actors
 from consumers.worker.process.hooks import Hooks
+from consumers.worker.process.recycling import Recycling
 from consumers.worker.process.watchdog import Blocked, Watchdog
 
 START_TIMEOUT_S: Final = 5.0
 BEAT_S: Final = 0.25
 LAST_FLUSH_S: Final = 5.0
 LEAST_TEARDOWN_S: Final = 0.5  # where handlers have used up the grace time
-DEFAULT_ADMIN_PORT: Final = 8082
 QUIESCE_POLL_S: Final = 0.005
+HAND_OVER_SHARE: Final = 0.5
+"""Of the grace time, for handing over while everything goes on."""
 
 
 class Worker:
@@ -46,21 +49,28 @@ class Worker:
         receiver: Any,
         shared: SharedState,
         *,
-        worker: str,
+        worker: WorkerId,
+        admin_sockets: Sequence[socket.socket],
+        is_successor: bool,
         observer: Observer | None = None,
         on_blocked: Callable[[Blocked], None] | None = None,
     ) -> None:
+        """`admin_sockets`: what the admin listener accepts on, the same for all generations;
+        `is_successor`: another one answers there until this one can work.
+        """
         self._settings = settings
         self._hooks = Hooks(receiver)
         self._shared = shared
         self._keys = Keys(namespace=settings.namespace)
         self._stopping = asyncio.Event()
-        self._log = logs.get("worker").bind(worker=worker, group=settings.group)
+        self._hurrying = asyncio.Event()
+        self._is_successor = is_successor
+        self._log = logs.get("worker").bind(worker=worker.process, group=settings.group)
         self._worker = worker
         self._health = Health()
         self._links: list[Link] = []
-        self._tracing = tracing.start("nb-bridge-worker", namespace=settings.namespace)
-        handlers = Handlers(receiver, self._around())
+        self._tracing, around = spans.start(settings.namespace)
+        handlers = Handlers(receiver, around)
         self._actors = Actors(
             settings,
             handlers,
@@ -75,26 +85,23 @@ class Worker:
             group=settings.group,
             running=self._actors.runner.invocations.running,
             of_task=self._actors.runner.invocations.of_task,
+            on_blocked=self._blocks_loop,
             report=on_blocked,
+        )
+        self._recycling = Recycling(
+            shared,
+            after_deliveries=settings.recycle_after_deliveries,
+            at_mib=settings.recycle_at_mib,
         )
         self.admin = AdminListener(
             settings.admin_host,
-            DEFAULT_ADMIN_PORT if settings.admin_port is None else settings.admin_port,
+            listen=lambda: admin_sockets,
             live=lambda: (),
             ready=self._unready,
             status=self._status,
             names=settings.admin_names,
         )
         """Its listener for probes and metrics."""
-
-    def _around(self) -> Around:
-        if self._tracing is None:
-            return Current
-        from consumers.worker.delivery.delivery_spans import (
-            DeliverySpans,  # only with the extra `otel`
-        )
-
-        return DeliverySpans(self._tracing)
 
     def _link(self, name: str) -> Link:
         made = open_link(
@@ -106,10 +113,20 @@ class Worker:
         self._links.append(made)
         return made
 
+    def _blocks_loop(self, blocked: Blocked) -> None:
+        if blocked.delivery is not None:
+            self._actors.runner.invocations.blocks_loop(blocked.delivery, blocked.for_s)
+
     # --- life
 
     def stop(self) -> None:
-        """Begins a clean stop; `run` returns when it is done. May be called twice."""
+        """Begins a clean stop; `run` returns when it is done.
+
+        Called again, what is being handed over to a successor is given back without one: it stops,
+        too.
+        """
+        if self._stopping.is_set():
+            self._hurrying.set()
         self._stopping.set()
 
     async def run(self) -> int:
@@ -120,29 +137,72 @@ class Worker:
         failure is a fault of ours: it ends the process, which the parent starts again.
         """
         await self._prepare()
-        await self.admin.start()
+        if not self._is_successor:
+            await self.admin.start()
         watching = asyncio.create_task(self._watchdog.run(), name="watchdog")
         if not await self._set_up():
             watching.cancel()
             await self._close()
             return 0
-        works = {"beat": self._beat(), **self._actors.works()}
-        actors = [asyncio.create_task(work, name=name) for name, work in works.items()]
-        actors.insert(0, watching)
-        settling = asyncio.create_task(self._actors.settler.run(), name="settler")
-        runners = self._actors.runner.start()
+        if self._is_successor:
+            await self.admin.start()
+        works: dict[str, Coroutine[Any, Any, None]] = {
+            "beat": self._beat(),
+            "settler": self._actors.settler.run(),
+            **self._actors.works(),
+        }
+        actors = {name: asyncio.create_task(work, name=name) for name, work in works.items()}
+        actors["watchdog"] = watching
+        watched = [*actors.values(), *self._actors.runner.start()]
         self._log.info("worker_started", admin_url=self.admin.url)
-        stopping = asyncio.create_task(self._stopping.wait())
-        watched = [*actors, settling, *runners]
-        await asyncio.wait([*watched, stopping], return_when=asyncio.FIRST_COMPLETED)
-        failed = [task for task in watched if task.done()]
+        await self._until_failed(watched, self._stopping)
+        grace_ends_s = clock.boottime_s() + self._settings.grace_s
+        if self._shared.has_successor() and not any(task.done() for task in watched):
+            await self._hand_over(watched, actors, grace_ends_s)
+        failed = [task for task in watched if task.done() and not task.cancelled()]
         for task in failed:
             if not isinstance(task.exception(), UsageError):
                 self._log.error("actor_failed", actor=task.get_name(), exc_info=task.exception())
-        await self._wind_down(actors, settling)
+        await self._wind_down(actors, grace_ends_s)
         for task in failed:
             task.result()
         return 0
+
+    async def _until_failed(
+        self, watched: list[asyncio.Task[None]], event: asyncio.Event, within_s: float | None = None
+    ) -> None:
+        """Returns when `event` is set, one of the actors has ended, or the time has passed."""
+        waiting = asyncio.create_task(event.wait())
+        await asyncio.wait(
+            [*watched, waiting], return_when=asyncio.FIRST_COMPLETED, timeout=within_s
+        )
+        waiting.cancel()
+
+    async def _hand_over(
+        self,
+        watched: list[asyncio.Task[None]],
+        actors: dict[str, asyncio.Task[None]],
+        grace_ends_s: float,
+    ) -> None:
+        """Everything goes on while the leases pass to a successor, one after the other."""
+        self._log.info("worker_handing_over", partitions=len(self._actors.owned))
+        await self.admin.stop()
+        taking = actors.pop("leases")
+        taking.cancel()
+        await asyncio.wait([taking])
+        watched.remove(taking)
+        runner = self._actors.runner
+        giving = asyncio.create_task(
+            self._actors.leases.hand_over(
+                lambda partition: runner.longest_s(partition, clock.boottime_s()),
+                self._actors.keep,
+            )
+        )
+        # What has not found a moment for it by then is given back as at any stop.
+        left_s = (grace_ends_s - clock.boottime_s()) * HAND_OVER_SHARE
+        await self._until_failed([giving, *watched], self._hurrying, left_s)
+        giving.cancel()
+        await asyncio.wait([giving])
 
     async def _prepare(self) -> None:
         settings, keys = self._settings, self._keys
@@ -170,20 +230,22 @@ class Worker:
         await asyncio.wait([setting_up, stopping], timeout=LAST_FLUSH_S)
         return self._hooks.trouble is None and not self._stopping.is_set()
 
-    async def _wind_down(
-        self, actors: list[asyncio.Task[None]], settling: asyncio.Task[None]
-    ) -> None:
+    async def _wind_down(self, actors: dict[str, asyncio.Task[None]], grace_ends_s: float) -> None:
         self._log.info("worker_stopping")
         self._stopping.set()
-        grace_ends_s = clock.boottime_s() + self._settings.grace_s
-        watching, beat, *others = actors
+        last = [actors.pop(name) for name in ("watchdog", "beat", "settler")]
+        settling = last[-1]
+        others = list(actors.values())
         for task in others:
             task.cancel()
         await asyncio.wait(others)
         owned = list(self._actors.owned)
         # Each as it falls idle: what a slow handler keeps is one partition, not all of them.
-        leaving = asyncio.create_task(self._actors.leases.release_all())
-        ended = await self._actors.runner.stop(within_s=self._settings.grace_s)
+        has_successor = self._shared.has_successor() and not self._hurrying.is_set()
+        leaving = asyncio.create_task(self._actors.leases.release_all(has_successor=has_successor))
+        left_s = max(0.0, grace_ends_s - clock.boottime_s())
+        ended = await self._actors.runner.stop(within_s=left_s)
+        sandbox_ending = asyncio.create_task(self._actors.sandbox.end())
         if not ended:
             self._log.error("handlers_still_running")
         try:
@@ -194,10 +256,9 @@ class Worker:
                 await leaving
         except TimeoutError:
             self._log.error("flush_timed_out")
-        last = (watching, beat, settling)
         for task in last:
             task.cancel()
-        await asyncio.wait(last)
+        await asyncio.wait([*last, sandbox_ending])
         left_s = grace_ends_s - clock.boottime_s()
         await self._hooks.tear_down(within_s=max(left_s, LEAST_TEARDOWN_S))
         await self._close()
@@ -230,6 +291,7 @@ class Worker:
             parked_devices.set(sum(len(partition.parked) for partition in owned))
             for partition in owned:
                 self._actors.parking.relieve(partition, now_s)
+            self._recycling.look(deliveries=self._actors.runner.ended)
             self._actors.fetcher.wake()  # heads that turned out slow made room
             await asyncio.sleep(BEAT_S)
 
@@ -253,7 +315,7 @@ class Worker:
         Redis that is there and refuses what we need is another matter: this worker is set up wrong.
         """
         reasons = []
-        if self._stopping.is_set():
+        if self._stopping.is_set() and not self._shared.has_successor():
             reasons.append("stopping")
         if self._hooks.trouble is not None:
             reasons.append(self._hooks.trouble)

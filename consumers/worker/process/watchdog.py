@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bridge.telemetry import logs, metrics
@@ -43,6 +43,7 @@ class Watchdog:
 
     - `running()`: the deliveries that run
     - `of_task(task)`: the delivery of a task, if it is one's
+    - `on_blocked`: called from the thread, again and again while the loop is blocked
     - `report`: called from the thread at each warning and when it is over (`dev` shows it)
     """
 
@@ -53,11 +54,13 @@ class Watchdog:
         group: str,
         running: Callable[[], Sequence[Delivery]],
         of_task: Callable[[asyncio.Task[None]], Delivery | None],
+        on_blocked: Callable[[Blocked], None],
         report: Callable[[Blocked], None] | None = None,
     ) -> None:
         self._user_code = user_code
         self._running = running
         self._of_task = of_task
+        self._on_blocked = on_blocked
         self._report = report
         self._ended = threading.Event()
         self._ticked_s = time.monotonic()
@@ -115,6 +118,8 @@ class Watchdog:
             )
             if self._is_worth_a_line(str(self._last.place), now_s):
                 self._warn(self._last)
+        if self._last is not None:
+            self._on_blocked(replace(self._last, for_s=silent_s))
 
     def _is_worth_a_line(self, place: str, now_s: float) -> bool:
         if self._warned == 1 and now_s - self._logged.get(place, -QUIET_S) < QUIET_S:

@@ -7,7 +7,8 @@ what it returns, and why it has to be atomic. Must not send anything: callers gi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from bridge.contract.keys import Keys
@@ -117,11 +118,12 @@ def release(
     *,
     token: str,
     epoch: int,
-    records: Sequence[Argument] = (),
+    records: Mapping[bytes, bytes],
 ) -> Call:
-    """`records`: entry ids, each followed by its attempt record. Replies 1, or 0: not ours."""
+    """`records`: attempt records to write, by entry id. Replies 1, or 0: not ours."""
     names = (keys.lease(number, group), keys.retry(number, group))
-    return RELEASE.call(names, (token, epoch, *records))
+    pairs = chain.from_iterable(records.items())
+    return RELEASE.call(names, (token, epoch, *pairs))
 
 
 def heartbeat(keys: Keys, group: str, *, worker: str, gone_ms: int) -> Call:

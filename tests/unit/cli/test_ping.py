@@ -149,9 +149,9 @@ def test_a_port_that_cannot_be_known_is_wrong_use(capsys: pytest.CaptureFixture[
 
 def test_it_knows_the_ports_of_the_programs() -> None:
     from bridge.ingress import app
-    from consumers.worker.process import composition
+    from consumers.worker.process import parent
 
-    programs = {"ingress": app.DEFAULT_ADMIN_PORT, "worker": composition.DEFAULT_ADMIN_PORT}
+    programs = {"ingress": app.DEFAULT_ADMIN_PORT, "worker": parent.DEFAULT_ADMIN_PORT}
     assert programs == ping.DEFAULT_PORTS
 
 

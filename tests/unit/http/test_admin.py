@@ -5,7 +5,7 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
-from bridge.http.admin import AdminListener
+from bridge.http.admin import AdminListener, bound
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,12 @@ async def test_it_answers_to_addresses_plain_names_and_those_that_are_set(
     host: str, status: int
 ) -> None:
     admin = AdminListener(
-        "127.0.0.1", 0, ready=tuple, live=tuple, status=dict, names=["ingress.bridge.svc"]
+        "127.0.0.1",
+        listen=lambda: bound("127.0.0.1", 0),
+        ready=tuple,
+        live=tuple,
+        status=dict,
+        names=["ingress.bridge.svc"],
     )
     await admin.start()
     try:

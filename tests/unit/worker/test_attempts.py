@@ -14,7 +14,13 @@ records = st.builds(
     count=st.integers(0, 2**31),
     due_ms=st.integers(0, 2**53),
     suspect=st.booleans(),
-    given_up=st.sampled_from(["", "rejected", "max_attempts", "undecodable"]),
+    given_up=st.sampled_from(["", "rejected", "max_attempts", "undecodable", "stuck"]),
+) | st.builds(
+    Attempts,
+    count=st.integers(0, 2**31),
+    due_ms=st.integers(0, 2**53),
+    suspect=st.just(True),
+    stuck=st.just(True),
 )
 
 
@@ -40,6 +46,10 @@ def test_a_short_record_is_enough() -> None:
 
 def test_an_older_program_knows_a_suspect_that_was_given_up() -> None:
     assert Attempts(count=3, suspect=True, given_up="rejected").encode() == b"3:0:rejected:s"
+
+
+def test_what_was_stuck_is_a_suspect_to_an_older_program_too() -> None:
+    assert Attempts(count=3, suspect=True, stuck=True).encode() == b"3:0:hung:s"
 
 
 POLICY = RetryPolicy(max_attempts=3, backoff_base_s=1, backoff_max_s=5)

@@ -1,4 +1,4 @@
-"""Which delivery may start next: order per device, suspects alone, nothing left behind."""
+"""Which delivery may start next: order per device, suspects apart, nothing left behind."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ def fill(lanes: Lanes, where: Partition, *names: str) -> list[Item]:
 
 def start(lanes: Lanes, now_s: float = 0.0) -> Lane:
     lane = lanes.next(now_s)
+    assert lane is not None
+    return lane
+
+
+def suspect(lanes: Lanes) -> Lane:
+    lane = lanes.next_suspect()
     assert lane is not None
     return lane
 
@@ -154,60 +160,42 @@ def test_devices_that_failed_before_take_turns_with_the_others() -> None:
 # --- suspects
 
 
-def test_a_suspect_starts_only_when_nothing_runs_and_nothing_starts_beside_it() -> None:
+def test_a_suspect_is_for_whoever_asks_for_one_and_delays_no_other_device() -> None:
     lanes, where = Lanes(), partition()
-    fill(lanes, where, "a")
-    a = start(lanes)
-    fill(lanes, where, "s!", "b")
-    assert lanes.next(0) is None
-    lanes.finished(a)
-    suspect = start(lanes)
-    assert suspect.device == "s"
-    assert lanes.next(0) is None
-    lanes.finished(suspect)
-    assert devices(lanes) == ["b"]
+    fill(lanes, where, "a", "s!", "s", "b")
+    assert lanes.suspects == 1
+    assert devices(lanes) == ["a", "b"]
+    lane = suspect(lanes)
+    assert lane.device == "s"
+    assert lanes.next_suspect() is None
+    lanes.finished(lane)
+    assert devices(lanes) == ["s"]
 
 
-def test_a_suspect_does_not_wait_for_what_may_never_end_and_stays_alone_when_it_does() -> None:
+def test_suspects_that_were_tried_as_such_come_after_those_that_were_not() -> None:
     lanes, where = Lanes(), partition()
-    fill(lanes, where, "hangs")
-    hanging = start(lanes)
-    fill(lanes, where, "s!", "a")
-    assert lanes.next(0) is None
-    suspect = lanes.next(0, stuck=1)
-    assert suspect is not None
-    assert suspect.device == "s"
-    lanes.finished(hanging)
-    assert lanes.next(0) is None
-    lanes.finished(suspect)
-    assert devices(lanes) == ["a"]
+    fill(lanes, where, "k!", "s!", "t!")
+    killer = suspect(lanes)
+    killer.head.attempts = Attempts(count=1, suspect=True)
+    lanes.wait(killer, 0.0)
+    fill(lanes, where, "u!")
+    assert [suspect(lanes).device for _ in range(4)] == ["s", "t", "u", "k"]
 
 
-def test_a_suspect_that_may_never_end_does_not_hold_the_others_up() -> None:
-    lanes, where = Lanes(), partition()
-    fill(lanes, where, "s!", "t!", "a", "b")
-    start(lanes)
-    assert lanes.next(0) is None
-    second = lanes.next(0, stuck=1)
-    assert second is not None
-    assert second.device == "t"
-    assert lanes.next(0, stuck=1) is None
-    lanes.finished(second)
-    for device in ("a", "b"):
-        lane = lanes.next(0, stuck=1)
-        assert lane is not None
-        assert lane.device == device
-
-
-def test_suspects_run_one_after_the_other() -> None:
-    lanes, where = Lanes(), partition()
-    fill(lanes, where, "s!", "t!", "a")
-    for device in ("s", "t"):
-        lane = start(lanes)
-        assert lane.device == device
-        assert lanes.next(0) is None
-        lanes.finished(lane)
-    assert devices(lanes) == ["a"]
+def test_what_was_ready_in_a_partition_that_is_kept_after_all_is_ready_again() -> None:
+    lanes, kept, other = Lanes(), partition(0), partition(1)
+    fill(lanes, kept, "a", "b!", "c")
+    fill(lanes, other, "z")
+    running = start(lanes)
+    assert running.device == "a"
+    kept.releasing = True
+    assert devices(lanes) == ["z"]
+    assert lanes.next_suspect() is None
+    kept.releasing = False
+    lanes.keep(kept)
+    assert devices(lanes) == ["c"]
+    assert suspect(lanes).device == "b"
+    assert lanes.next_suspect() is None
 
 
 def test_suspects_of_a_lost_partition_hold_nobody_up() -> None:
@@ -217,6 +205,7 @@ def test_suspects_of_a_lost_partition_hold_nobody_up() -> None:
     lost.lost = True
     lanes.drop(lost)
     assert start(lanes).device == "a"
+    assert lanes.next_suspect() is None
 
 
 # --- partitions that come and go
@@ -302,18 +291,20 @@ class World:
         self.lanes.add(self.owned[number], one)
         self.owned[number].admit(one)
 
-    def start(self) -> bool:
-        lane = self.lanes.next(self.now_s)
+    def start(self, *, suspects: bool = False) -> bool:
+        lane = self.lanes.next_suspect() if suspects else self.lanes.next(self.now_s)
         if lane is None:
             return False
+        assert lane.head.attempts.suspect == suspects
         key = lane.partition.number, lane.device
         assert not lane.partition.lost
         assert key not in {(it.partition.number, it.device) for it, _ in self.running.values()}
         assert lane.head.id == self.left[key][0], "not the oldest without an outcome"
-        assert not (lane.head.attempts.suspect and self.running), "a suspect beside others"
-        assert not any(head.attempts.suspect for _, head in self.running.values())
         self.running[id(lane)] = lane, lane.head
         return True
+
+    def start_suspect(self) -> None:
+        self.start(suspects=True)
 
     def end(self, which: int, how: str) -> None:
         key = sorted(self.running)[which % len(self.running)]
@@ -362,7 +353,7 @@ class World:
         for _ in range(200):
             self.now_s += 10
             self.record()
-            while self.start():
+            while self.start() or self.start(suspects=True):
                 pass
             while self.running:
                 self.end(0, "handled")
@@ -381,6 +372,7 @@ steps = st.one_of(
     ),
     st.tuples(st.just("start")),
     st.tuples(st.just("start")),
+    st.tuples(st.just("start_suspect")),
     st.tuples(
         st.just("end"),
         st.integers(0, 9),

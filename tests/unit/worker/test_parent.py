@@ -1,4 +1,4 @@
-"""When the parent takes its child for silent."""
+"""What a worker's parent makes of its children: what is renewed, who is blamed, who is believed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,25 @@ import pytest
 
 from bridge.settings import Settings
 from bridge.store.link import Call, Link, Refused
+from consumers.worker.partitions.leases import WorkerId
 from consumers.worker.partitions.shared_state import Running
-from consumers.worker.process import parent
-from consumers.worker.process.parent import Parent, to_blame
+from consumers.worker.process import generation, parent
+from consumers.worker.process.generation import Generation, to_blame
+from consumers.worker.process.parent import Parent
 from support.waiting import wait_until, wait_until_sync
 
 
 @pytest.fixture
 async def watching() -> Parent:
-    return Parent(Settings(), show_deliveries=False)
+    return Parent(Settings(), show_deliveries=False, admin_sockets=[])
+
+
+def child_of(watching: Parent) -> Generation:
+    """One that runs, as far as its parent can see."""
+    worker = WorkerId("w", 1)
+    made = Generation(Settings(), watching._keys, worker, looks_per_s=10)
+    made._process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    return made
 
 
 @pytest.fixture
@@ -35,9 +45,9 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_stopped_process_is_known_until_it_goes_on(child: subprocess.Popen[bytes]) -> None:
     os.kill(child.pid, signal.SIGSTOP)
-    wait_until_sync(lambda: parent._is_stopped(child.pid), "the child to stop")
+    wait_until_sync(lambda: generation._is_stopped(child.pid), "the child to stop")
     os.kill(child.pid, signal.SIGCONT)
-    wait_until_sync(lambda: not parent._is_stopped(child.pid), "the child to go on")
+    wait_until_sync(lambda: not generation._is_stopped(child.pid), "the child to go on")
 
 
 class Answers(Link):
@@ -58,9 +68,8 @@ class Answers(Link):
 
 async def renewed(watching: Parent, *answers: Any, monkeypatch: pytest.MonkeyPatch) -> float:
     """The deadline of a lease after these answers to renewals."""
-    shared = watching._shared
-    shared.hold(3, 7, 100.0)
-    watching._child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    watching._current = child = child_of(watching)
+    child.shared.hold(3, 7, 100.0)
     watching._link = link = Answers(*answers)
     monkeypatch.setattr(parent.Backoff, "next_s", lambda _: 0.0)
     watching._ttl_s = 0.004
@@ -70,9 +79,10 @@ async def renewed(watching: Parent, *answers: Any, monkeypatch: pytest.MonkeyPat
     assert not renewing.done()
     renewing.cancel()
     await asyncio.wait([renewing])
-    watching._child.kill()
-    watching._child.wait()
-    return float(shared.deadline_s(3, 7))
+    assert child._process is not None
+    child.kill()
+    child._process.wait()
+    return float(child.shared.deadline_s(3, 7))
 
 
 async def test_an_unexpected_error_does_not_end_renewing(
@@ -100,11 +110,10 @@ def ran(entry: str, **more: bool) -> Running:
         ([], ""),
         ([ran("a")], "a"),
         ([ran("a"), ran("b")], ""),
-        ([ran("a"), ran("s", suspect=True)], "s"),
-        ([ran("o", suspect=True, overdue=True), ran("s", suspect=True)], "s"),
-        ([ran("o", suspect=True, overdue=True), ran("a")], "o"),
-        ([ran("o", overdue=True), ran("a")], ""),
-        ([ran("o", overdue=True)], "o"),
+        ([ran("a"), ran("s", is_sandboxed=True)], "a"),
+        ([ran("s", is_sandboxed=True)], ""),
+        ([ran("h", is_stuck=True), ran("a")], ""),
+        ([ran("h", is_stuck=True)], "h"),
     ],
 )
 def test_what_ran_alone_is_charged_for_a_crash(running: list[Running], blamed: str) -> None:
@@ -126,7 +135,33 @@ def test_what_ran_alone_is_charged_for_a_crash(running: list[Running], blamed: s
 async def test_a_child_that_cannot_start_where_another_worked_is_started_again(
     watching: Parent, was_ready: bool, is_ready: bool, verdict: int, is_final: bool
 ) -> None:
-    watching._shared.conclude(verdict)
+    child = Generation(Settings(), watching._keys, WorkerId("w", 1), looks_per_s=10)
+    child.shared.conclude(verdict)
     if is_ready:
-        watching._shared.beat(1.0)
-    assert watching._is_final(was_ready) == is_final
+        child.shared.beat(1.0)
+    assert watching._is_final(child, was_ready=was_ready or is_ready) == is_final
+    child.close()
+
+
+@pytest.mark.parametrize("is_told_to_stop", [False, True])
+async def test_what_is_stuck_is_charged_and_what_ran_beside_it_is_not(
+    watching: Parent, is_told_to_stop: bool
+) -> None:
+    child = Generation(Settings(), watching._keys, WorkerId("w", 1), looks_per_s=10)
+    child.shared.hold(3, 7, 100.0)
+    for slot, entry_id in enumerate((b"1-0", b"2-0")):
+        child.shared.begin(slot, 3, 7, entry_id, 1)
+    child.shared.stuck(1)
+    if is_told_to_stop:
+        child.stop()
+    calls, suspects = child.release_calls()
+    (call,) = calls
+    assert suspects == 2
+    assert call.args[-4:] == (b"1-0", b"0:0:s", b"2-0", b"1:0:hung:s")
+    child.close()
+
+
+def test_no_other_process_is_taken_for_a_sandbox() -> None:
+    assert not generation._is_sandbox(0)
+    assert not generation._is_sandbox(os.getpid())
+    assert not generation._is_sandbox(2**22 + 1)

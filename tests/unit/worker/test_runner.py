@@ -20,16 +20,19 @@ from bridge import clock
 from bridge.contract.entries import DeadLetter
 from bridge.telemetry import metrics
 from consumers import Reject, Retry, delivery, request
+from consumers.outcome import Killed
 from consumers.worker.delivery import invocations
 from consumers.worker.delivery.attempts import Attempts
+from consumers.worker.delivery.deliverer import Plan
 from consumers.worker.delivery.handler import Handlers
 from consumers.worker.delivery.retry_policy import RetryPolicy
-from consumers.worker.delivery.runner import Plan, Runner
+from consumers.worker.delivery.runner import Runner
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Item, Lane, Partition
-from consumers.worker.partitions.shared_state import SharedState
+from consumers.worker.partitions.shared_state import SharedState, Wish
 from consumers.worker.recording.given_up import GivenUp
 from support.entries import item, partition
+from support.sandbox import SandboxHere
 
 WaitUntil = Callable[..., Awaitable[Any]]
 CONCURRENCY = 4
@@ -90,13 +93,16 @@ class Bench:
         self.shared.reset()
         self.expired: list[Partition] = []
         self.observed: list[str] = []
+        handlers = Handlers(receiver(handle))
+        self.sandbox = SandboxHere(handlers)
         self.runner = Runner(
             self.lanes,
             self.recorder,  # type: ignore[arg-type]
             NoParking(),  # type: ignore[arg-type]
             self.shared,
-            Handlers(receiver(handle)),
+            handlers,
             plan(**changes),
+            self.sandbox,  # type: ignore[arg-type]
             partitions=lambda: 1,
             on_expired=self._expired,
             observer=lambda _, outcome, *__: self.observed.append(outcome),
@@ -447,7 +453,7 @@ async def test_an_async_handler_that_swallows_its_cancellation_is_logged_once(
     assert line["device_id"] == "slow"
 
 
-async def test_a_handler_that_never_ends_does_not_stop_the_suspects_and_all_behind_them(
+async def test_a_handler_that_never_ends_does_not_stop_the_others_nor_suspects(
     bench: Make, wait_until: WaitUntil
 ) -> None:
     go_on = threading.Event()
@@ -690,6 +696,126 @@ async def test_a_suspect_does_not_start_if_the_lease_ended_while_its_attempt_was
     assert started == []
 
 
+async def test_a_suspect_that_kills_its_sandbox_is_tried_again_and_given_up_in_the_end(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    async def handle() -> None:
+        pass
+
+    it = bench(handle)
+    (poison,) = it.add("p", command="poison", attempts=Attempts(suspect=True))
+    (after,) = it.add("p")
+    (other,) = it.add("other", attempts=Attempts(suspect=True))
+    it.sandbox.kills = lambda of: (
+        Killed(is_stuck=False, text="it died") if of.entry.command == "poison" else None
+    )
+    await wait_until(lambda: it.recorder.letters)
+    (letter,) = it.recorder.letters
+    assert (letter.reason, letter.attempts, letter.error) == ("max_attempts", 3, "it died")
+    counts = [record.count for entry_id, record in it.recorder.written if entry_id == poison]
+    assert counts == [1, 2, 3]
+    await wait_until(lambda: {after, other} <= set(it.recorder.handled_ids))
+    assert it.recorder.handled_ids[0] == other
+
+
+async def test_a_suspect_that_does_not_return_is_a_dead_letter_for_that(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    async def handle() -> None:
+        raise AssertionError
+
+    it = bench(handle)
+    it.sandbox.kills = lambda _: Killed(is_stuck=True, text="it stood still")
+    (stuck,) = it.add("a", attempts=Attempts(count=1, suspect=True))
+    await wait_until(lambda: it.recorder.letters)
+    (letter,) = it.recorder.letters
+    assert (letter.reason, letter.attempts, letter.error) == ("stuck", 3, "it stood still")
+    assert (stuck, 2) in it.recorder.retries
+
+
+async def test_suspects_wait_for_the_process_in_which_they_may_hang(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    async def handle() -> None:
+        pass
+
+    it = bench(handle)
+    it.shared.set_predecessor(lives=True)
+    (suspect,) = it.add("s", attempts=Attempts(suspect=True))
+    (other,) = it.add("o")
+    await wait_until(lambda: it.recorder.handled_ids == [other])
+    await asyncio.sleep(0.3)
+    assert it.recorder.handled_ids == [other]
+    it.shared.set_predecessor(lives=False)
+    await wait_until(lambda: it.recorder.handled_ids == [other, suspect])
+
+
+async def test_a_suspect_whose_lease_is_lost_meanwhile_has_no_outcome(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    go_on = asyncio.Event()
+
+    async def handle() -> None:
+        await go_on.wait()
+
+    it = bench(handle)
+    it.add("s", attempts=Attempts(suspect=True))
+    await wait_until(lambda: it.runner.is_running(it.partition))
+    it.lose()
+    assert it.sandbox.lost == 1
+    go_on.set()
+    await wait_until(lambda: it.observed == ["abandoned"])
+    assert it.recorder.handled_ids == []
+
+
+# --- what never ends
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_stuck_ones_in_a_quarter_of_the_slots_ask_for_another_process(
+    bench: Make, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(invocations, "CANCEL_S", 0.1)
+    monkeypatch.setattr(invocations, "STUCK_SHARE", 2)
+    go_on = threading.Event()
+
+    def handle() -> None:
+        assert go_on.wait(30)
+
+    it = bench(handle, timeout_s=0.05)
+    try:
+        ids = it.add(*"ab"[:count])
+        await wait_until(lambda: sum(run.is_stuck for run in it.shared.running()) == count)
+        assert it.shared.wish() is (Wish.STUCK if count == 2 else Wish.NONE)
+        assert not it.runner.is_running(it.partition)
+        assert it.runner.longest_s(it.partition, clock.boottime_s()) == 0
+        stuck = Attempts(count=1, suspect=True, stuck=True)
+        assert it.runner.invocations.give_up_stuck(it.partition) == dict.fromkeys(ids, stuck)
+        await wait_until(lambda: it.shared.wish() is Wish.STUCK)  # one alone, after ten limits
+        assert await it.runner.stop(within_s=30) is False
+    finally:
+        go_on.set()
+
+
+async def test_what_blocks_the_loop_for_too_long_is_stuck(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    go_on = asyncio.Event()
+
+    async def handle() -> None:
+        await go_on.wait()
+
+    it = bench(handle, timeout_s=10)
+    it.add("a")
+    await wait_until(lambda: list(it.shared.running()))
+    (running,) = it.runner.invocations.running()
+    it.runner.invocations.blocks_loop(running, 19.0)
+    assert [run.is_stuck for run in it.shared.running()] == [False]
+    it.runner.invocations.blocks_loop(running, 20.0)
+    assert [run.is_stuck for run in it.shared.running()] == [True]
+    go_on.set()
+
+
 # --- stopping
 
 
@@ -749,7 +875,7 @@ async def test_a_stop_takes_back_what_was_charged_to_a_suspect_before_it_ran(
     it = bench(handle)
     (suspect,) = it.add("a", attempts=Attempts(count=1, suspect=True))
     await wait_until(lambda: list(it.shared.running()))
-    assert [each.suspect for each in it.shared.running()] == [True]
+    assert [running.is_sandboxed for running in it.shared.running()] == [True]
     assert await it.runner.stop(within_s=0.01) is True
     assert it.recorder.retries == [(suspect, 1)]
 

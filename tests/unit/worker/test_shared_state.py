@@ -16,6 +16,7 @@ from consumers.worker.partitions.shared_state import (
     Held,
     Running,
     SharedState,
+    Wish,
 )
 from support.waiting import wait_until_sync
 
@@ -121,6 +122,44 @@ def test_what_runs_is_known_until_it_ends(pair: Pair) -> None:
     ]
     pair.child.end(0)
     assert [each.partition for each in pair.parent.running()] == [3]
+
+
+def test_what_is_stuck_or_in_the_sandbox_is_known_as_that(pair: Pair) -> None:
+    pair.child.begin(0, 2, 7, b"1-0", 1)
+    pair.child.begin(pair.child.sandbox_slot, 3, 8, b"1-1", 2)
+    pair.child.stuck(0)
+    stuck, sandboxed = pair.parent.running()
+    assert (stuck.is_stuck, stuck.is_sandboxed) == (True, False)
+    assert (sandboxed.is_stuck, sandboxed.is_sandboxed) == (False, True)
+    pair.child.begin(0, 2, 7, b"2-0", 1)
+    assert not next(pair.parent.running()).is_stuck
+
+
+def test_the_first_reason_to_be_replaced_stays(pair: Pair) -> None:
+    assert pair.parent.wish() is Wish.NONE
+    pair.child.ask_for_successor(Wish.MEMORY)
+    pair.child.ask_for_successor(Wish.STUCK)
+    assert pair.parent.wish() is Wish.MEMORY
+
+
+def test_one_generation_knows_of_the_next_and_of_the_one_before(pair: Pair) -> None:
+    assert not pair.child.has_successor()
+    assert not pair.child.has_predecessor()
+    pair.parent.set_predecessor(lives=True)
+    pair.parent.succeeded()
+    assert pair.child.has_successor()
+    assert pair.child.has_predecessor()
+    pair.parent.set_predecessor(lives=False)
+    assert not pair.child.has_predecessor()
+
+
+def test_a_child_says_what_it_came_to(pair: Pair) -> None:
+    assert not pair.parent.has_handled()
+    pair.child.handled()
+    pair.child.set_sandbox(4711)
+    assert pair.parent.has_handled()
+    assert pair.parent.sandbox() == 4711
+    assert (pair.parent.verdict(), pair.parent.last_beat_s()) == (0, 0)
 
 
 def test_the_longest_entry_id_fits(pair: Pair) -> None:

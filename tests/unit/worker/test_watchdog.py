@@ -25,6 +25,7 @@ GROUP = "watched"
 class Bench:
     def __init__(self) -> None:
         self.reports: list[Blocked] = []
+        self.blocked: list[Blocked] = []
         self.delivery = Delivery(entry("d1"), attempt=1, group=GROUP, partition=1, epoch=1)
         self.task: asyncio.Task[None] | None = None
         self.dog = Watchdog(
@@ -32,6 +33,7 @@ class Bench:
             group=GROUP,
             running=lambda: [self.delivery],
             of_task=lambda task: self.delivery if task is self.task else None,
+            on_blocked=self.blocked.append,
             report=self.reports.append,
         )
 
