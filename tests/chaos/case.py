@@ -30,8 +30,8 @@ NOTICED_NS: Final = 50_000_000
 # None of these may make anything run twice: clean stops, and what the programs do not feel, or
 # should not, as the wall clocks of their own machines.
 REPEATS_NOTHING: Final = frozenset(
-    ("term_worker", "term_ingress", "kill_ingress", "freeze_ingress", "disk_error", "small_spool",
-     "script_flush", "clock_ingress", "clock_worker", "foreign_lock", "disk_full",
+    ("term_worker", "replace_worker", "term_ingress", "kill_ingress", "freeze_ingress",
+     "disk_error", "small_spool", "script_flush", "clock_ingress", "clock_worker", "foreign_lock", "disk_full",
      "log_dies", "log_stops", "log_full", "forget_scripts")
 )  # fmt: skip
 
@@ -165,6 +165,12 @@ class Case:
             return delivery.ended_ns
         is_last = delivery.attempt >= self.evidence.max_attempts and self._is_charged(delivery)
         return delivery.ended_ns if is_last and self._is_dead(delivery) else NEVER
+
+    def last_sign_ns(self, delivery: Delivery) -> int:
+        """When the process of a delivery last wrote anything down."""
+        return max(
+            one.ended_ns or one.started_ns for one in self.of_process[delivery.group, delivery.pid]
+        )
 
     def _is_charged(self, delivery: Delivery) -> bool:
         """Whether a failure counted; if it did not, the same attempt comes again.

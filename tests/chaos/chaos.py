@@ -21,7 +21,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -60,7 +60,8 @@ class Plan:
     faults: Sequence[Planned]
     groups: Sequence[str]
     has_small_spool: bool
-    poison_at: int | None
+    endings: Mapping[str, int]
+    """Which of `traffic.ENDING` come, and as which notification of their devices."""
     has_hot: bool
     devices: int
     rate: float
@@ -75,13 +76,18 @@ class Plan:
         every_s: float = 1.5,
         devices: int = 60,
         rate: float = 150.0,
-        poison: bool = True,
+        endings: bool = True,
     ) -> Plan:
         """Throws the dice."""
         dice = random.Random(f"{seed} plan")
         groups = dice.choice(GROUPS)
         has_small_spool, has_poison = dice.random() < 0.3, dice.random() < 0.3
-        poison_at = int(seconds * dice.random()) if poison and has_poison else None
+        poison_at = int(seconds * dice.random()) if endings and has_poison else 0
+        has_hot = dice.random() < 0.5
+        chosen = {"poison": poison_at} if has_poison else {}
+        for kind in ("never end", "stand still"):
+            if dice.random() < 0.3:
+                chosen[kind] = int(seconds * dice.random())
         faults = schedule.plan(
             seed,
             seconds=seconds,
@@ -96,8 +102,8 @@ class Plan:
             faults=faults,
             groups=groups,
             has_small_spool=has_small_spool,
-            poison_at=poison_at,
-            has_hot=dice.random() < 0.5,
+            endings=chosen if endings else {},
+            has_hot=has_hot,
             devices=devices,
             rate=rate,
         )
@@ -107,7 +113,7 @@ class Plan:
             f"seed {self.seed}: {self.seconds:g} s of faults, {self.rate:g} notifications/s of "
             f"{self.devices} devices, {INGRESSES} ingresses, groups {', '.join(self.groups)}"
             f"{', small spools' if self.has_small_spool else ''}"
-            f"{'' if self.poison_at is None else ', one poison'}"
+            f"{''.join(f', one {kind!r}' for kind in self.endings)}"
             f"{', one hot device' if self.has_hot else ''}",
             *map(str, self.faults),
         ]
@@ -138,7 +144,7 @@ async def run(plan: Plan, folder: Path) -> Result:
         seed=plan.seed,
         devices=plan.devices,
         rate=plan.rate,
-        poison=plan.poison_at,
+        endings=plan.endings,
         has_hot=plan.has_hot,
     )
     faults = Faults(stand)
@@ -326,7 +332,7 @@ def _run_and_tell(arguments: argparse.Namespace, seed: int, kinds: Collection[st
         every_s=arguments.every,
         devices=arguments.devices,
         rate=arguments.rate,
-        poison=not arguments.faults,
+        endings=not arguments.faults,
     )
     print(plan, file=sys.stderr)
     folder = Path(tempfile.mkdtemp(prefix=f"nb-chaos-{seed}-"))

@@ -15,7 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ SLOW_S = 0.3
 HANG_S = 60.0
 OVERDUE_S = 2.5
 LEFT_BEHIND_S = 2.0
+FOR_EVER_S = 10_000.0
 
 
 class _Recording(PushMessageReceiver):
@@ -93,6 +94,9 @@ class _Recording(PushMessageReceiver):
             case "poison":
                 self._end(number, "died")
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "stand still":  # in an async handler this blocks the loop
+                self._write({"number": number, "end": "stuck"})
+                time.sleep(FOR_EVER_S)
             case "block":
                 time.sleep(SLOW_S)
             case "fork":
@@ -122,6 +126,11 @@ class AsyncReceiver(_Recording):
                 await asyncio.sleep(SLOW_S)
             elif told["do"] == "hang" and delivery.attempt <= told["times"]:
                 await asyncio.sleep(HANG_S)
+            elif told["do"] == "never end":
+                self._write({"number": number, "end": "stuck"})
+                while True:
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.sleep(FOR_EVER_S)
             self._misbehave(number)
 
 
@@ -135,4 +144,7 @@ class SyncReceiver(_Recording):
                 time.sleep(SLOW_S)
             elif told["do"] == "hang" and delivery.attempt <= told["times"]:
                 time.sleep(OVERDUE_S)
+            elif told["do"] == "never end":
+                self._write({"number": number, "end": "stuck"})
+                time.sleep(FOR_EVER_S)
             self._misbehave(number)

@@ -38,18 +38,22 @@ RULES: Final[tuple[Callable[[Case], Iterator[Violation]], ...]] = (
 )
 
 
+# What blocks the loop of a worker is ended, and all beside it, after `generation.LEAST_SILENT_S`.
+ENDED_AFTER_NS: Final = 12_000_000_000
+
+
 def check(evidence: Evidence) -> list[Violation]:
     """Every violation of every rule."""
-    poisoned = [
+    ended = [
         Disturbance(
-            kind="poison",
+            kind=delivery.end,
             target=delivery.program,
-            began_ns=delivery.ended_ns,
-            ended_ns=delivery.ended_ns,
+            began_ns=delivery.ended_ns or delivery.started_ns,
+            ended_ns=delivery.ended_ns or delivery.started_ns + ENDED_AFTER_NS,
         )
         for delivery in evidence.deliveries
-        if delivery.end == "died" and delivery.ended_ns is not None
+        if delivery.end in ("died", "stuck")
     ]
-    known = replace(evidence, disturbances=[*evidence.disturbances, *poisoned])
+    known = replace(evidence, disturbances=[*evidence.disturbances, *ended])
     case = Case(known)
     return [violation for rule in RULES for violation in rule(case)]

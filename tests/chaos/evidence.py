@@ -43,8 +43,9 @@ class Attempt:
 class Delivery:
     """One call of the handler.
 
-    `end` is what the handler did: "handled", "failed", "rejected", "cancelled" (from outside) or
-    "died" (it is about to kill its process); `None`, as `ended_ns`, where nothing was written.
+    `end` is what the handler did: "handled", "failed", "rejected", "cancelled" (from outside),
+    "died" (it is about to kill its process) or "stuck" (it will never return, and has no
+    `ended_ns`); `None`, as `ended_ns`, where nothing was written.
     """
 
     group: str
@@ -190,7 +191,7 @@ def _deliveries(file: Path) -> Iterable[Delivery]:
     started: dict[int, dict[str, Any]] = {}
     for line in _whole_lines(file):
         number = line.pop("number")
-        if "ended_ns" in line:
+        if number in started:
             started[number].update(line)
         else:
             started[number] = line

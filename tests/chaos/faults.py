@@ -137,6 +137,8 @@ class Faults:
             case "kill_parent":
                 program.signal(signal.SIGKILL)
                 await self._restart(program, one.lasts_s)
+            case "replace_worker":
+                program.signal(signal.SIGHUP)
             case "kill_child":
                 if (child := program.child()) is not None:
                     program.signal(signal.SIGKILL, child)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
@@ -41,14 +42,14 @@ class Platform:
         seed: int,
         devices: int,
         rate: float,
-        poison: int | None,
+        endings: Mapping[str, int],
         has_hot: bool = False,
     ) -> None:
         self._stand = stand
         self._seed = seed
         self._devices = [f"d{number:03d}" for number in range(devices)]
         self._pause_s = devices / rate
-        self._poison = poison
+        self._endings = dict(zip(self._devices, endings.items(), strict=False))
         self._hot = self._devices[-1] if has_hot else None
         self._is_over = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -61,9 +62,7 @@ class Platform:
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=PATIENCE_S),
         )
-        for number, device in enumerate(self._devices):
-            poison_at = self._poison if number == 0 else None
-            self._tasks.append(asyncio.create_task(self._report(device, poison_at)))
+        self._tasks += [asyncio.create_task(self._report(device)) for device in self._devices]
 
     async def finish(self) -> None:
         """Returns when every device has the answer to its last notification."""
@@ -79,13 +78,14 @@ class Platform:
         await self._session.close()
         self._file.close()
 
-    async def _report(self, device: str, poison_at: int | None) -> None:
+    async def _report(self, device: str) -> None:
         dice = random.Random(f"{self._seed} {device} pace")
         names = sorted(self._stand.ingresses)
         home = None if dice.random() < ROAMING else dice.choice(names)
         is_hot = device == self._hot
         pause_s = self._pause_s / HOT if is_hot else self._pause_s
-        life = traffic.of_device(device, self._seed, poison_at=poison_at, is_hot=is_hot)
+        ending = self._endings.get(device)
+        life = traffic.of_device(device, self._seed, ending=ending, is_hot=is_hot)
         await asyncio.sleep(dice.uniform(0, self._pause_s))
         while not self._is_over:
             sending = [self._send(next(life), home, dice)]

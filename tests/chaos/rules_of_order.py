@@ -67,7 +67,13 @@ def one_at_a_time(case: Case) -> Iterator[Violation]:
                     and one.epoch > delivery.epoch
                     and case.was_given_away_early(one.started_ns, delivery.started_ns)
                 )
-                if not (is_of_lost_lease or is_under_lost_lease):
+                # It was ended in its sandbox, which a lease outlives; and has given no sign since.
+                is_ended = (
+                    one.end == "stuck"
+                    and one.pid != delivery.pid
+                    and case.last_sign_ns(one) < delivery.started_ns
+                )
+                if not (is_of_lost_lease or is_under_lost_lease or is_ended):
                     text = (
                         f"{delivery.notification} of {device} began in {group} while "
                         f"{one.notification} ran (epochs {one.epoch}, then {delivery.epoch}; "

@@ -12,7 +12,7 @@ INGRESS_FAULTS: Final = (
 )  # fmt: skip
 WORKER_FAULTS: Final = (
     "kill_parent", "kill_child", "kill_worker", "term_worker",
-    "freeze_parent", "freeze_child", "freeze_worker",
+    "freeze_parent", "freeze_child", "freeze_worker", "replace_worker",
 )  # fmt: skip
 REDIS_FAULTS: Final = (
     "kill_redis", "freeze_redis", "out_of_memory", "read_only", "pause_writes",
@@ -51,6 +51,7 @@ _LASTS_S: Final = {
     "term_worker": (0.0, 1.0),
     "term_ingress": (0.0, 0.5),
     "kill_ingress": (0.0, 1.5),
+    "replace_worker": (0.0, 0.0),
     "script_flush": (0.0, 0.0),
     "client_kill": (0.0, 0.0),
     "cut": (0.0, 0.0),

@@ -90,7 +90,7 @@ def _of_group(case: Case, group: str) -> dict[str, int]:
         "without_outcome": outcomes["none"],
         "deliveries": len(deliveries),
         "failed": sum(one.end == "failed" for one in deliveries),
-        "interrupted": sum(one.end in (None, "cancelled", "died") for one in deliveries),
+        "interrupted": sum(one.end in (None, "cancelled", "died", "stuck") for one in deliveries),
         "repeated_after_outcome": sum(repeat[1].group == group for repeat in repeats(case)),
         "epochs": sum(key[0] == group for key in case.acquired),
     }

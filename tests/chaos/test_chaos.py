@@ -46,7 +46,7 @@ async def test_a_short_run_keeps_every_promise(
     tmp_path: Path, seed: int, kinds: tuple[str, ...]
 ) -> None:
     plan = chaos.Plan.of(
-        seed, seconds=SECONDS, kinds=kinds, every_s=0.7, devices=30, rate=RATE, poison=False
+        seed, seconds=SECONDS, kinds=kinds, every_s=0.7, devices=30, rate=RATE, endings=False
     )
     result = await chaos.run(plan, tmp_path)
     assert result.violations == [], f"{plan}\nhistories and logs: {tmp_path}"

@@ -627,6 +627,25 @@ def test_a_poison_explains_what_its_process_left_undone(story: Story) -> None:
     assert story.broken == set()
 
 
+def test_what_stands_still_is_ended_in_its_sandbox_under_the_same_lease(story: Story) -> None:
+    story.sent("n1", fate="dead")
+    story.appended("n1")
+    for attempt, pid in ((1, 1), (2, 2), (3, 3)):
+        story.delivered("n1", attempt=attempt, pid=pid, end="stuck", ended_ns=None)
+    story.recorded("n1", "dead")
+    assert story.broken == set()
+
+
+def test_nothing_runs_beside_what_stands_still_in_a_process_that_lives(story: Story) -> None:
+    story.sent("n1", fate="dead")
+    story.appended("n1")
+    story.delivered("n1", attempt=1, pid=1, end="stuck", ended_ns=None)
+    story.delivered("n1", attempt=2, pid=2, end="stuck", ended_ns=None)
+    story.goes_well_elsewhere("n2")
+    story.recorded("n1", "dead")
+    assert "one_at_a_time" in story.broken
+
+
 @pytest.mark.parametrize("attempt", [0, 4])
 def test_attempts_beyond_the_last(story: Story, attempt: int) -> None:
     story.goes_well("n1")

@@ -45,7 +45,7 @@ def test_only_the_faults_that_are_wanted() -> None:
 
 def test_a_device_lives_the_same_life_with_the_same_seed() -> None:
     def life(seed: int) -> list[traffic.Callback]:
-        return list(islice(traffic.of_device("d", seed, poison_at=7), 50))
+        return list(islice(traffic.of_device("d", seed, ending=("poison", 7)), 50))
 
     assert life(1) == life(1)
     assert life(1) != life(2)

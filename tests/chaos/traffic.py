@@ -39,8 +39,9 @@ _HOT: Final[tuple[tuple[int, dict[str, Any]], ...]] = (
     (970, {"do": "return"}),
     (30, {"do": "fail", "times": 3}),
 )
-POISON: Final = {"do": "poison"}
-DEADLY: Final = frozenset(("reject", "never", "poison"))
+# Each ends the process of a worker, by itself or because somebody has to: once in a run at most.
+ENDING: Final = ("poison", "never end", "stand still")
+DEADLY: Final = frozenset(("reject", "never", *ENDING))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +71,9 @@ def digest(body: bytes) -> str:
 
 
 def of_device(
-    device: str, seed: int, *, poison_at: int | None = None, is_hot: bool = False
+    device: str, seed: int, *, ending: tuple[str, int] | None = None, is_hot: bool = False
 ) -> Iterator[Callback]:
-    """The endless life of one device; its notification number `poison_at` kills workers."""
+    """The endless life of one device; `ending` is one of `ENDING`, and the number of when."""
     dice = random.Random(f"{seed} {device}")
     weights, deeds = zip(*(_HOT if is_hot else (*_DEEDS, *_FORKING)), strict=True)
     number = 0
@@ -80,8 +81,8 @@ def of_device(
         command = f"{device}-c{number}"
         for status in JUMBLED if dice.random() < 0.1 else LIFE:
             (deed,) = dice.choices(deeds, weights)
-            if number == poison_at:
-                deed, poison_at = POISON, None
+            if ending is not None and number == ending[1]:
+                deed, ending = {"do": ending[0]}, None
             padding = "ä" * int(dice.expovariate(1 / 100))
             yield _callback(device, command, status, {**deed, "padding": padding})
             number += 1
