@@ -31,8 +31,8 @@ NOTICED_NS: Final = 50_000_000
 # should not, as the wall clocks of their own machines.
 REPEATS_NOTHING: Final = frozenset(
     ("term_worker", "replace_worker", "term_ingress", "kill_ingress", "freeze_ingress",
-     "disk_error", "small_spool", "script_flush", "clock_ingress", "clock_worker", "foreign_lock", "disk_full",
-     "log_dies", "log_stops", "log_full", "forget_scripts")
+     "disk_error", "disk_full", "small_spool", "script_flush", "clock_ingress", "clock_worker",
+     "foreign_lock", "log_dies", "log_stops", "log_full", "forget_scripts")
 )  # fmt: skip
 
 

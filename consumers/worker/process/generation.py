@@ -104,9 +104,11 @@ class Generation:
         """Kills the process if it does not stop, or its loop has not gone on for too long."""
         if self._process is None:
             return
-        if self._kill_at_s is not None and clock.boottime_s() > self._kill_at_s:
-            self._log.error("child_does_not_stop")
-            self.kill()
+        if self._kill_at_s is not None:
+            if clock.boottime_s() > self._kill_at_s:
+                self._log.error("child_does_not_stop")
+                self.kill()
+            return
         is_stopped = _is_stopped(self._process.pid)
         if self._silence.is_silent(self.shared.last_beat_s(), is_stopped=is_stopped):
             self._log.error("child_silent", for_s=self._silent_s)

@@ -141,7 +141,14 @@ class Parent:
         was_ready = False
         while True:
             started_s = clock.boottime_s()
-            generation = self._current = self._current or self._start()
+            try:
+                generation = self._current = self._current or self._start()
+            except OSError as error:  # no memory, no process to be had: tried again
+                self._log.error("child_does_not_start", error=str(error))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), backoff.next_s())
+                    return await self._end(0)
+                continue
             while generation is self._current and generation.code is None:
                 await self._see_to_others()
                 generation.look()
@@ -211,7 +218,11 @@ class Parent:
             arguments.append("--successor")
         if self._show_deliveries:
             arguments.append("--show-deliveries")
-        generation.start(arguments, pass_fds=(self._life_fd, *admin_fds))
+        try:
+            generation.start(arguments, pass_fds=(self._life_fd, *admin_fds))
+        except OSError:
+            generation.close()
+            raise
         return generation
 
     async def _bury(self, generation: Generation, code: int) -> int:
@@ -335,9 +346,8 @@ class Parent:
             return
         calls = [generation.renew_call(held) for generation, held in leases]
         replies = await self._link.run_each(calls, timeout_s=self._ttl_s / 2)
-        living = self._all()
         for (generation, held), reply in zip(leases, replies, strict=True):
-            if generation not in living or isinstance(reply, Refused | RedisUnavailableError):
+            if generation.code is not None or isinstance(reply, Refused | RedisUnavailableError):
                 continue  # that says nothing about whose it is; the deadline will, if it lasts
             is_ours = reply == scripts.RENEWED
             generation.renewed(held, sent_s + self._ttl_s if is_ours else None)

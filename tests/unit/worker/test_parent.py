@@ -165,3 +165,24 @@ def test_no_other_process_is_taken_for_a_sandbox() -> None:
     assert not generation._is_sandbox(0)
     assert not generation._is_sandbox(os.getpid())
     assert not generation._is_sandbox(2**22 + 1)
+
+
+async def test_a_child_that_cannot_be_started_now_is_tried_again(
+    watching: Parent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    class NoMemory:
+        @staticmethod
+        def Popen(*words: object, **more: object) -> None:
+            tries.append(words)
+            raise OSError("Cannot allocate memory")
+
+    monkeypatch.setattr(generation, "subprocess", NoMemory)
+    monkeypatch.setattr(parent.Backoff, "next_s", lambda _: 0.001)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    running = asyncio.create_task(watching.run())
+    await wait_until(lambda: len(tries) > 3, "it to be tried again")
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 2
+    watching.stop()
+    assert await running == 0
