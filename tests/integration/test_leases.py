@@ -13,10 +13,11 @@ from bridge.errors import UsageError
 from bridge.store.link import command
 from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.partitions import leases, owned
-from consumers.worker.partitions.leases import LeaseKeeper, WorkerId
+from consumers.worker.partitions.leases import LeaseKeeper
 from consumers.worker.partitions.owned import OwnedPartitions
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.shared_state import SharedState
+from consumers.worker.partitions.worker_id import WorkerId
 from consumers.worker.recording.trimmer import Trimmer
 from support import servers
 from support.waiting import wait_until

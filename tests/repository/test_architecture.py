@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 COMPOSITION_ROOTS = (
-    "bridge/ingress/app.py", "consumers/worker/process/", "bridge/cli/", "bridge/operations/",
+    "bridge/ingress/app.py", "consumers/worker/process/",
+    "consumers/worker/sandbox/inside.py", "bridge/cli/", "bridge/operations/",
 )  # fmt: skip
 
 

@@ -264,7 +264,7 @@ class History:
             by_device[run.device].append(run)
         last_ns = {event["pid"]: event["at_ns"] for event in sorted(self.events, key=_at_ns)}
         for device, ids in published.items():
-            _check_no_overlap(device, by_device[device], last_ns)
+            _check_no_overlap(device, by_device[device], last_ns, given_up)
             _check_order(device, by_device[device], ids, given_up)
         missing = {each for ids in published.values() for each in ids} - self.handled() - given_up
         assert not missing, f"{len(missing)} were never handled: {sorted(missing)[:5]}"
@@ -299,12 +299,18 @@ def _runs(events: list[dict[str, Any]]) -> list[Run]:
     return sorted(runs, key=lambda run: run.started_ns)
 
 
-def _check_no_overlap(device: str, runs: list[Run], last_ns: dict[int, int]) -> None:
+def _check_no_overlap(
+    device: str, runs: list[Run], last_ns: dict[int, int], given_up: set[str]
+) -> None:
     for before, after in pairwise(runs):
         if before.ended_ns is None or before.ended_ns > after.started_ns:
-            # Its sandbox was killed, and has given no sign since; or its worker was, or had lost
-            # the lease: then the successor's epoch is higher.
-            was_killed = before.ended_ns is None and last_ns[before.pid] < after.started_ns
+            # Its sandbox was killed for it, and has given no sign since; or its worker was, or had
+            # lost the lease: then the successor's epoch is higher.
+            was_killed = (
+                before.id in given_up
+                and before.ended_ns is None
+                and last_ns[before.pid] < after.started_ns
+            )
             is_fenced = after.epoch > before.epoch
             assert is_fenced or was_killed, f"{device}: {after} began beside {before}"
 

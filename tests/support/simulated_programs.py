@@ -28,8 +28,8 @@ from consumers.context import Delivery
 from consumers.outcome import ABANDONED, Killed, Outcome
 from consumers.worker.delivery.handler import Handlers
 from consumers.worker.delivery.invocations import stuck_after_s
-from consumers.worker.partitions.leases import WorkerId
 from consumers.worker.partitions.shared_state import SharedState
+from consumers.worker.partitions.worker_id import WorkerId
 from consumers.worker.process.composition import Worker
 from consumers.worker.process.parent import Parent
 from support.sandbox import SandboxHere

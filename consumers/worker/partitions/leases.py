@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from bridge import clock
 from bridge.backoff import Backoff
@@ -22,6 +22,7 @@ from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.partitions.assignment import assign
 from consumers.worker.partitions.owned import OwnedPartitions
 from consumers.worker.partitions.partition import Partition
+from consumers.worker.partitions.worker_id import WorkerId
 from consumers.worker.process import registry
 from consumers.worker.scripts import Acquired
 
@@ -29,8 +30,8 @@ CALL_TIMEOUT_S: Final = 5.0
 MAX_TICK_S: Final = 1.0
 # While the process before us has leases yet, which it gives back one after the other.
 SUCCESSOR_TICK_S: Final = 0.1
-# A partition waits so long at most for what runs in it before nothing more starts there, so that it
-# can be handed over: what is slower delays those beside it no longer than that.
+# To be handed over, a partition waits so long at most for what runs in it: what is slower delays
+# those beside it no longer than that.
 SLOW_S: Final = 1.0
 HAND_OVER_POLL_S: Final = 0.02
 # A worker that was silent for this many TTLs has no share any more (it may still hold leases). Nor
@@ -43,19 +44,6 @@ ABANDONED_AFTER_TTLS: Final = 2
 # After Redis was away, the other workers' heartbeats are old although they live: for some ticks we
 # take back only what we had and can vouch for, not theirs as if they had died.
 CAREFUL_TICKS: Final = 4
-
-
-class WorkerId(NamedTuple):
-    """A worker, and one of the processes that are it in turn."""
-
-    name: str
-    """In the list of workers, by which partitions are shared out."""
-    generation: int
-
-    @property
-    def process(self) -> str:
-        """In a lease: `name.generation`."""
-        return f"{self.name}.{self.generation}"
 
 
 class LeaseKeeper:
@@ -135,11 +123,10 @@ class LeaseKeeper:
 
         For a process whose successor is there to take them. `longest_s`: how long the oldest
         delivery of a partition has run; `on_kept`: it turned out to be slow, and those beside it
-        go on. Returns when all are given back; whoever waits for that may stop.
+        go on. Returns when all are given back.
         """
-        partitions = list(self._owned.values())
         async with asyncio.TaskGroup() as group:
-            for partition in partitions:
+            for partition in list(self._owned.values()):
                 group.create_task(self._hand_over(partition, longest_s, on_kept))
 
     async def _hand_over(

@@ -21,11 +21,12 @@ from consumers.worker.delivery.handler import Handlers
 from consumers.worker.delivery.retry_policy import RetryPolicy
 from consumers.worker.delivery.runner import Runner
 from consumers.worker.partitions.lanes import Lanes
-from consumers.worker.partitions.leases import LeaseKeeper, WorkerId
+from consumers.worker.partitions.leases import LeaseKeeper
 from consumers.worker.partitions.owned import OwnedPartitions
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.shared_state import SharedState
 from consumers.worker.partitions.window import Window
+from consumers.worker.partitions.worker_id import WorkerId
 from consumers.worker.recording.dead_letter_counts import DeadLetterCounts
 from consumers.worker.recording.parking import Parking
 from consumers.worker.recording.settler import Settler

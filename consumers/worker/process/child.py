@@ -25,8 +25,8 @@ from bridge.telemetry import logs, metrics, standard_streams
 from bridge.terminal import visible_line
 from consumers.context import Delivery
 from consumers.outcome import line_of, text_of, type_of
-from consumers.worker.partitions.leases import WorkerId
 from consumers.worker.partitions.shared_state import SharedState
+from consumers.worker.partitions.worker_id import WorkerId
 from consumers.worker.process import event_loop, forks, loading, watchdog
 from consumers.worker.process.composition import Worker
 from consumers.worker.process.watchdog import Blocked

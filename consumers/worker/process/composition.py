@@ -22,9 +22,9 @@ from bridge.store.link import Link
 from bridge.telemetry import logs, metrics
 from consumers.worker.delivery.deliverer import Observer
 from consumers.worker.delivery.handler import Handlers
-from consumers.worker.partitions.leases import WorkerId
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.shared_state import SharedState
+from consumers.worker.partitions.worker_id import WorkerId
 from consumers.worker.process import registry, spans
 from consumers.worker.process.actors import Actors
 from consumers.worker.process.hooks import Hooks
@@ -80,28 +80,35 @@ class Worker:
             observer=observer,
             quiesce=self._quiesce,
         )
-        self._watchdog = Watchdog(
-            handlers.user_code,
-            group=settings.group,
-            running=self._actors.runner.invocations.running,
-            of_task=self._actors.runner.invocations.of_task,
-            on_blocked=self._blocks_loop,
-            report=on_blocked,
-        )
+        self._watchdog = self._watching(handlers, on_blocked)
         self._recycling = Recycling(
             shared,
             after_deliveries=settings.recycle_after_deliveries,
             at_mib=settings.recycle_at_mib,
         )
-        self.admin = AdminListener(
-            settings.admin_host,
-            listen=lambda: admin_sockets,
+        self.admin = self._listener(admin_sockets)
+        """Its listener for probes and metrics."""
+
+    def _watching(self, handlers: Handlers, report: Callable[[Blocked], None] | None) -> Watchdog:
+        invocations = self._actors.runner.invocations
+        return Watchdog(
+            handlers.user_code,
+            group=self._settings.group,
+            running=invocations.running,
+            of_task=invocations.of_task,
+            on_blocked=self._blocks_loop,
+            report=report,
+        )
+
+    def _listener(self, sockets: Sequence[socket.socket]) -> AdminListener:
+        return AdminListener(
+            self._settings.admin_host,
+            listen=lambda: sockets,
             live=lambda: (),
             ready=self._unready,
             status=self._status,
-            names=settings.admin_names,
+            names=self._settings.admin_names,
         )
-        """Its listener for probes and metrics."""
 
     def _link(self, name: str) -> Link:
         made = open_link(
@@ -330,7 +337,7 @@ class Worker:
         return {
             "schema": 1,
             "role": "worker",
-            "worker": self._worker,
+            "worker": self._worker.process,
             "group": self._settings.group,
             "ready": not self._unready(),
             "redis_up": bool(self._health.is_up),

@@ -25,8 +25,8 @@ from bridge.telemetry import logs
 from consumers.worker import scripts
 from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.delivery.invocations import stuck_after_s
-from consumers.worker.partitions.leases import WorkerId
 from consumers.worker.partitions.shared_state import LOST, Held, Running, SharedState
+from consumers.worker.partitions.worker_id import WorkerId
 from consumers.worker.process.silence_detector import SilenceDetector
 from consumers.worker.sandbox import sandbox
 

@@ -26,13 +26,13 @@ from bridge.http import admin
 from bridge.settings import Settings
 from bridge.store.connect import open_link
 from bridge.store.health import Health
-from bridge.store.link import Refused, command
+from bridge.store.link import command
 from bridge.telemetry import logs
 from bridge.terminal import has_terminal
-from consumers.worker import scripts
-from consumers.worker.partitions.leases import WorkerId
 from consumers.worker.partitions.shared_state import Wish
+from consumers.worker.partitions.worker_id import WorkerId
 from consumers.worker.process.generation import Generation
+from consumers.worker.process.renewal import Renewal
 
 WATCH_S: Final = 0.1
 LONG_LIVED_S: Final = 120.0
@@ -76,6 +76,7 @@ class Parent:
         self._keys = Keys(namespace=settings.namespace)
         self._ttl_s = settings.lease_ttl_s
         self._link = open_link(settings.redis_url, name="nb-bridge-parent", health=Health())
+        self._renewal = Renewal(self._link, self._all, ttl_s=self._ttl_s)
         # The child reads the other end: it ends when we do, whatever we die of.
         self._life_fd, self._our_life_fd = os.pipe()
         self._name = uuid.uuid4().hex
@@ -128,7 +129,7 @@ class Parent:
 
     async def run(self) -> int:
         """Until stopped, or until a child says that it cannot work as set up."""
-        renewing = asyncio.create_task(self._renew_all())
+        renewing = asyncio.create_task(self._renewal.run())
         try:
             return await self._run()
         finally:
@@ -192,7 +193,8 @@ class Parent:
         return code if code >= 0 else 1
 
     def _all(self) -> list[Generation]:
-        return [each for each in (self._leaving, self._current, self._next) if each is not None]
+        places = (self._leaving, self._current, self._next)
+        return [generation for generation in places if generation is not None]
 
     def _is_final(self, generation: Generation, *, was_ready: bool) -> bool:
         """Whether the child said that it cannot work as set up, and that is to be believed.
@@ -321,33 +323,3 @@ class Parent:
         if self._show_deliveries:
             with contextlib.suppress(OSError):  # its reader has gone
                 print(line, flush=True)  # noqa: T201 - what --show-deliveries is for
-
-    # --- the leases of all of them
-
-    async def _renew_all(self) -> None:
-        """Renews what the children hold."""
-        backoff = Backoff(max_s=self._ttl_s / 4)
-        while True:
-            wait_s = self._ttl_s / 4
-            try:
-                await self._renew()
-                backoff.reset()
-            except RedisUnavailableError:
-                wait_s = backoff.next_s()
-            except Exception:  # a fault of ours: without this loop all leases would run out
-                self._log.exception("renewal_failed")
-                wait_s = backoff.next_s()
-            await asyncio.sleep(wait_s)
-
-    async def _renew(self) -> None:
-        sent_s = clock.boottime_s()
-        leases = [(generation, held) for generation in self._all() for held in generation.held()]
-        if not leases:
-            return
-        calls = [generation.renew_call(held) for generation, held in leases]
-        replies = await self._link.run_each(calls, timeout_s=self._ttl_s / 2)
-        for (generation, held), reply in zip(leases, replies, strict=True):
-            if generation.code is not None or isinstance(reply, Refused | RedisUnavailableError):
-                continue  # that says nothing about whose it is; the deadline will, if it lasts
-            is_ours = reply == scripts.RENEWED
-            generation.renewed(held, sent_s + self._ttl_s if is_ours else None)

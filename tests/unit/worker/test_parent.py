@@ -14,11 +14,12 @@ import pytest
 
 from bridge.settings import Settings
 from bridge.store.link import Call, Link, Refused
-from consumers.worker.partitions.leases import WorkerId
 from consumers.worker.partitions.shared_state import Running
+from consumers.worker.partitions.worker_id import WorkerId
 from consumers.worker.process import generation, parent
 from consumers.worker.process.generation import Generation, to_blame
 from consumers.worker.process.parent import Parent
+from consumers.worker.process.renewal import Renewal
 from support.waiting import wait_until, wait_until_sync
 
 
@@ -70,10 +71,9 @@ async def renewed(watching: Parent, *answers: Any, monkeypatch: pytest.MonkeyPat
     """The deadline of a lease after these answers to renewals."""
     watching._current = child = child_of(watching)
     child.shared.hold(3, 7, 100.0)
-    watching._link = link = Answers(*answers)
+    link = Answers(*answers)
     monkeypatch.setattr(parent.Backoff, "next_s", lambda _: 0.0)
-    watching._ttl_s = 0.004
-    renewing = asyncio.create_task(watching._renew_all())
+    renewing = asyncio.create_task(Renewal(link, watching._all, ttl_s=0.004).run())
     await wait_until(lambda: not link.answers or renewing.done(), "renewals")
     await asyncio.sleep(0)
     assert not renewing.done()
