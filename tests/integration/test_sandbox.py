@@ -25,6 +25,7 @@ from consumers.outcome import (
     traceback_of,
     type_of,
 )
+from consumers.worker.sandbox import messages
 from consumers.worker.sandbox.sandbox import Sandbox
 from support import history
 from support.programs import is_alive
@@ -187,3 +188,19 @@ async def test_one_that_does_not_start_is_started_again_and_blames_nobody(
     file.write_text(history.importing("AsyncReceiver", "Shop"))
     assert await running == HANDLED
     await made.sandbox.end()
+
+
+async def test_it_ends_when_the_child_dies_with_something_unread(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """The line is reset then, instead of being closed."""
+    await bench.sandbox.ready()
+    pid, process = bench.pid(), bench.sandbox._process
+    assert process is not None
+    process._writer.transport.pause_reading()  # type: ignore[attr-defined]
+    process.send(messages.run(delivery(told("d")), fields(told("d"))))
+    await wait_until(lambda: history.History(tmp_path).runs)
+    await asyncio.sleep(0.2)
+    process._writer.transport.abort()
+    await wait_until(lambda: not is_alive(pid), "it to end")
+    await bench.sandbox.ready()

@@ -113,9 +113,11 @@ class Inside:
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """In a thread of its own: the end of the child is seen whatever a handler does."""
-        while (parts := messages.receive(self._line)) is not None:
-            loop.call_soon_threadsafe(self._take, parts)
-        os._exit(1)
+        try:
+            while (parts := messages.receive(self._line)) is not None:
+                loop.call_soon_threadsafe(self._take, parts)
+        finally:
+            os._exit(1)
 
     def _take(self, parts: list[bytes]) -> None:
         kind = parts[0]

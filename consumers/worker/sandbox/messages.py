@@ -57,9 +57,12 @@ def framed(*parts: bytes) -> bytes:
 
 
 def receive(line: socket.socket) -> list[bytes] | None:
-    """Waits for one message; `None` when the other end has gone."""
-    head = _exactly(line, LENGTH.size)
-    message = None if head is None else _exactly(line, *LENGTH.unpack(head))
+    """Waits for one message; `None` when the other end has gone, in whatever way."""
+    try:
+        head = _exactly(line, LENGTH.size)
+        message = None if head is None else _exactly(line, *LENGTH.unpack(head))
+    except OSError:  # reset: something that was said to it was never read
+        return None
     return None if message is None else netstrings.decode(message)
 
 

@@ -94,6 +94,14 @@ def test_a_line_that_ends_in_the_middle_is_the_end(sent: bytes) -> None:
         assert messages.receive(ours) is None
 
 
+def test_a_line_that_is_reset_is_the_end() -> None:
+    ours, its = socket.socketpair()
+    with ours:
+        ours.sendall(b"never read")
+        its.close()
+        assert messages.receive(ours) is None
+
+
 def test_messages_come_one_after_the_other() -> None:
     ours, its = socket.socketpair()
     with ours, its:
