@@ -82,10 +82,15 @@ async def look(connected: Namespace, device: str, *, bar: Bar = no_bar) -> Devic
         queues.append(
             Queue(
                 group=group,
-                owner=namespace.decoded(lease).rpartition(":")[0] if lease else None,
+                owner=_worker_of(lease) if lease else None,
                 parked=parked,
                 parked_until_ms=None if due is None else int(float(due)),
                 states=Counter(notification.groups[group].state for notification in found),
             )
         )
     return Device(id=device, partition=partition, queues=queues, notifications=found)
+
+
+def _worker_of(lease: bytes) -> str:
+    """The worker, as the list of workers has it; a lease holds `worker.generation:epoch`."""
+    return namespace.decoded(lease).rpartition(":")[0].partition(".")[0]

@@ -44,11 +44,12 @@ LAG_S: Final = 2.0  # more than this behind, a device does not catch up
 DRAIN_BOUND_S: Final = 180.0
 DISK_NOTICED_NS: Final = 5 * 10**9
 ENDS_A_PROCESS: Final = ("kill_ingress", "term_ingress", "kill_parent", "kill_child",
-                         "kill_worker", "term_worker")  # fmt: skip
+                         "kill_worker", "term_worker", "replace_worker")  # fmt: skip
 SETTINGS: Final = {
     "CONCURRENCY": 64,
     "WINDOW_MAX_ENTRIES": 1000,
     "MAX_ATTEMPTS": 50,  # kills count; nothing here is guilty
+    "RECYCLE_AFTER_DELIVERIES": 0,  # one child lives through all of it
     "LEDGER_MAX_RECORDS": 8192,  # so that it is full, and stays so, within minutes
 }
 # The file of a whole hour would be gigabytes: rewritten, as in production.

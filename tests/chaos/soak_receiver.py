@@ -14,6 +14,8 @@ from soak_records import SUFFIX, Record, What
 FAILS_EVERY = 199  # primes, so that they fall on different devices and statuses
 SLOW_EVERY = 499
 SLOW_S = 0.2
+BLOCKS_EVERY = 20_011
+BLOCKS_S = 1.2  # the loop, so that the watchdog warns
 
 
 class Receiver(PushMessageReceiver):
@@ -38,4 +40,6 @@ class Receiver(PushMessageReceiver):
             raise Retry("not yet", after_s=0.1)
         if number % SLOW_EVERY == device % SLOW_EVERY:
             await asyncio.sleep(SLOW_S)
+        if (number * 1009 + device) % BLOCKS_EVERY == 0:
+            time.sleep(BLOCKS_S)
         self._write(What.HANDLED, device, number)
