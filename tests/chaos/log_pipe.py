@@ -34,6 +34,9 @@ class LogPipe:
     def stop_reading(self, writer: int) -> None:
         """Until `read_on`; the pipe of process `writer` is full at once."""
         self._reader.send_signal(signal.SIGSTOP)
+        # It may read on for a moment, and make room again.
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, self._reader.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         try:
             # Opened anew: what is set on a descriptor is shared with those it was inherited by.
             pipe = os.open(f"/proc/{writer}/fd/2", os.O_WRONLY | os.O_NONBLOCK)

@@ -204,3 +204,12 @@ async def test_it_ends_when_the_child_dies_with_something_unread(
     process._writer.transport.abort()
     await wait_until(lambda: not is_alive(pid), "it to end")
     await bench.sandbox.ready()
+
+
+async def test_what_the_receiver_does_not_handle_any_more_fails(bench: Bench) -> None:
+    """Its file may have changed since the child read it."""
+    entry = told("d", type="someOtherType")
+    await bench.sandbox.ready()
+    outcome = await bench.sandbox.deliver(delivery(entry), fields(entry))
+    assert isinstance(outcome, Failed)
+    assert "someOtherType" in text_of(outcome.error)

@@ -20,6 +20,8 @@ from bridge import clock, settings
 from bridge.errors import BridgeError
 from bridge.settings import Settings
 from bridge.telemetry import logs, standard_streams
+from consumers.context import Delivery
+from consumers.outcome import Failed, Outcome
 from consumers.worker.delivery.handler import Handlers
 from consumers.worker.delivery.invocations import Invocations
 from consumers.worker.delivery.user_code import Place
@@ -131,18 +133,24 @@ class Inside:
             self._ending.set()
 
     async def _deliver(self, parts: list[bytes]) -> None:
-        delivery = messages.delivery_of(parts)
-        handler = self._handlers.get(delivery.entry.type)
-        task = asyncio.current_task()
-        assert handler is not None
-        assert task is not None
         self._place = None
         self._say(messages.BEGUN)
-        outcome = await self._invocations.invoke(
-            _SLOT, task, handler, delivery, self._partition, b"", clock.boottime_s()
-        )
+        try:
+            outcome = await self._outcome(messages.delivery_of(parts))
+        except Exception as error:  # a fault of ours must not look like a handler that never ends
+            outcome = Failed(error=error)
         with self._saying:
             self._line.sendall(messages.ended(outcome))
+
+    async def _outcome(self, delivery: Delivery) -> Outcome:
+        handler = self._handlers.get(delivery.entry.type)
+        if handler is None:  # the receiver's file is another by now than the child's
+            raise LookupError(f"the receiver has no handler any more for {delivery.entry.type}")
+        task = asyncio.current_task()
+        assert task is not None
+        return await self._invocations.invoke(
+            _SLOT, task, handler, delivery, self._partition, b"", clock.boottime_s()
+        )
 
     # --- what is said
 
