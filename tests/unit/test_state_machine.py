@@ -362,7 +362,7 @@ def _is_promise(done: asyncio.Future[Outcome]) -> bool:
 
 TestBridge = pytest.mark.timeout(600)(Bridge.TestCase)  # a busy machine, and measured
 TestBridge.settings = settings(
-    max_examples=settings().max_examples // 4,  # 8 in `make test`, 25 in `make check`
+    max_examples=settings().max_examples // 7,  # 4 in `make test`, 14 in `make check`
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
