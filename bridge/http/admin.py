@@ -64,14 +64,11 @@ class AdminListener:
         self.url = ""
         """`http://host:port`, once started."""
         self._listen = listen
-        self.sockets: Sequence[socket.socket] = ()
-        """Those it accepts on, once started."""
 
     async def start(self) -> None:
         """Listens; raises what `listen` does."""
         self._http = HttpServer(self._answer, timeout_s=TIMEOUT_S, max_connections=MAX_CONNECTIONS)
-        self.sockets = self._listen()
-        self._listener = listener.Listener(self._http.take, self.sockets)
+        self._listener = listener.Listener(self._http.take, self._listen())
         self._listener.serve()
         self.url = f"http://{self._listener.address}"
 

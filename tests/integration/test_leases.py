@@ -146,7 +146,6 @@ async def test_a_successor_takes_over_what_it_is_given_and_others_notice_nothing
         old.keeper.hand_over(lambda _: 0.0, lambda partition: kept.append(partition))
     )
     await wait_until(lambda: slow in kept, "the wait for what is slow to end")
-    assert not slow.releasing or len(kept) >= PARTITIONS // 2
     old.may_release.set()
     await handing_over
     await old.keeper.release_all(has_successor=True)

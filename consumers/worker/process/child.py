@@ -75,18 +75,20 @@ def _run(
     for reason, count in arguments.replacements.items():
         metrics.worker_replacements.labels(current.group, reason).inc(count)
 
+    admin_sockets = [socket.socket(fileno=int(fd)) for fd in arguments.admin_fds.split(",")]
+
     async def serve() -> int:
         worker = Worker(
             current,
             receiver,
             shared,
             worker=WorkerId(arguments.worker, arguments.generation),
-            admin_sockets=[socket.socket(fileno=int(fd)) for fd in arguments.admin_fds.split(",")],
+            admin_sockets=admin_sockets,
             is_successor=arguments.successor,
             observer=_show if arguments.show_deliveries else None,
             on_blocked=_show_blocked if arguments.show_deliveries else None,
         )
-        forks.keep_apart(lambda: worker.admin.sockets)
+        forks.keep_apart(lambda: admin_sockets)  # inherited: there before anything listens
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, worker.stop)
         # A terminal's Ctrl-C, and its end, reach the whole process group; the parent passes on what

@@ -210,6 +210,8 @@ class Worker:
         await self._until_failed([giving, *watched], self._hurrying, left_s)
         giving.cancel()
         await asyncio.wait([giving])
+        if not giving.cancelled() and (error := giving.exception()) is not None:
+            self._log.error("actor_failed", actor="hand_over", exc_info=error)
 
     async def _prepare(self) -> None:
         settings, keys = self._settings, self._keys
@@ -242,10 +244,9 @@ class Worker:
         self._stopping.set()
         last = [actors.pop(name) for name in ("watchdog", "beat", "settler")]
         settling = last[-1]
-        others = list(actors.values())
-        for task in others:
+        for task in actors.values():
             task.cancel()
-        await asyncio.wait(others)
+        await asyncio.wait(actors.values())
         owned = list(self._actors.owned)
         # Each as it falls idle: what a slow handler keeps is one partition, not all of them.
         has_successor = self._shared.has_successor() and not self._hurrying.is_set()

@@ -71,7 +71,6 @@ class Sandbox:
                 )
                 await asyncio.sleep(wait_s)
             else:
-                self._backoff.reset()
                 return
 
     async def deliver(self, delivery: Delivery, fields: Sequence[bytes]) -> Outcome | None:
@@ -85,11 +84,14 @@ class Sandbox:
             process.send(messages.run(delivery, fields))
             await process.begun()
         except _GoneError:
-            await self._drop()
+            wait_s = self._backoff.next_s()
+            self._log.error("sandbox_ended_idle", code=await self._drop(), wait_s=round(wait_s, 2))
+            await asyncio.sleep(wait_s)
             return None
         except BaseException:
             await self._drop()
             raise
+        self._backoff.reset()
         try:
             async with asyncio.timeout(self._stuck_after_s):
                 outcome = await process.outcome()
