@@ -30,9 +30,13 @@ _TOLERATED: Final = ("NOPERM",)  # what ingresses of 0.1 need not be granted
 
 @dataclass(slots=True)
 class _Seen:
-    """What we saw of a group's heartbeats: the latest, and when it changed under our eyes."""
+    """What we saw of a group's heartbeats: the latest, and when it changed under our eyes.
+
+    `first_s`: since when we look.
+    """
 
     latest: bytes | None
+    first_s: float
     changed_s: float | None = None
     noted_s: float | None = None
 
@@ -128,7 +132,7 @@ class AbsentGroups:
         seen = self._seen.get(name)
         now_s = clock.boottime_s()
         if seen is None:
-            self._seen[name] = _Seen(latest)
+            self._seen[name] = _Seen(latest, first_s=now_s)
             return False
         if latest is not None and latest != seen.latest:
             seen.changed_s = now_s
@@ -146,7 +150,10 @@ class AbsentGroups:
             seen, raw = self._seen[name], noted.get(name.encode())
             self._since_ms[name] = int(raw) if raw is not None and raw.isdigit() else now_ms
             is_due = seen.noted_s is None or now_s - seen.noted_s >= every_s
-            if raw is None or (name in present and is_due):
+            is_ahead = (
+                self._since_ms[name] > now_ms + PRESENT_S * 1000
+            )  # a clock was, or ours is not
+            if raw is None or is_ahead or (name in present and is_due):
                 seen.noted_s = now_s
                 self._since_ms[name] = now_ms
                 fields += (name, now_ms)
@@ -181,13 +188,16 @@ class AbsentGroups:
     def _judge(
         self, names: Sequence[str], present: Collection[str], spared: Collection[str]
     ) -> None:
-        now_ms = clock.epoch_ms()
+        now_ms, now_s = clock.epoch_ms(), clock.boottime_s()
+        # What others noted is by their wall clocks: it is not enough without looking ourselves.
+        looking_s = min(PRESENT_S, self._after_s)
         absent = {
             name
             for name in names
             if name not in present
             and name not in spared
             and now_ms - self._since_ms[name] >= self._after_s * 1000
+            and now_s - self._seen[name].first_s >= looking_s
         }
         for name in names:
             metrics.group_absent.labels(name).set(name in absent)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from bridge.contract.entries import Entry
-from evidence import Acquired, Appended, ClockSet, Emptied, Recorded, Registered, Written
+from evidence import Acquired, Appended, ClockSet, Emptied, Lapsed, Recorded, Registered, Written
 
 Command = list[bytes]
 _PARKED: Final = "parked"
@@ -99,6 +99,8 @@ class _Reader:
                 yield Emptied()
             elif name.upper() == b"SADD" and words[0].endswith(b":groups"):
                 yield from (Registered(group=name.decode()) for name in words[1:])
+            elif name.upper() == b"SREM" and words[0].endswith(b":groups"):
+                yield from (Lapsed(group=name.decode()) for name in words[1:])
             elif name.upper() == b"SET" and words[0] == CLOCK.encode():
                 low_s, high_s = words[1].split()
                 yield ClockSet(low_s=float(low_s), high_s=float(high_s))

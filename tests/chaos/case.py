@@ -15,6 +15,7 @@ from evidence import (
     Disturbance,
     Emptied,
     Evidence,
+    Lapsed,
     Recorded,
     Registered,
 )
@@ -70,6 +71,7 @@ class Case:
         self.emptied: list[int] = []
         self.clock: list[tuple[int, ClockSet]] = [(-1, ClockSet(low_s=0, high_s=0))]
         self.registered: dict[str, list[int]] = defaultdict(list)
+        self.lapsed: dict[str, list[int]] = defaultdict(list)
         for place, one in enumerate(self.evidence.written):
             match one:
                 case Appended():
@@ -82,6 +84,8 @@ class Case:
                     self.acquired[one.group, one.partition, one.epoch] = place
                 case Registered():
                     self.registered[one.group].append(place)
+                case Lapsed():
+                    self.lapsed[one.group].append(place)
                 case Emptied():
                     self.emptied.append(place)
                 case ClockSet():
@@ -116,15 +120,31 @@ class Case:
         return NEVER if found is None else found[0]
 
     def is_forgotten(self, group: str, notification: str) -> bool:
-        """Whether Redis lost it before its outcome was recorded, or had lost the group before."""
+        """Whether the group lost it before its outcome was recorded, or was not there before.
+
+        By a Redis that was emptied, or because the group lapsed.
+        """
+        ends = [*self.emptied, *self.lapsed[group]]
         return any(
             not self._is_registered(group, place)
-            or any(place < emptied < self.recorded_at(group, entry) for emptied in self.emptied)
+            or any(place < end < self.recorded_at(group, entry) for end in ends)
             for place, entry in self.appended[notification]
         )
 
+    def begins_anew(self, before: Delivery, delivery: Delivery) -> bool:
+        """Whether the group lapsed between two deliveries: it has all again that is still kept."""
+        acquired = [
+            self.acquired.get((one.group, one.partition, one.epoch)) for one in (before, delivery)
+        ]
+        return None not in acquired and self.lapses_between(delivery.group, *acquired)
+
+    def lapses_between(self, group: str, first: float, second: float) -> bool:
+        """Whether a group was given up between two places in Redis' history."""
+        return any(first < lapsed < second for lapsed in self.lapsed[group])
+
     def _is_registered(self, group: str, place: int) -> bool:
-        since = max((emptied for emptied in self.emptied if emptied < place), default=-1)
+        ends = [*self.emptied, *self.lapsed[group]]
+        since = max((end for end in ends if end < place), default=-1)
         return any(since < registered < place for registered in self.registered[group])
 
     def may_be_unknown(self, first: int, second: int) -> bool:

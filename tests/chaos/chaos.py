@@ -2,6 +2,7 @@
 
     python tests/chaos/chaos.py --seed 7 --minutes 1
     python tests/chaos/chaos.py --seed 7 --faults kill_child,freeze_child
+    python tests/chaos/chaos.py --seed 7 --minutes 1 --faults group_leaves,kill_ingress
     python tests/chaos/chaos.py --seeds 1-10 --minutes 1
 
 The same seed gives the same schedule and the same traffic. Of several seeds each third run also
@@ -38,7 +39,7 @@ from evidence import Disturbance, Evidence, Leftover
 from faults import Faults
 from platform_sender import Platform
 from schedule import Planned
-from stand import DEDUPE_WINDOW_S, LEASE_TTL_S, MAX_ATTEMPTS, Stand
+from stand import DEDUPE_WINDOW_S, FORGETTING, GUEST, LEASE_TTL_S, MAX_ATTEMPTS, Stand
 from summary import Summary, summarise, table, table_of_all
 from volume import can_mount
 
@@ -49,6 +50,7 @@ CALM_S: Final = 1.0  # of traffic before the first fault and after the last
 STILL_S: Final = 90.0
 DRAIN_BOUND_S: Final = 300.0
 STALL_S: Final = 0.4
+ALL: Final = (*schedule.ALL, *schedule.GROUP_FAULTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +95,14 @@ class Plan:
             seconds=seconds,
             ingresses=[f"ingress-{number}" for number in range(INGRESSES)],
             workers=[f"worker-{number}" for number in range(len(groups))],
-            kinds=kinds,
+            kinds=[kind for kind in kinds if kind not in schedule.GROUP_FAULTS],
             every_s=every_s,
         )
+        has_guest = dice.random() < 0.3 if endings else "group_leaves" in kinds
+        if has_guest:
+            faults.append(schedule.leave(GUEST, dice, seconds=seconds))
+            faults.sort(key=lambda planned: planned.at_s)
+            groups = (*groups, GUEST)
         return cls(
             seed=seed,
             seconds=seconds,
@@ -136,6 +143,7 @@ async def run(plan: Plan, folder: Path) -> Result:
         groups=list(plan.groups),
         ingresses=INGRESSES,
         small=plan.has_small_spool,
+        settings=FORGETTING if GUEST in plan.groups else None,
         sets_clocks=not kinds.isdisjoint(schedule.CLOCK_FAULTS),
         fills_disk=not kinds.isdisjoint(schedule.VOLUME_FAULTS),
     )
@@ -259,7 +267,7 @@ def _arguments() -> argparse.Namespace:
     which.add_argument("--seed", type=int, default=None, help="default: a new one")
     which.add_argument("--seeds", metavar="1-10", help="one run for each; a table ends it")
     parser.add_argument("--minutes", type=float, default=0.5, help="of faults; default: 0.5")
-    parser.add_argument("--faults", help=f"only these, of {', '.join(schedule.ALL)}")
+    parser.add_argument("--faults", help=f"only these, of {', '.join(ALL)}")
     parser.add_argument("--emptying", action="store_true", help="Redis is also emptied")
     parser.add_argument("--every", type=float, default=1.5, metavar="S", help="one fault about")
     parser.add_argument("--rate", type=float, default=150.0, help="notifications a second")
@@ -268,7 +276,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="the summary as JSON")
     arguments = parser.parse_args()
     arguments.kinds = arguments.faults.split(",") if arguments.faults else []
-    if unknown := set(arguments.kinds) - set(schedule.ALL):
+    if unknown := set(arguments.kinds) - set(ALL):
         parser.error(f"no such fault: {', '.join(sorted(unknown))}")
     if arguments.seeds:
         first, _, last = arguments.seeds.partition("-")

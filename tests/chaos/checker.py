@@ -35,6 +35,7 @@ RULES: Final[tuple[Callable[[Case], Iterator[Violation]], ...]] = (
     order.no_rewind_in_an_epoch,
     order.no_rewind_behind_the_record,
     order.one_owner,
+    outcomes.lapses_are_explained,
 )
 
 

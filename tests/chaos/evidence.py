@@ -103,6 +103,13 @@ class Registered:
     group: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lapsed:
+    """A group was given up: what it had not handled is not kept for it, nor what it had."""
+
+    group: str
+
+
 @dataclass(frozen=True, slots=True)
 class Emptied:
     """Redis lost everything it had, its registered groups too."""
@@ -119,7 +126,7 @@ class ClockSet:
     high_s: float
 
 
-Written = Appended | Recorded | Acquired | Registered | Emptied | ClockSet
+Written = Appended | Recorded | Acquired | Registered | Lapsed | Emptied | ClockSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

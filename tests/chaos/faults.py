@@ -23,6 +23,7 @@ from evidence import Disturbance
 from program import Program
 from schedule import (
     CLOCK_FAULTS,
+    GROUP_FAULTS,
     INGRESS_FAULTS,
     LOG_FAULTS,
     VOLUME_FAULTS,
@@ -62,6 +63,8 @@ class Faults:
             await self._on_clock(one)
         elif one.kind in VOLUME_FAULTS:
             await self._fill_disk(one)
+        elif one.kind in GROUP_FAULTS:
+            await self._leave(one)
         elif one.kind in (*INGRESS_FAULTS, *WORKER_FAULTS, *LOG_FAULTS):
             program = (self._stand.ingresses | self._stand.workers)[one.target]
             async with program.lock, self._told(one):
@@ -201,6 +204,18 @@ class Faults:
                 volume.fill()
                 await asyncio.sleep(one.lasts_s)
                 volume.free()
+
+    async def _leave(self, one: Planned) -> None:
+        """All workers of a group stop, and start again later."""
+        async with contextlib.AsyncExitStack() as stack:
+            programs = self._stand.workers_of(one.target)
+            for program in programs:
+                await stack.enter_async_context(program.lock)
+            async with self._told(one):
+                await asyncio.gather(*(program.terminate() for program in programs))
+                await asyncio.sleep(one.lasts_s)
+                for program in programs:
+                    program.start()
 
     async def _leave_lock(self, program: Program, for_s: float) -> None:
         """A lock file that cannot be opened lies before the killed process's own."""

@@ -104,7 +104,10 @@ def no_rewind_in_an_epoch(case: Case) -> Iterator[Violation]:
 
 
 def no_rewind_behind_the_record(case: Case) -> Iterator[Violation]:
-    """Nobody who took the lease after an outcome was recorded delivers that notification again."""
+    """Nobody who took the lease after an outcome was recorded delivers that notification again.
+
+    But a group that lapsed in between begins anew with what is still kept.
+    """
     for delivery in case.deliveries:
         key = delivery.group, delivery.partition, delivery.epoch
         acquired = case.acquired.get(key)
@@ -114,7 +117,9 @@ def no_rewind_behind_the_record(case: Case) -> Iterator[Violation]:
             continue
         entries = case.appended[delivery.notification]
         if entries and all(
-            case.recorded_at(delivery.group, entry) < acquired for _, entry in entries
+            (recorded := case.recorded_at(delivery.group, entry)) < acquired
+            and not case.lapses_between(delivery.group, recorded, acquired)
+            for _, entry in entries
         ):
             text = (
                 f"{delivery.notification} of {delivery.device} delivered in {delivery.group} in "

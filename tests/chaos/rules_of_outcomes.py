@@ -74,6 +74,8 @@ def repeats(case: Case) -> Iterator[tuple[Delivery, Delivery, list[Disturbance]]
         done: dict[str, list[Delivery]] = defaultdict(list)
         for delivery in deliveries:
             before = done[delivery.notification]
+            if before and case.begins_anew(before[-1], delivery):
+                before.clear()
             if len(before) >= case.outcomes_of(group, delivery.notification) and (
                 case.ended_ns(before[-1]) <= delivery.started_ns
             ):
@@ -106,6 +108,14 @@ def interruptions_are_explained(case: Case) -> Iterator[Violation]:
         ):
             text = f"{delivery.notification} never ended in {delivery.program}"
             yield Violation("interruptions_are_explained", text)
+
+
+def lapses_are_explained(case: Case) -> Iterator[Violation]:
+    """Only a group whose workers left lapses, not one whose workers are killed and come back."""
+    left = {one.target for one in case.evidence.disturbances if one.kind == "group_leaves"}
+    for group, lapses in case.lapsed.items():
+        if lapses and group not in left:
+            yield Violation("lapses_are_explained", f"{group} lapsed, and its workers had not left")
 
 
 def attempts_are_bounded(case: Case) -> Iterator[Violation]:

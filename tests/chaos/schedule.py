@@ -28,8 +28,11 @@ VOLUME_FAULTS: Final = ("disk_full",)
 EMPTYING_FAULTS: Final = ("flush", "empty_restart")
 # They need a C compiler (`clocks`).
 CLOCK_FAULTS: Final = ("clock_ingress", "clock_worker", "clock_redis")
+# Its workers stop, and come back when it may have lapsed: once in a run, of a group of its own.
+GROUP_FAULTS: Final = ("group_leaves",)
 MIXED: Final = (*INGRESS_FAULTS, *WORKER_FAULTS, *REDIS_FAULTS, *WIRE_FAULTS, *LOG_FAULTS)
 ALL: Final = (*MIXED, *VOLUME_FAULTS, *EMPTYING_FAULTS, *CLOCK_FAULTS)
+"""Those of a schedule; `GROUP_FAULTS` are a run's."""
 
 # What servers and the proxies before them are known to say, by `strength`.
 REFUSALS: Final = (
@@ -132,6 +135,19 @@ def plan(
         )
         at_s += every_s * dice.uniform(0.3, 1.7)
     return planned
+
+
+def leave(group: str, dice: random.Random, *, seconds: float) -> Planned:
+    """A group that is away for most of a run, and back before its end."""
+    at_s = dice.uniform(1, 4)
+    until_s = max(at_s + 1, seconds - dice.uniform(5, 10))
+    return Planned(
+        kind=GROUP_FAULTS[0],
+        target=group,
+        at_s=round(at_s, 3),
+        lasts_s=round(until_s - at_s, 3),
+        strength=0.0,
+    )
 
 
 def _target(

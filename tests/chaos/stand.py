@@ -42,7 +42,10 @@ COMMON: Final = {
     "GRACE_S": GRACE_S,
     "LOG_FORMAT": "json",
 }
+GUEST: Final = "guest"
+"""A group that leaves, and with its backlog may lapse."""
 RECEIVERS: Final = {
+    GUEST: f"{chaos_receiver.__file__}:AsyncReceiver",
     "async": f"{chaos_receiver.__file__}:AsyncReceiver",
     "sync": f"{chaos_receiver.__file__}:SyncReceiver",
 }
@@ -53,6 +56,9 @@ INGRESS: Final = {
     "DRAIN_DELAY_S": 0,
     "DEDUPE_WINDOW_S": DEDUPE_WINDOW_S,
 }
+# So that a group that leaves lapses within a minute: it is not seen any more for 30 s first, and
+# those that stay are never away for so long.
+FORGETTING: Final = {"GROUP_ABSENT_AFTER_S": 20, "MAX_BACKLOG": 1500}
 # A small window, so that there is a backlog and devices are parked.
 WORKER: Final = {
     "ADMIN_PORT": 0,
@@ -158,6 +164,13 @@ class Stand:
     def url(self, ingress: str) -> str:
         """Where callbacks for this ingress go."""
         return f"http://127.0.0.1:{self._ports[ingress]}/v1.0.0/messageReceiver/cmd"
+
+    def workers_of(self, group: str) -> list[Program]:
+        """Those of a group."""
+        programs = self.workers.values()
+        return [
+            program for program, name in zip(programs, self.groups, strict=True) if name == group
+        ]
 
     async def accepts(self, ingress: str) -> None:
         """Returns when the ingress accepts connections."""

@@ -18,6 +18,7 @@ from evidence import (
     Disturbance,
     Evidence,
     Exit,
+    Lapsed,
     Recorded,
     Registered,
 )
@@ -85,6 +86,11 @@ class Story:
     def acquires(self, epoch: int = EPOCH) -> None:
         """A worker takes the lease."""
         self.evidence.written.append(Acquired(group=GROUP, partition=0, epoch=epoch))
+
+    def lapses(self, group: str = GROUP) -> None:
+        """Its workers have left, and it is given up."""
+        self.disturbed("group_leaves", group)
+        self.evidence.written.append(Lapsed(group=group))
 
     def delivered(self, name: str, **changes: Any) -> Delivery:
         """A delivery, handled unless `changes` say otherwise."""

@@ -93,6 +93,7 @@ def _of_group(case: Case, group: str) -> dict[str, int]:
         "interrupted": sum(one.end in (None, "cancelled", "died", "stuck") for one in deliveries),
         "repeated_after_outcome": sum(repeat[1].group == group for repeat in repeats(case)),
         "epochs": sum(key[0] == group for key in case.acquired),
+        "lapsed": len(case.lapsed[group]),
     }
 
 

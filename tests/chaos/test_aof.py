@@ -13,7 +13,7 @@ from bridge.contract.entries import EntryId
 from bridge.contract.keys import Keys
 from bridge.store.embedded import EmbeddedServer
 from consumers.worker.recording import netstrings
-from evidence import Acquired, Appended, ClockSet, Emptied, Recorded, Registered
+from evidence import Acquired, Appended, ClockSet, Emptied, Lapsed, Recorded, Registered
 from support.entries import entry
 
 pytestmark = pytest.mark.real
@@ -109,6 +109,12 @@ def test_what_is_parked_has_its_outcome_when_it_leaves_the_list(writer: Writer) 
         handled(first),
         Recorded(group=GROUP, partition=2, entry=second.decode(), outcome="dead"),
     ]
+
+
+def test_a_group_that_lapses_and_comes_back(writer: Writer) -> None:
+    for change in (writer.client.sadd, writer.client.sadd, writer.client.srem, writer.client.sadd):
+        change(KEYS.groups, GROUP)
+    assert writer.read() == [Registered(group=GROUP), Lapsed(group=GROUP), Registered(group=GROUP)]
 
 
 def test_an_emptied_server(writer: Writer) -> None:

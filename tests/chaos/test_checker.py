@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from case import NOTICED_NS
-from evidence import ClockSet, Emptied, Leftover
+from evidence import ClockSet, Emptied, Lapsed, Leftover
 from story import EPOCH, Story
 
 
@@ -75,6 +75,50 @@ def test_published_after_redis_was_emptied_and_lost_all_the_same(story: Story) -
     story.sent("n1")
     story.appended("n1")
     assert story.broken == {"kept"}
+
+
+def test_what_a_group_misses_that_lapsed_is_lost_and_explained(story: Story) -> None:
+    story.sent("n1")
+    story.appended("n1")
+    story.lapses()
+    story.sent("n2")
+    story.appended("n2")
+    story.registers()
+    assert story.broken == set()
+    story.sent("n3")
+    story.appended("n3")
+    assert story.broken == {"kept"}
+
+
+def test_a_group_that_lapsed_begins_anew_with_what_is_kept(story: Story) -> None:
+    story.goes_well("n1", "n2")
+    story.lapses()
+    story.registers()
+    story.acquires(EPOCH + 1)
+    for name in ("n1", "n2"):
+        story.delivered(name, program="worker-1", pid=2, epoch=EPOCH + 1)
+    assert story.broken == set()
+    story.delivered("n1", program="worker-1", pid=2, epoch=EPOCH + 1)
+    assert story.broken == {"repeats_are_explained", "no_rewind_in_an_epoch"}
+
+
+def test_a_group_that_lapsed_before_explains_no_repeat(story: Story) -> None:
+    story.lapses()
+    story.registers()
+    story.acquires(EPOCH + 1)
+    story.sent("n1")
+    story.appended("n1")
+    story.delivered("n1", epoch=EPOCH + 1)
+    story.recorded("n1")
+    story.acquires(EPOCH + 2)
+    story.delivered("n1", program="worker-1", pid=2, epoch=EPOCH + 2)
+    assert story.broken == {"repeats_are_explained", "no_rewind_behind_the_record"}
+
+
+def test_a_group_that_lapses_though_its_workers_have_not_left(story: Story) -> None:
+    story.goes_well("n1")
+    story.evidence.written.append(Lapsed(group="g"))
+    assert story.broken == {"lapses_are_explained"}
 
 
 def test_recorded_as_handled_although_the_handler_failed(story: Story) -> None:

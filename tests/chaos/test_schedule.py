@@ -7,6 +7,7 @@ from itertools import islice
 import schedule
 import traffic
 from chaos import Plan
+from stand import GUEST
 
 SECONDS = 120
 
@@ -37,6 +38,18 @@ def test_faults_come_in_order_in_time_and_to_those_they_are_for() -> None:
         assert one.kind not in schedule.INGRESS_FAULTS or one.target in ("i0", "i1")
         assert one.kind not in schedule.WORKER_FAULTS or one.target == "w0"
         assert one.kind not in schedule.REDIS_FAULTS or one.target == "redis"
+
+
+def test_a_group_that_leaves_has_one_of_its_own_and_is_back_before_the_end() -> None:
+    plan = Plan.of(1, seconds=60, kinds=("cut", "group_leaves"), endings=False)
+    assert plan.groups[-1] == GUEST
+    (leaving,) = [one for one in plan.faults if one.kind != "cut"]
+    assert (leaving.kind, leaving.target) == ("group_leaves", GUEST)
+    assert 40 < leaving.lasts_s < 60 - leaving.at_s
+    assert f"worker-{len(plan.groups) - 1}" not in {one.target for one in plan.faults}
+    guests = [GUEST in Plan.of(seed, seconds=60).groups for seed in range(50)]
+    assert any(guests)
+    assert not all(guests)
 
 
 def test_only_the_faults_that_are_wanted() -> None:

@@ -115,6 +115,24 @@ async def test_another_ingress_goes_on_counting(bench: Bench) -> None:
     assert await bench.passes(60, "first") == {"second"}
 
 
+@pytest.mark.parametrize("ahead_s", [-1000 * AFTER_S, 1000 * AFTER_S])
+async def test_no_jump_of_a_clock_makes_a_group_absent_or_keeps_one_from_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    """Of an ingress that is started meanwhile: it has not seen the second group's worker yet."""
+    await bench.passes(60, "first", "second")
+    right = clock.epoch_ms
+    with monkeypatch.context() as wrong:
+        beat = b'{"at_ms": %d}' % (right() + ahead_s * 1000)
+        await bench.client.hset(bench.keys.ingresses, "other", beat)  # type: ignore[misc]
+        wrong.setattr(clock, "epoch_ms", lambda: round(right() + ahead_s * 1000))
+        bench.groups = bench.new()
+        assert await bench.passes(PRESENT_S - 10, "first") == set()  # the second one restarts
+        assert await bench.passes(20, "first", "second") == set()
+    assert await bench.passes(AFTER_S - 20, "first") == set()
+    assert await bench.passes(PRESENT_S + 40, "first") == {"second"}
+
+
 async def test_a_group_that_lapses_is_given_up_with_what_it_missed(bench: Bench) -> None:
     await bench.client.xadd(bench.keys.stream(0), {b"a": b"b"})  # type: ignore[arg-type]
     began_s = bench.now_s
