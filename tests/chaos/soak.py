@@ -224,6 +224,7 @@ async def run(
         "deliveries": found.deliveries,
         "handled": found.handled,
         "failed_on_purpose": found.failed,
+        "ended_their_process": found.gone,
         "handled_again": found.repeated,
         "faults": dict(sorted(Counter(one.kind for one in faults.done).items())),
         "ended_by_themselves": len(restarts),
@@ -261,6 +262,7 @@ def _told(summary: dict[str, Any]) -> str:
         ("answers", ", ".join(f"{name}: {n:,}" for name, n in summary["answers"].items())),
         ("handled, failed on purpose, handled again",
          f"{summary['handled']:,}, {summary['failed_on_purpose']:,}, {summary['handled_again']:,}"),
+        ("deliveries that ended their process", summary["ended_their_process"]),
         ("faults", ", ".join(f"{name} {n}" for name, n in summary["faults"].items())),
         *((f"memory of {name}, second and last sixth", f"{early} and {late} MiB")
           for name, (early, late) in summary["memory_mib"].items()),

@@ -25,6 +25,8 @@ class What(IntEnum):
     START = 1
     HANDLED = 2
     FAILED = 3
+    GONE = 4
+    """Its process will not come back from it."""
 
 
 class Record(NamedTuple):
@@ -68,6 +70,7 @@ class Findings:
     deliveries: int = 0
     handled: int = 0
     failed: int = 0
+    gone: int = 0
     repeated: int = 0
     violations: list[str] = field(default_factory=list)
 
@@ -92,6 +95,8 @@ def check(records: Iterable[Record], promised: dict[int, int]) -> Findings:
             device.running = 0
         if record.what is What.FAILED:
             found.failed += 1
+        elif record.what is What.GONE:
+            found.gone += 1
         elif record.number == device.handled_to + 1:
             device.handled_to += 1
             found.handled += 1

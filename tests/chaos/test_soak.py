@@ -57,6 +57,16 @@ def test_what_runs_again_after_a_kill_is_counted(history: History) -> None:
     assert found.repeated == 1
 
 
+def test_what_ends_its_process_runs_again_under_the_same_lease(history: History) -> None:
+    history.handled(1)
+    history.add(What.START, 2)
+    history.add(What.GONE, 2)
+    history.handled(2)
+    found = history.found(2)
+    assert found.violations == []
+    assert (found.gone, found.repeated) == (1, 0)
+
+
 def test_a_lost_one_is_found(history: History) -> None:
     history.handled(1, 2)
     assert history.found(3).violations == [f"device {DEVICE}: 2 of 3 were handled"]
