@@ -141,7 +141,8 @@ class Faults:
                 program.signal(signal.SIGKILL)
                 await self._restart(program, one.lasts_s)
             case "replace_worker":
-                program.signal(signal.SIGHUP)
+                if program.child() is not None:  # before, it may not listen to signals yet
+                    program.signal(signal.SIGHUP)
             case "kill_child":
                 if (child := program.child()) is not None:
                     program.signal(signal.SIGKILL, child)
