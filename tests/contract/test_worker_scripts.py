@@ -53,8 +53,9 @@ class Partition:
         return reply
 
     async def release(self, *records: Any) -> Any:
-        arguments = (self.token, self.token.split(":")[1], *records)
-        return await self.call(RELEASE, (self.lease, self.retry), arguments)
+        arguments = (self.token, self.token.split(":")[1], self.group, *records)
+        keys = (self.lease, self.retry, self.stream, self.parked)
+        return await self.call(RELEASE, keys, arguments)
 
     async def renew(self, *, ttl_ms: int = TTL_MS) -> Any:
         return await self.call(RENEW, (self.lease,), (self.token, ttl_ms))
@@ -279,6 +280,30 @@ async def test_a_release_writes_down_what_ran(it: Partition) -> None:
     record = Attempts(count=2, suspect=True).encode()
     assert await it.release(b"5-0", record) == 1
     assert await it.client.hget(it.retry, "5-0") == record
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("left", ["nothing", "pending", "new", "parked", "said now"])
+async def test_a_release_drops_what_was_written_of_entries_that_are_gone(
+    real: Partition, left: str
+) -> None:
+    """A group that lapsed begins anew: what it knew of entries it missed is of no use any more."""
+    await real.acquire()
+    await real.client.hset(real.retry, "5-0", Attempts(count=2).encode())
+    if left != "nothing":
+        await real.add()
+    if left not in ("nothing", "new"):
+        await real.deliver()
+    if left == "parked":
+        await real.client.xack(real.stream, real.group, *await real.pending())
+        await real.client.zadd(real.parked, {"d": 1})
+    elif left == "said now":
+        await real.client.xack(real.stream, real.group, *await real.pending())
+    more = (b"6-0", b"1:0") if left == "said now" else ()
+    assert await real.release(*more) == 1
+    fields = set(await real.client.hkeys(real.retry))
+    assert fields == {b"clean", *([b"5-0"] if left != "nothing" else []), *more[:1]}
+    assert (await real.acquire())[2] == 1
 
 
 async def test_who_lost_the_lease_releases_and_renews_nothing(it: Partition) -> None:

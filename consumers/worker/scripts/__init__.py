@@ -121,9 +121,14 @@ def release(
     records: Mapping[bytes, bytes],
 ) -> Call:
     """`records`: attempt records to write, by entry id. Replies 1, or 0: not ours."""
-    names = (keys.lease(number, group), keys.retry(number, group))
+    names = (
+        keys.lease(number, group),
+        keys.retry(number, group),
+        keys.stream(number),
+        keys.parked(number, group),
+    )
     pairs = chain.from_iterable(records.items())
-    return RELEASE.call(names, (token, epoch, *pairs))
+    return RELEASE.call(names, (token, epoch, group, *pairs))
 
 
 def heartbeat(keys: Keys, group: str, *, worker: str, gone_ms: int) -> Call:
