@@ -9,17 +9,26 @@ import json
 import sys
 from contextvars import ContextVar
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from bridge.contract.digests import NotificationId
-from bridge.contract.entries import Entry
+from bridge.contract.entries import COMMAND_STATUS_TYPE, Entry
+from bridge.platform.forms import nb, notify
+from bridge.platform.forms.form import Documented
 
 _UNREAD: Final = object()
 
 
 class Delivery:
-    """One attempt to handle an entry. `lost` is the only thing about it that changes."""
+    """One attempt to handle an entry.
 
-    __slots__ = ("_json", "attempt", "entry", "epoch", "group", "lost", "partition")
+    `lost` changes when the lease is lost. `documented` is set before the handler runs: how the body
+    is put into the shape that the handler knows, where its own is another.
+    """
+
+    __slots__ = (
+        "_json", "attempt", "documented", "entry", "epoch", "group", "lost", "partition"
+    )  # fmt: skip
 
     def __init__(
         self, entry: Entry, *, attempt: int, group: str, partition: int, epoch: int
@@ -30,14 +39,25 @@ class Delivery:
         self.partition = partition
         self.epoch = epoch
         self.lost = False
+        self.documented: Documented | None = None
         self._json: Any = _UNREAD
 
     @property
     def json(self) -> Any:
-        """What `json.loads` makes of the body; read once per delivery."""
+        """What `json.loads` makes of the body, in the handler's shape; read once per delivery."""
         if self._json is _UNREAD:
-            self._json = json.loads(self.entry.body)
+            document = json.loads(self.entry.body)
+            documented = self.documented
+            self._json = document if documented is None else documented.translate(document)
         return self._json
+
+    @property
+    def path(self) -> str:
+        """The request target it came to, its query included; of old entries the documented one."""
+        entry = self.entry
+        if entry.path is not None:
+            return entry.path
+        return nb.PATH if entry.type == COMMAND_STATUS_TYPE else notify.PATH
 
 
 _current: ContextVar[Delivery] = ContextVar("nb_bridge_delivery")
@@ -60,7 +80,13 @@ class Current:
         if "flask" in sys.modules:
             from consumers.flask_request import request_context
 
-            self._flask = request_context(self._delivery.entry)
+            delivery = self._delivery
+            self._flask = request_context(
+                delivery.path,
+                delivery.entry.body,
+                _texts(delivery.entry.headers),
+                document=None if delivery.documented is None else delivery.json,
+            )
             self._flask.push()
 
     def __exit__(self, *_: object) -> None:
@@ -86,8 +112,29 @@ class CurrentRequest:
 
     @property
     def json(self) -> Any:
-        """The body as `json.loads` reads it."""
+        """The body as `json.loads` reads it, in the shape that the handler knows."""
         return _delivery().json
+
+    @property
+    def path(self) -> str:
+        """The path that the callback came to, without its query."""
+        return _delivery().path.partition("?")[0]
+
+    @property
+    def args(self) -> dict[str, str]:
+        """The query's parameters; of one that was repeated the first value, as in Flask."""
+        pairs = parse_qsl(_delivery().path.partition("?")[2], keep_blank_values=True)
+        return dict(reversed(pairs))
+
+    @property
+    def path_params(self) -> dict[str, str]:
+        """What stood in the path for each `{name}` of its pattern in `CALLBACK_PATHS`."""
+        return _texts(_delivery().entry.path_params)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that `KEEP_HEADERS` names, as it spells them."""
+        return _texts(_delivery().entry.headers)
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
         """As `json`. The arguments are Flask's; the body was validated, so they change nothing."""
@@ -103,6 +150,16 @@ class CurrentRequest:
         return _delivery().entry.body
 
 
+def _texts(raw: str | None) -> dict[str, str]:
+    """An object of texts that the ingress wrote; empty for anything else."""
+    try:
+        found = json.loads(raw or "{}")
+    except ValueError:
+        return {}
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {name: value for name, value in pairs if isinstance(value, str)}
+
+
 class CurrentDelivery:
     """The delivery a handler is called in."""
 
@@ -115,7 +172,9 @@ class CurrentDelivery:
 
     @property
     def type(self) -> str:
-        """`nbCommandStateChanged`, or the platform's notifyType."""
+        """`nbCommandStateChanged`, the platform's notifyType, `resource:event` of a push, or `aep:`
+        and the messageType.
+        """
         return _delivery().entry.type
 
     @property

@@ -24,13 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.contract.entries import Entry
-from bridge.platform.notification import (
-    NotANotificationError,
-    Notification,
-    accept_command_status,
-    accept_platform_notification,
-)
-from bridge.platform.strict_json import parse_object
+from bridge.platform import recognition
 from consumers.context import Delivery
 from consumers.outcome import Failed, Rejected, of_exception
 from consumers.worker.delivery.handler import Handler, Handlers
@@ -61,14 +55,23 @@ def deliver(
     replayed: bool = False,
     group: str = "default",
     timeout_s: float = 60.0,
+    path: str | None = None,
+    path_params: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Result:
     """Delivers one callback body to `receiver` (an instance), as a worker would.
 
-    `body` is the callback's JSON text, or an object to be made into one. Raises what validation
-    raises (`NotJsonError`, `NotANotificationError`) and `ReceiverError` for a class that no worker
-    would load. An async handler runs in an event loop of its own.
+    `body` is the callback's JSON text, or an object to be made into one, in any form that the
+    ingress takes. `path` (with a query), `path_params` and `headers` are what `request` says of
+    them. Raises what validation raises (`NotJsonError`, `NotANotificationError`) and
+    `ReceiverError` for a class that no worker would load. An async handler runs in an event loop of
+    its own.
     """
-    entry = _entry(body, late=late, replayed=replayed)
+    entry = _entry(body, late=late, replayed=replayed)._replace(
+        path=path,
+        path_params=json.dumps(dict(path_params)) if path_params else None,
+        headers=json.dumps(dict(headers)) if headers else None,
+    )
     handler = Handlers(receiver).get(entry.type)
     if handler is None:
         return Result(outcome="ignored")
@@ -87,7 +90,7 @@ def _entry(body: Body, *, late: bool, replayed: bool) -> Entry:
     if isinstance(body, Mapping):
         body = json.dumps(body)
     raw = body.encode() if isinstance(body, str) else body
-    notification = _accept(raw)
+    notification = recognition.accept(raw)
     return Entry(
         id=notification.id,
         type=notification.type,
@@ -99,15 +102,6 @@ def _entry(body: Body, *, late: bool, replayed: bool) -> Entry:
         late=late,
         replayed=replayed,
     )
-
-
-def _accept(raw: bytes) -> Notification:
-    try:
-        return accept_command_status(raw)
-    except NotANotificationError:
-        if "notifyType" not in parse_object(raw):
-            raise
-        return accept_platform_notification(raw)
 
 
 async def _call_async(handler: Handler, delivery: Delivery, timeout_s: float) -> None:

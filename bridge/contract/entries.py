@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, NewType
+from typing import Any, Final, NamedTuple, NewType
 
 from bridge.contract.digests import NotificationId
 from bridge.contract.meta import CONTRACT_VERSION, ContractError, NewerContractError
@@ -68,6 +68,10 @@ _USUAL_NAMES: Final = [
 ]  # fmt: skip
 
 
+_FURTHER_NAMES: Final = ("traceparent", "path", "path_params", "headers")
+_FURTHER_FIELDS: Final = tuple(name.encode() for name in _FURTHER_NAMES)
+
+
 class Entry(NamedTuple):
     """A notification as the stream holds it.
 
@@ -86,6 +90,17 @@ class Entry(NamedTuple):
     for_group: str | None = None
     replayed: bool = False
     traceparent: str | None = None
+    path: str | None = None
+    """With its query, where it is not one of the documented ones."""
+    path_params: str | None = None
+    """JSON: what stood in the path for each `{name}` of its pattern."""
+    headers: str | None = None
+    """JSON: those that KEEP_HEADERS names."""
+
+    @property
+    def ordered_by(self) -> str:
+        """What chooses partition and lane: the device, else the type."""
+        return self.device or self.type
 
     @property
     def log_fields(self) -> dict[str, str]:
@@ -119,8 +134,10 @@ class Entry(NamedTuple):
             fields += (b"for", self.for_group.encode())
         if self.replayed:
             fields += (b"replayed", b"1")
-        if self.traceparent is not None:
-            fields += (b"traceparent", self.traceparent.encode())
+        for name in _FURTHER_NAMES:
+            value = getattr(self, name)
+            if value is not None:
+                fields += (name.encode(), value.encode())
         fields += (b"body", self.body)
         return fields
 
@@ -134,8 +151,6 @@ class Entry(NamedTuple):
         try:
             if fields[b"v"] != b"1":
                 _refuse_version(int(fields[b"v"]))
-            for_group = fields.get(b"for")
-            traceparent = fields.get(b"traceparent")
             return cls(  # by position: by name takes half as long again
                 NotificationId(fields[b"id"].decode("ascii")),
                 fields[b"type"].decode(),
@@ -144,10 +159,7 @@ class Entry(NamedTuple):
                 fields[b"status"].decode(),
                 int(fields[b"received_at"]),
                 fields[b"body"],
-                fields.get(b"late") == b"1",
-                None if for_group is None else for_group.decode(),
-                fields.get(b"replayed") == b"1",
-                None if traceparent is None else traceparent.decode(),
+                *(() if len(fields) == len(_USUAL_NAMES) else _further(fields)),
             )
         except KeyError as error:
             raise ContractError(f"entry without the field {error.args[0].decode()}") from error
@@ -175,6 +187,19 @@ class Entry(NamedTuple):
             )
         except ValueError as error:
             raise ContractError("entry with a field that cannot be decoded") from error
+
+
+def _further(fields: Mapping[bytes, bytes]) -> Iterator[Any]:
+    """What most entries do not have, in the order of `Entry`."""
+    yield fields.get(b"late") == b"1"
+    yield _text(fields.get(b"for"))
+    yield fields.get(b"replayed") == b"1"
+    for name in _FURTHER_FIELDS:
+        yield _text(fields.get(name))
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
 
 
 def _refuse_version(version: int) -> None:

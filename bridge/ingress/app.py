@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from bridge import __version__
 from bridge.clock import epoch_ms
-from bridge.contract.entries import COMMAND_STATUS_TYPE
 from bridge.contract.keys import Keys
 from bridge.http import admin, descriptors, listener
 from bridge.http.access import AccessControl
+from bridge.http.paths import CallbackPaths
 from bridge.http.server import HttpServer
 from bridge.http.tls import TlsFiles
 from bridge.http.tls_reloader import TlsReloader
@@ -29,7 +29,6 @@ from bridge.ingress.monitor import Monitor
 from bridge.outbox.outbox import Outbox
 from bridge.outbox.publisher import Publisher
 from bridge.outbox.spool.spool import Spool
-from bridge.platform.notification import accept_command_status, accept_platform_notification
 from bridge.settings import Settings
 from bridge.store import rights
 from bridge.store.connect import open_link
@@ -130,11 +129,9 @@ class Ingress:
         submit = self._outbox.submit
         self._handler = CallbackHandler(
             submit if self._tracing is None else traced(submit, self._tracing),
-            accept={
-                **dict.fromkeys(settings.notify_paths, accept_platform_notification),
-                **dict.fromkeys(settings.callback_paths, accept_command_status),
-            },
-            types=_kept_types(settings),
+            paths=CallbackPaths(settings.all_callback_paths),
+            types=settings.notify_types,
+            keep_headers=settings.keep_headers,
             check_access=self._access.check,
             max_body_bytes=settings.max_body_bytes,
             body_timeout_s=settings.body_timeout_s,
@@ -253,7 +250,12 @@ class Ingress:
         scheme = "http" if self._tls is None else "https"
         self.callback_url = f"{scheme}://{self._listener.address}{self._settings.callback_paths[0]}"
         self.admin_url = self._admin.url
-        self._log.info("ingress_listening", url=self.callback_url, admin_url=self.admin_url)
+        self._log.info(
+            "ingress_listening",
+            url=self.callback_url,
+            admin_url=self.admin_url,
+            paths=self._settings.all_callback_paths,
+        )
         if self._access.is_open and self._settings.tls_client_ca is None:
             self._log.warning(
                 "endpoint_open",
@@ -294,8 +296,7 @@ class Ingress:
 
         settings = self._settings
         return openapi.describe(
-            command_paths=settings.callback_paths,
-            notify_paths=settings.notify_paths,
+            paths=settings.all_callback_paths,
             server_url=self.callback_url.removesuffix(settings.callback_paths[0]),
             max_body_bytes=settings.max_body_bytes,
             security=openapi.Security(
@@ -325,8 +326,3 @@ class Ingress:
             "consecutive_failures": self._handler.failures_in_a_row,
             "connections": self._http.open_connections,
         }
-
-
-def _kept_types(settings: Settings) -> tuple[str, ...]:
-    """Empty: all. Command status has a path of its own and is always kept."""
-    return (*settings.notify_types, COMMAND_STATUS_TYPE) if settings.notify_types else ()

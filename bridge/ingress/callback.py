@@ -7,6 +7,7 @@ Must not know how a promise is kept: `submit` says when it can be made.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
@@ -19,9 +20,11 @@ from bridge.clock import Clock, epoch_ms
 from bridge.errors import UnableError
 from bridge.http.answer import PreparedAnswer, plain
 from bridge.http.body_budget import FREE_BYTES, TOTAL_BYTES, BodyBudget, Reservation
+from bridge.http.paths import CallbackPaths, plain_path
 from bridge.http.problem import Problem, unavailable
 from bridge.outbox.records import Arrival, Outcome, QuarantinedBody, Record
-from bridge.platform.notification import NotANotificationError, Notification
+from bridge.platform import recognition
+from bridge.platform.notification import NotANotificationError
 from bridge.platform.strict_json import NotJsonError
 from bridge.telemetry import logs, metrics
 
@@ -33,23 +36,26 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 Submit = Callable[[Record, float], asyncio.Future[Outcome]]
-Accept = Callable[[bytes], Notification]
 Check = Callable[[web.BaseRequest], None]
+Fields = Mapping[str, str]
+"""What an entry has besides its notification."""
 
 
 class CallbackHandler:
     """Answers every request of the public listener; counts and times each.
 
-    `accept` has the validation of each callback path; `types` names the only types that are kept,
-    if it names any.
+    - `paths`: where callbacks are taken
+    - `types`: the only types that are kept, if any are named, besides the status of commands
+    - `keep_headers`: names of the headers that handlers see
     """
 
     def __init__(
         self,
         submit: Submit,
         *,
-        accept: Mapping[str, Accept],
+        paths: CallbackPaths,
         types: Collection[str],
+        keep_headers: Collection[str],
         check_access: Check,
         max_body_bytes: int,
         body_timeout_s: float,
@@ -58,8 +64,9 @@ class CallbackHandler:
         clock: Clock,
     ) -> None:
         self._submit = submit
-        self._accept = {**{_plain(path): accepting for path, accepting in accept.items()}, **accept}
+        self._paths = paths
         self._types = frozenset(types)
+        self._keep_headers = tuple(keep_headers)
         self._check_access = check_access
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
@@ -131,8 +138,8 @@ class CallbackHandler:
         return response
 
     async def _handle(self, request: web.BaseRequest, arrived_s: float) -> Outcome:
-        accept = self._accept.get(request.raw_path) or self._accept.get(_path(request))
-        if accept is None:
+        more = self._paths.find(request.raw_path)
+        if more is None:
             raise Problem(
                 HTTPStatus.NOT_FOUND, "rejected", "no callbacks are taken here", close=True
             )
@@ -150,13 +157,13 @@ class CallbackHandler:
         # Few steps from here to `submit`: this is the way of nearly every request.
         content = request.content
         if not content.is_eof():
-            return await self._handle_late_body(request, accept)
+            return await self._handle_late_body(request, more)
         body = content.read_nowait()  # it came with the head: nothing to wait for
         if len(body) > self._max_body_bytes:
             raise self._too_large()
-        return await self._keep(request, accept, body, arrived_s)
+        return await self._keep(request, more, body, arrived_s)
 
-    async def _handle_late_body(self, request: web.BaseRequest, accept: Accept) -> Outcome:
+    async def _handle_late_body(self, request: web.BaseRequest, more: Fields) -> Outcome:
         """A body that is still coming: it must not fill the memory, nor be taken for a slow Redis.
 
         Its deadline counts from when it is complete.
@@ -173,7 +180,7 @@ class CallbackHandler:
                 body = await self._body(request)
                 if reservation is not None:
                     reservation.complete()
-            return await self._keep(request, accept, body, self._clock())
+            return await self._keep(request, more, body, self._clock())
         except TimeoutError:
             raise Problem(
                 HTTPStatus.REQUEST_TIMEOUT,
@@ -199,23 +206,34 @@ class CallbackHandler:
                 request.protocol.resume_reading()
 
     async def _keep(
-        self, request: web.BaseRequest, accept: Accept, body: bytes, arrived_s: float
+        self, request: web.BaseRequest, more: Fields, body: bytes, arrived_s: float
     ) -> Outcome:
         """Has a complete body published, or put into quarantine."""
         self._last_ms = received_at_ms = epoch_ms()
         try:
-            notification = accept(body)
+            notification = recognition.accept(body)
         except NotJsonError as error:
             await self._quarantine(body, "not_json", [str(error)], _path(request), arrived_s)
             raise Problem(HTTPStatus.BAD_REQUEST, "rejected", str(error)) from None
         except NotANotificationError as error:
             return await self._invalid(body, error, _path(request), arrived_s)
-        if self._types and notification.type not in self._types:
+        if self._types and not notification.command and notification.type not in self._types:
             return Outcome.UNWANTED
         traceparent = request.headers.get("traceparent")
-        if traceparent is not None and not _TRACEPARENT.fullmatch(traceparent):
-            traceparent = None
-        return await self._submit(Arrival(notification, received_at_ms, traceparent), arrived_s)
+        if traceparent is not None and _TRACEPARENT.fullmatch(traceparent):
+            more = {**more, "traceparent": traceparent}
+        if self._keep_headers and (headers := self._kept(request)):
+            more = {**more, "headers": headers}
+        return await self._submit(Arrival(notification, received_at_ms, more), arrived_s)
+
+    def _kept(self, request: web.BaseRequest) -> str:
+        """The headers that handlers see, as JSON; of one that came more than once, all values."""
+        found = {
+            name: ", ".join(request.headers.getall(name))
+            for name in self._keep_headers
+            if name in request.headers
+        }
+        return json.dumps(found) if found else ""
 
     async def _invalid(
         self, body: bytes, error: NotANotificationError, path: str, arrived_s: float
@@ -225,7 +243,7 @@ class CallbackHandler:
             raise Problem(
                 HTTPStatus.BAD_REQUEST,
                 "rejected",
-                "not a notification of this path",
+                "not a notification",
                 errors=error.reasons,
             )
         return Outcome.QUARANTINED
@@ -272,15 +290,8 @@ class CallbackHandler:
 
 
 def _path(request: web.BaseRequest) -> str:
-    """Without its query, and in the plain form: a slash too many, or one at the end, is forgiven.
-
-    Subscriptions are written by people, and ten answers of 404 block-list the host.
-    """
-    return _plain(unquote(request.raw_path.partition("?")[0]))
-
-
-def _plain(path: str) -> str:
-    return "/" + "/".join(part for part in path.split("/") if part)
+    """Without its query, which may hold secrets, and in the plain form."""
+    return plain_path(unquote(request.raw_path.partition("?")[0]))
 
 
 def _refuse_compressed(request: web.BaseRequest) -> None:

@@ -27,9 +27,11 @@ def traced(submit: Submit, tracing: Tracing) -> Submit:
         if not isinstance(record, Arrival):
             return submit(record, arrived_s)
         attributes = {**common, **_of_notification(record)}
-        parent = context_of(record.traceparent)
+        parent = context_of(record.more.get("traceparent"))
         span = tracing.tracer.start_span(name, parent, SpanKind.PRODUCER, attributes)
-        done = submit(record._replace(traceparent=traceparent_of(span)), arrived_s)
+        done = submit(
+            record._replace(more={**record.more, "traceparent": traceparent_of(span)}), arrived_s
+        )
         done.add_done_callback(partial(_end, span))
         return done
 

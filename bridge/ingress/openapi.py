@@ -1,24 +1,24 @@
 """The public listener as an OpenAPI 3.1 description, made from the marshmallow schemas.
 
-Owns the words and the list of answers; fields and limits come from `bridge/platform/schemas.py`.
+Owns the words and the list of answers; fields and limits come from the schemas of `platform.forms`.
 Imported only when somebody asks for the description: nothing else here needs apispec. What a
 running ingress adds is where it listens and which kinds of credentials it knows, never a secret.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
-from marshmallow import Schema
 
 from bridge import __version__
 from bridge.http import problem
 from bridge.http.connection import MAX_HEAD_BYTES
-from bridge.platform.schemas import NotifyNBCommandStatusChangedSchema, PlatformNotificationSchema
+from bridge.platform.forms import aep, nb, notify, v5
 
 OPENAPI: Final = "3.1.0"
 _TEXT: Final = "text/plain"
@@ -27,12 +27,46 @@ _INTRODUCTION: Final = (
     "disk. The request's Content-Type is not insisted on; a body is an uncompressed JSON object in "
     "UTF-8."
 )
-_COMMAND_EXAMPLE: Final = {
-    "deviceId": "8b6c2b6f-device",
-    "commandId": "41f0d3aa-command",
-    "result": {"resultCode": "SUCCESSFUL", "resultDetail": None},
-}
-_PLATFORM_EXAMPLE: Final = {"notifyType": "deviceDataChanged", "deviceId": "8b6c2b6f-device"}
+_DEVICE: Final = "8b6c2b6f-device"
+_COMMAND: Final = "41f0d3aa-command"
+_RESULT: Final = {"resultCode": "SUCCESSFUL", "resultDetail": None}
+# What a body may be: the name of its schema, and an example.
+_FORMS: Final = (
+    (
+        "CommandStatusCallback",
+        nb.NotifyNBCommandStatusChangedSchema,
+        {"deviceId": _DEVICE, "commandId": _COMMAND, "result": _RESULT},
+    ),
+    (
+        "PlatformNotification",
+        notify.PlatformNotificationSchema,
+        {"notifyType": "deviceDataChanged", "deviceId": _DEVICE},
+    ),
+    (
+        "Push",
+        v5.PushSchema,
+        {
+            "resource": "device.command.status",
+            "event": "update",
+            "event_time": "20261101T000000Z",
+            "notify_data": {
+                "header": {"device_id": _DEVICE},
+                "body": {"command_id": _COMMAND, "status": "SUCCESSFUL"},
+            },
+        },
+    ),
+    (
+        "AepPush",
+        aep.AepPushSchema,
+        {
+            "messageType": "commandResponse",
+            "timestamp": 1_793_491_200_000,
+            "deviceId": _DEVICE,
+            "taskId": 17,
+            "result": _RESULT,
+        },
+    ),
+)
 
 # RFC 9457, 3.1; `errors` is our extension member (3.2). Nothing of a request is repeated.
 _PROBLEM: Final[dict[str, Any]] = {
@@ -55,8 +89,7 @@ _PROBLEM: Final[dict[str, Any]] = {
 
 def describe(
     *,
-    command_paths: Iterable[str],
-    notify_paths: Iterable[str],
+    paths: Iterable[str],
     server_url: str,
     max_body_bytes: int,
     security: Security,
@@ -76,10 +109,10 @@ def describe(
     spec.components.schema("Problem", _PROBLEM)
     for status, answer in _problems(max_body_bytes).items():
         spec.components.response(status.name, _as_problem(status, answer))
-    for path in command_paths:
-        _add(spec, path, "a command's status", NotifyNBCommandStatusChangedSchema, _COMMAND_EXAMPLE)
-    for path in notify_paths:
-        _add(spec, path, "any other of its news", PlatformNotificationSchema, _PLATFORM_EXAMPLE)
+    for name, schema, _ in _FORMS:
+        spec.components.schema(name, schema=schema)
+    for path in paths:
+        _add(spec, path)
     return spec.to_dict()
 
 
@@ -121,21 +154,26 @@ class Security:
         return [*choices, always] if choices or always else []
 
 
-def _add(
-    spec: APISpec, path: str, about: str, schema: type[Schema], example: dict[str, Any]
-) -> None:
-    """One callback path; every listener's answers are the same."""
-    operation = {
-        "summary": f"The platform reports {about}.",
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": schema, "example": example}},
-        },
+def _add(spec: APISpec, path: str) -> None:
+    """One callback path: all take the same, and answer the same."""
+    content = {
+        # Not oneOf: a body may have the fields of several; the first that fits is meant.
+        "schema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name, *_ in _FORMS]},
+        "examples": {name: {"value": example} for name, _, example in _FORMS},
+    }
+    operation: dict[str, Any] = {
+        "summary": "The platform reports a command's status, or any other of its news.",
+        "requestBody": {"required": True, "content": {"application/json": content}},
         "responses": {
             "200": _KEPT,
             **{str(status.value): status.name for status in _problems(0)},
         },
     }
+    if names := re.findall(r"\{(\w+)\}", path):
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in names
+        ]
     spec.path(path, operations={"post": operation})
 
 

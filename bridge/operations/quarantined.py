@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from bridge.contract.digests import arrival_id
 from bridge.errors import BridgeError, UsageError
+from bridge.http.paths import CallbackPaths
 from bridge.operations import namespace
 from bridge.operations.namespace import Namespace
 from bridge.operations.publishing import publisher_for
 from bridge.operations.selection import Filter
-from bridge.outbox.records import Arrival, QuarantinedBody
-from bridge.platform.notification import (
-    NotANotificationError,
-    Notification,
-    accept_command_status,
-    accept_platform_notification,
-)
+from bridge.outbox.records import NOTHING_MORE, Arrival, QuarantinedBody
+from bridge.platform import recognition
+from bridge.platform.notification import NotANotificationError, Notification
 from bridge.platform.strict_json import NotJsonError
 from bridge.settings import Settings
 from bridge.store.link import Refused, command
@@ -127,7 +123,7 @@ class Replayer:
 
     def __init__(self, connected: Namespace, settings: Settings) -> None:
         self._connected = connected
-        self._notify_paths = settings.notify_paths
+        self._paths = CallbackPaths(settings.all_callback_paths)
         self._is_ready = False
         self._publisher = publisher_for(connected, settings)
 
@@ -140,7 +136,9 @@ class Replayer:
         if not self._is_ready:
             await self._publisher.probe(timeout_s=PUBLISH_TIMEOUT_S)
             self._is_ready = True
-        arrival = Arrival(notification, kept.at_ms)
+        # Its path without the query: that is not kept with what is no notification.
+        more = self._paths.find(kept.body.path) if kept.body is not None else None
+        arrival = Arrival(notification, kept.at_ms, more or NOTHING_MORE)
         (result,) = await self._publisher.publish([arrival], timeout_s=PUBLISH_TIMEOUT_S)
         if isinstance(result, Refused):
             raise BridgeError(f"Redis refused: {result.text}")
@@ -148,31 +146,12 @@ class Replayer:
         return "duplicate" if result.value == "duplicate" else "replayed"
 
     def _judge(self, kept: Kept, mended: bytes | None) -> Notification:
-        """By the path it came on; a corrected one may also be of the other kind."""
-        by_path: list[Callable[[bytes], Notification]] = [
-            accept_command_status,
-            partial(_accept_platform_notification, kept.at_ms),
-        ]
-        if kept.body is not None and kept.body.path in self._notify_paths:
-            by_path.reverse()
-        if mended is not None:
-            try:
-                return by_path[0](mended)
-            except NotANotificationError as error:
-                try:
-                    return by_path[1](mended)
-                except NotANotificationError:
-                    raise NotReplayableError(f"still no notification: {error}") from None
-            except NotJsonError as error:
-                raise NotReplayableError(f"still no notification: {error}") from None
-        if kept.body is None or not kept.body.is_whole:
+        """Recognised anew: this version may know more forms than the one that kept it."""
+        if mended is None and (kept.body is None or not kept.body.is_whole):
             raise NotReplayableError("it was not kept whole: give the body with --file")
+        body = mended if mended is not None else kept.body.body if kept.body else b""
         try:
-            return by_path[0](kept.body.body)
+            # An id that is the same when a replay that was interrupted is tried again.
+            return recognition.accept(body, arrival_id=arrival_id(kept.at_ms, body))
         except (NotJsonError, NotANotificationError) as error:
             raise NotReplayableError(f"still no notification: {error}") from None
-
-
-def _accept_platform_notification(received_at_ms: int, body: bytes) -> Notification:
-    """With an id that is the same when a replay that was interrupted is tried again."""
-    return accept_platform_notification(body, arrival_id=arrival_id(received_at_ms, body))

@@ -101,7 +101,7 @@ class Publisher:
                 bodies.append(place)
                 quarantined.append(record)
                 continue
-            partition = partition_of(record.notification.device, self.partitions)
+            partition = partition_of(record.notification.ordered_by, self.partitions)
             if partition in args:
                 args[partition].extend(record.arguments())
                 places[partition].append(place)

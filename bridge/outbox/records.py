@@ -10,14 +10,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from bridge.contract.digests import LEDGER_DIGEST_BYTES
-from bridge.contract.entries import COMMAND_STATUS_TYPE
 from bridge.platform.notification import Notification
 
 Reason = Literal["not_json", "not_a_notification"]
 MAX_REASONS_CHARS: Final = 1000
+NOTHING_MORE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Outcome(StrEnum):
@@ -32,16 +33,20 @@ class Outcome(StrEnum):
 
 
 class Arrival(NamedTuple):
-    """A notification with the circumstances it came in."""
+    """A notification with the circumstances it came in.
+
+    `more` has further fields of its entry: path, path_params, headers, traceparent. No name or
+    value is empty or has a line feed.
+    """
 
     notification: Notification
     received_at_ms: int
-    traceparent: str | None = None
+    more: Mapping[str, str] = NOTHING_MORE
 
     @property
     def size_bytes(self) -> int:
         """Roughly what it takes in memory and on disk."""
-        return len(self.notification.body) + 200
+        return len(self.notification.body) + sum(map(len, self.more.values())) + 200
 
     def arguments(self) -> tuple[bytes | str | int, ...]:
         """Its eleven arguments of publish.lua."""
@@ -56,16 +61,14 @@ class Arrival(NamedTuple):
             notification.command,
             notification.status,
             self.received_at_ms,
-            self.traceparent or "",
+            "\n".join(word for pair in self.more.items() for word in pair) if self.more else "",
             notification.body,
         )
 
 
 def _rank(notification: Notification) -> int:
     """As publish.lua takes it."""
-    if notification.type != COMMAND_STATUS_TYPE:
-        return -1
-    return notification.rank or 0
+    return (notification.rank or 0) if notification.command else -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,7 +54,7 @@ class Lane(NamedTuple):
         """Quarantined bodies have no order: each is a lane of its own."""
         if isinstance(record, QuarantinedBody):
             return cls(QUARANTINE, record.sha256)
-        device = record.notification.device
+        device = record.notification.ordered_by
         return cls(partition_of(device, partitions), device)
 
 

@@ -1,7 +1,7 @@
 """What a body must carry for an equal one to be the same event come twice.
 
-Owns the list of fields that identify a push of each shape; the rules of the ledger are elsewhere.
-A command status needs none of this: it is identified by device, command, code and detail.
+Owns how such fields are looked for; each form has its list of them, and the rules of the ledger
+are elsewhere. A command status needs none of this: device, command, code and detail identify it.
 
 A device that goes on, off and on again sends the same body twice and means it. Only a request id, a
 packet number or a time of its own shows that an equal body is a repetition; without one of them
@@ -36,14 +36,6 @@ class Identity:
             for found in _objects(document, place)
             for name in self.names
         )
-
-
-PLATFORM_NOTIFICATION: Final = Identity(
-    names=("requestId", "request_id", "event_time_ms", "event_time", "eventTime", "timestamp"),
-    places=((), ("header",), ("service",), ("services", "*")),
-)
-"""The platform's other notifications: `requestId` at the top or in `header` (answers of devices,
-events), `eventTime` of a service or of one of several (data reports)."""
 
 
 def _objects(document: Any, place: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:

@@ -8,17 +8,10 @@ object; everything below them is given plain values. Start reading at `table.py`
 from bridge.settings.environment import load, unknown_variables, variable
 from bridge.settings.readers import Network
 from bridge.settings.showing import Shown, shown, without_password
-from bridge.settings.table import (
-    COMMAND_STATUS_PATH,
-    NOTIFY_PATH,
-    PREFIX,
-    Settings,
-    default_state_dir,
-)
+from bridge.settings.state_dir import default_state_dir
+from bridge.settings.table import PREFIX, Settings
 
 __all__ = [
-    "COMMAND_STATUS_PATH",
-    "NOTIFY_PATH",
     "PREFIX",
     "Network",
     "Settings",

@@ -18,6 +18,8 @@ from marshmallow import ValidationError, validate
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _MAPPED_BITS: Final = 96  # RFC 4291, 2.5.5.2
+_NAMED_SEGMENT: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
 
@@ -75,9 +77,14 @@ def words(doc: str, **more: Any) -> Any:
     return setting((), doc, read="list", validate=_nonempty, convert=_strings, **more)
 
 
-def paths(default: str, doc: str, **more: Any) -> Any:
-    """Paths of URLs, separated by commas or lines."""
-    return setting((default,), doc, read="list", validate=_paths, convert=_strings, **more)
+def header_names(doc: str, **more: Any) -> Any:
+    """Names of HTTP headers, separated by commas or lines."""
+    return setting((), doc, read="list", validate=_header_names, convert=_strings, **more)
+
+
+def paths(default: tuple[str, ...], doc: str, **more: Any) -> Any:
+    """Paths of URLs, separated by commas or lines; a segment may be `{name}`."""
+    return setting(default, doc, read="list", validate=_paths, convert=_strings, **more)
 
 
 def pairs(doc: str, **more: Any) -> Any:
@@ -147,6 +154,23 @@ def _paths(values: list[str]) -> None:
     for value in values:
         if not value.strip().startswith("/") or re.search(r"[\s?#]", value.strip()):
             raise ValidationError("each path must start with / and contain no space, ? or #")
+        names = []
+        for segment in value.strip().split("/"):
+            if named := _NAMED_SEGMENT.fullmatch(segment):
+                names.append(named[1])
+            elif "{" in segment or "}" in segment:
+                raise ValidationError(
+                    f"{segment!r} is not a segment: a name in braces must be all of it, such as "
+                    "{tenant}, of letters, digits and _"
+                )
+        if len(set(names)) < len(names):
+            raise ValidationError(f"{value.strip()} has a name in braces twice")
+
+
+def _header_names(values: list[str]) -> None:
+    for value in values:
+        if not _TOKEN.fullmatch(value.strip()):
+            raise ValidationError(f"{value.strip()!r} is not the name of a header")
 
 
 def _pairs(values: list[str]) -> None:

@@ -6,15 +6,15 @@ row: `--help`, `nb-bridge settings` and the reading of the environment follow fr
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from bridge.contract.keys import MAX_PARTITIONS
-from bridge.errors import UsageError
+from bridge.platform.forms import nb, notify
 from bridge.settings.readers import (
     Network,
+    header_names,
     matching,
     networks,
     number,
@@ -26,12 +26,11 @@ from bridge.settings.readers import (
     setting,
     words,
 )
+from bridge.settings.state_dir import default_state_dir
 
 PREFIX: Final = "NB_BRIDGE_"
 MAX_PORT: Final = 65535
 MAX_PROCESSES: Final = 64
-COMMAND_STATUS_PATH: Final = "/v1.0.0/messageReceiver/cmd"
-NOTIFY_PATH: Final = "/v1.0.0/messageReceiver"
 MAX_BODY_BYTES: Final = 2**20  # as long as a message of a device may be
 INGRESS: Final = "ingress"
 WORKER: Final = "worker"
@@ -99,18 +98,21 @@ class Settings:
         halves=INGRESS,
     )
     callback_paths: tuple[str, ...] = paths(
-        COMMAND_STATUS_PATH,
-        "paths of command status callbacks, separated by commas",
+        (nb.PATH, notify.PATH),
+        "paths that callbacks of any form come to, separated by commas; a segment may be {name}",
         halves=INGRESS,
     )
     notify_paths: tuple[str, ...] = paths(
-        NOTIFY_PATH,
-        "paths of the platform's other notifications, separated by commas",
-        halves=INGRESS,
+        (), "more of CALLBACK_PATHS: their name in version 0.1", halves=INGRESS
     )
     notify_types: tuple[str, ...] = words(
-        "notifyTypes to keep, separated by commas; others are answered 200 and not kept",
+        "types to keep besides the status of commands, separated by commas; others are answered "
+        "200 and not kept",
         default_text="all",
+        halves=INGRESS,
+    )
+    keep_headers: tuple[str, ...] = header_names(
+        "request headers that handlers see, separated by commas; they are stored in Redis",
         halves=INGRESS,
     )
     max_body_bytes: int = number(
@@ -327,21 +329,11 @@ class Settings:
     )
 
     @property
+    def all_callback_paths(self) -> tuple[str, ...]:
+        """`callback_paths`, then what `notify_paths` adds."""
+        return tuple(dict.fromkeys((*self.callback_paths, *self.notify_paths)))
+
+    @property
     def spool_path(self) -> Path:
         """`spool_dir`, or its default."""
         return self.spool_dir or default_state_dir() / "spool"
-
-
-def default_state_dir() -> Path:
-    """Where state goes if nobody says: systemd's StateDirectory, else the XDG state folder."""
-    # STATE_DIRECTORY: systemd.exec(5); it may list several, separated by colons.
-    if state := os.environ.get("STATE_DIRECTORY"):
-        return Path(state.split(":")[0])
-    if base := os.environ.get("XDG_STATE_HOME"):
-        return Path(base) / "nb-bridge"
-    try:
-        return Path.home() / ".local" / "state" / "nb-bridge"
-    except RuntimeError as error:  # no HOME, and nobody knows this user
-        raise UsageError(
-            f"this user has no home folder: set {PREFIX}SPOOL_DIR to a folder on a local disk"
-        ) from error

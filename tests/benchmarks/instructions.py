@@ -56,10 +56,10 @@ def _instructions(name: str, count: int) -> int:
 
 def _accept(count: int) -> None:
     """A body becomes a notification: JSON, schema, digests."""
-    from bridge.platform.notification import accept_command_status
+    from bridge.platform import recognition
 
     for _ in range(count):
-        accept_command_status(BODY)
+        recognition.accept(BODY)
 
 
 def _publish(count: int) -> None:
@@ -67,7 +67,7 @@ def _publish(count: int) -> None:
     from bridge.contract.keys import Keys
     from bridge.outbox.publisher import Publisher
     from bridge.outbox.records import Arrival
-    from bridge.platform.notification import accept_command_status
+    from bridge.platform.forms.nb import accept_command_status
     from bridge.store.link import Link, _pack
 
     publisher = Publisher(
@@ -83,7 +83,7 @@ def _publish(count: int) -> None:
 def _decode(count: int) -> None:
     """What Redis returns becomes an entry."""
     from bridge.contract.entries import Entry
-    from bridge.platform.notification import accept_command_status
+    from bridge.platform.forms.nb import accept_command_status
 
     it = accept_command_status(BODY)
     entry = Entry(it.id, it.type, it.device, it.command, it.status, 1_700_000_000_000, it.body)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bridge.platform.notification import accept_command_status
+from bridge.platform.forms.nb import accept_command_status
 
 LIFE: Final = ("SENT", "DELIVERED", "SUCCESSFUL")
 # Out of order, as seen in the field: the second and third of these are late.

@@ -9,7 +9,8 @@ from bridge.contract.keys import partition_of
 from bridge.outbox.publisher import Publisher
 from bridge.outbox.records import Arrival, Outcome
 from bridge.outbox.spool import row as spool_row
-from bridge.platform.notification import accept_command_status, accept_platform_notification
+from bridge.platform.forms.nb import accept_command_status
+from bridge.platform.forms.notify import accept_platform_notification
 from support import servers
 from support.ingresses import body
 

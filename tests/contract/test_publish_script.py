@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from bridge.errors import RedisUnavailableError
 from bridge.operations import ledger
 from bridge.outbox.publisher import Publisher
 from bridge.outbox.records import Arrival, Outcome, QuarantinedBody
-from bridge.platform.notification import accept_command_status
+from bridge.platform import recognition
+from bridge.platform.forms.nb import accept_command_status
 from bridge.store.link import Refused
 from support import servers
 from support.ingresses import body
@@ -52,7 +54,13 @@ async def publish(to: Publisher, *arrivals: Any) -> list[Any]:
 
 async def test_an_entry_is_exactly_what_the_contract_encodes(server: servers.Redis) -> None:
     notification = accept_command_status(body("dévice", "c1", "SUCCESS", {"ü": [1, None]}))
-    await publish(publisher(server), Arrival(notification, 1_700_000_000_123, "00-abc-def-01"))
+    more = {
+        "path": "/t/ü?a=b",
+        "path_params": '{"tenant": "%s\\n"}',
+        "headers": '{"X-A": "b c"}',
+        "traceparent": "00-abc-def-01",
+    }
+    await publish(publisher(server), Arrival(notification, 1_700_000_000_123, more))
     stream = server.keys.stream(partition_of("dévice", PARTITIONS))
     [(_, fields)] = await server.client.xrange(stream)
     expected = Entry(
@@ -62,12 +70,50 @@ async def test_an_entry_is_exactly_what_the_contract_encodes(server: servers.Red
         command="c1",
         status="SUCCESS",
         received_at_ms=1_700_000_000_123,
-        traceparent="00-abc-def-01",
         body=notification.body,
+        **more,
     )
     assert Entry.decode(fields) == expected
-    flat = [part for pair in fields.items() for part in pair]
-    assert flat == expected.encode()
+    assert fields == dict(zip(expected.encode()[::2], expected.encode()[1::2], strict=True))
+    assert list(fields)[-1] == b"body"
+
+
+@pytest.mark.parametrize("resource", ["device.command.status", "device.status"])
+async def test_a_push_without_a_device_is_in_the_partition_of_its_type(
+    server: servers.Redis, resource: str
+) -> None:
+    device = {"device_id": "d"} if resource == "device.command.status" else {}
+    data = {"header": device, "body": {"command_id": "c", "status": "SENT"}}
+    document = {"resource": resource, "event": "update", "notify_data": data}
+    notification = recognition.accept(json.dumps(document).encode())
+    await publish(publisher(server), Arrival(notification, 5))
+    of = "d" if device else "device.status:update"
+    (entry,) = await entries(server, of)
+    assert (entry.device, entry.type) == (device.get("device_id", ""), f"{resource}:update")
+    assert entry.ordered_by == of
+
+
+async def test_a_status_that_came_in_another_form_is_a_duplicate_or_late(
+    server: servers.Redis,
+) -> None:
+    def pushed(status: str) -> Arrival:
+        data = {"header": {"device_id": "d1"}, "body": {"command_id": "c1", "status": status}}
+        document = {"resource": "device.command.status", "event": "x", "notify_data": data}
+        return Arrival(recognition.accept(json.dumps(document).encode()), 1)
+
+    to = publisher(server)
+    assert await publish(to, arrival(code="SENT", detail=None), pushed("SENT")) == [
+        Outcome.PUBLISHED,
+        Outcome.DUPLICATE,
+    ]
+    assert await publish(to, pushed("SUCCESSFUL"), arrival(code="DELIVERED")) == [
+        Outcome.PUBLISHED,
+        Outcome.LATE,
+    ]
+    assert await publish(to, pushed("DELIVERED"), arrival(code="SUCCESSFUL", detail=None)) == [
+        Outcome.DUPLICATE,
+        Outcome.DUPLICATE,
+    ]
 
 
 async def test_the_same_notification_is_published_once(server: servers.Redis) -> None:
@@ -318,7 +364,7 @@ async def test_memory_per_command_and_per_notification_stay_within_their_marks(
 async def test_a_record_that_has_no_bytes_is_refused_alone(
     server: servers.Redis,
 ) -> None:
-    unwritable = Arrival(accept_command_status(body(command="c2")), 5, "\udcff")
+    unwritable = Arrival(accept_command_status(body(command="c2")), 5, {"traceparent": "\udcff"})
     results = await publish(publisher(server), arrival(), unwritable)
     assert results == [Outcome.PUBLISHED, Refused("UNWRITABLE UnicodeEncodeError")]
     assert len(await entries(server)) == 1

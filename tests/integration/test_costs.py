@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from bridge import clock
 from bridge.outbox.publisher import Publisher
 from bridge.outbox.records import Arrival, Outcome
-from bridge.platform.notification import accept_command_status
+from bridge.platform.forms.nb import accept_command_status
 from bridge.store.embedded import EmbeddedServer
 from consumers.worker.delivery.fetcher import Fetcher
 from consumers.worker.partitions.lanes import Lanes

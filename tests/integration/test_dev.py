@@ -18,14 +18,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bridge.platform.notification import accept_command_status
+from bridge.platform import recognition
 from support.ports import free_port
 from support.programs import Program, Programs, descendants, is_alive
 from support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.real
 
-CASES = json.loads((Path(__file__).parents[1] / "data" / "cases.json").read_text())
+FILES = ("cases.json", "cases-v5.json", "cases-aep.json")
+CASES = [
+    case
+    for name in FILES
+    for case in json.loads((Path(__file__).parents[1] / "data" / name).read_text())
+]
 PUBLISHED = [case for case in CASES if case["expect"]["outcome"] == "published"]
 READY = "Ctrl-C ends it"
 needs_proc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -94,14 +99,16 @@ def test_every_documented_and_seen_callback_reaches_the_receiver(programs: Progr
         "class Receiver(PushMessageReceiver):\n"
         "    async def handleNBCommandStateChanged(self):\n"
         "        print('GOT', delivery.notification_id, json.dumps(request.json), flush=True)\n"
+        "    handleDeviceDatasChanged = handleOtherNotification = handleNBCommandStateChanged\n"
     )
     dev = start(programs, "receiver.py:Receiver")
     url = pasted(dev)[0]
     expected: dict[str, Any] = {}
     for case in PUBLISHED:
         body = case_body(case)
-        assert post(url, body, case["headers"]) == (200, "ok"), case["name"]
-        expected.setdefault(accept_command_status(body).id, json.loads(body.decode("utf-8-sig")))
+        assert post(url, body, case.get("headers", {})) == (200, "ok"), case["name"]
+        document = case["expect"].get("legacy") or json.loads(body.decode("utf-8-sig"))
+        expected.setdefault(recognition.accept(body).id, document)
 
     def received() -> list[tuple[str, Any]]:
         lines = re.findall(r"^GOT (\w+) (.*)$", dev.output, re.MULTILINE)
@@ -113,7 +120,7 @@ def test_every_documented_and_seen_callback_reaches_the_receiver(programs: Progr
 
 
 def case_body(case: dict[str, Any]) -> bytes:
-    if case["body_base64"] is not None:
+    if case.get("body_base64") is not None:
         return base64.b64decode(case["body_base64"])
     body: str = case["body"]
     return body.encode()

@@ -101,7 +101,7 @@ async def test_a_rejecting_ingress_answers_400_and_still_keeps_the_body(
     settings = settings_for(tmp_path, real_redis.url, real_redis.namespace, on_invalid="reject")
     async with running(settings) as ingress, http.post(ingress.callback_url, data=b"{}") as answer:
         assert answer.status == 400
-        assert len((await answer.json(content_type=None))["errors"]) == 3
+        assert len((await answer.json(content_type=None))["errors"]) == 4
     assert [it.reason for it in await quarantined(real_redis)] == ["not_a_notification"]
 
 

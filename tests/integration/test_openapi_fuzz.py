@@ -67,8 +67,7 @@ def test_the_ingress_serves_the_description_of_its_own_settings(
             text = response.read()
         assert response.headers["Content-Type"] == "application/json"
         assert json.loads(text) == openapi.describe(
-            command_paths=["/a/cmd", "/b/cmd"],
-            notify_paths=["/a"],
+            paths=["/a/cmd", "/b/cmd", "/a"],
             server_url=ingress.url.removesuffix("/a/cmd"),
             max_body_bytes=4321,
             security=openapi.Security(headers=["X-Key"]),

@@ -14,7 +14,7 @@ from typing import Any
 import redis
 
 from bridge.contract.keys import Keys
-from bridge.platform.notification import accept_command_status
+from bridge.platform.forms.nb import accept_command_status
 from bridge.store.embedded import EmbeddedServer
 from support import history
 from support.history import History

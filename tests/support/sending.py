@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -27,6 +28,8 @@ class Platform:
     rate: float = 200.0
     prefix: str = "c"
     headers: dict[str, str] = field(default_factory=dict)
+    write: Callable[[str, str, str], bytes] = body
+    """Makes a body of device, command and code."""
     answers: Counter[int | str] = field(default_factory=Counter)
     slowest_s: float = 0.0
     promised: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
@@ -75,7 +78,7 @@ class Platform:
             began_s = time.monotonic()
             try:
                 async with self._session.post(
-                    self.url, data=body(device, command, code), headers=self.headers
+                    self.url, data=self.write(device, command, code), headers=self.headers
                 ) as response:
                     await response.read()
                     answer: int | str = response.status

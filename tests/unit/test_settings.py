@@ -21,7 +21,7 @@ def test_nothing_set_gives_the_documented_defaults() -> None:
     assert loaded == Settings()
     assert loaded.redis_url == "redis://127.0.0.1:6379/0"
     assert (loaded.namespace, loaded.partitions, loaded.group) == ("nbcmd", 16, "default")
-    assert loaded.callback_paths == ("/v1.0.0/messageReceiver/cmd",)
+    assert loaded.all_callback_paths == ("/v1.0.0/messageReceiver/cmd", "/v1.0.0/messageReceiver")
 
 
 def test_values_are_read_in_their_types(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +62,12 @@ def test_values_are_read_in_their_types(monkeypatch: pytest.MonkeyPatch) -> None
         ("ALLOWED_NETWORKS", "192.0.2.1/24"),
         ("CALLBACK_PATHS", "no-slash"),
         ("CALLBACK_PATHS", "/a?b=c"),
+        ("CALLBACK_PATHS", "/a/{b}c"),
+        ("CALLBACK_PATHS", "/a/{}"),
+        ("CALLBACK_PATHS", "/{a}/{a}"),
+        ("CALLBACK_PATHS", "/{a b}"),
+        ("KEEP_HEADERS", "X-A, not a header"),
+        ("KEEP_HEADERS", "X-A,"),
         ("BASIC_CREDENTIALS", "no-colon"),
         ("TOKENS", "a,,b"),
         ("GRACE_S", "nan"),

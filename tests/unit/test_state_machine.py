@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bridge.outbox.records import Arrival, Outcome
-from bridge.platform.notification import accept_command_status
+from bridge.platform.forms.nb import accept_command_status
 from bridge.settings import Settings
 from consumers import PushMessageReceiver, Reject, Retry, delivery, request
 from consumers.context import Delivery, _current

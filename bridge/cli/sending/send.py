@@ -17,10 +17,11 @@ import click
 from bridge.cli import report, running
 from bridge.cli.sending.sender import Answer, Sender
 from bridge.cli.sending.tally import Tally
-from bridge.cli.sending.traffic import LIFE_OF_A_COMMAND, Callback, play, read
+from bridge.cli.sending.traffic import FORMS, LIFE_OF_A_COMMAND, Callback, play, read
 from bridge.errors import UsageError
 
 COMMAND_STATUS_PATH: Final = "/v1.0.0/messageReceiver/cmd"
+
 _A_FEW: Final = len(LIFE_OF_A_COMMAND)
 
 
@@ -32,6 +33,7 @@ class Order:
     devices: int
     count: int | None
     statuses: tuple[str, ...]
+    form: str
     file: BinaryIO | None
     rate: float | None
     concurrency: int
@@ -57,7 +59,7 @@ class Order:
             return len(lines), lines
         count = _A_FEW if self.count is None else self.count
         statuses = self.statuses or LIFE_OF_A_COMMAND
-        return count, play(devices=self.devices, count=count, statuses=statuses)
+        return count, play(devices=self.devices, count=count, statuses=statuses, form=self.form)
 
 
 @click.command()
@@ -85,6 +87,13 @@ class Order:
     multiple=True,
     help="Result code of every notification; if repeated, each command goes through all of them."
     f"  [default: {', '.join(LIFE_OF_A_COMMAND)}]",
+)
+@click.option(
+    "--form",
+    type=click.Choice(list(FORMS)),
+    default="nb",
+    show_default=True,
+    help="How it is written: nb, the documented callback; v5, a present-day push; aep, AEP's.",
 )
 @click.option(
     "--file",

@@ -7,8 +7,9 @@
 -- ARGV[1]  dedupe window, milliseconds
 -- ARGV[2]  records at which a page is full
 -- ARGV[3…] eleven for each notification, oldest first: ledger field (16 bytes), the first 8 bytes
---          of its digest, rank (0: none, to 4; -1: names no command), then the entry's values: type, id, device, command,
---          status, received_at, traceparent ('' for none), body… and nothing else
+--          of its digest, rank (0: none, to 4; -1: names no command), then the entry's values: type,
+--          id, device, command, status, received_at, its further fields (names and values in turn,
+--          a line feed between them; '' for none), body… and nothing else
 --
 -- Returns a string: how a page of each ledger was turned ('-' not at all, 'a' by age, 'f' because
 -- it was full; two characters), then one per notification: 'p' published, 'l' published and late,
@@ -135,8 +136,9 @@ for i = 3, #ARGV, STRIDE do
       add[#add + 1] = '1'
     end
     if ARGV[i + 9] ~= '' then
-      add[#add + 1] = 'traceparent'
-      add[#add + 1] = ARGV[i + 9]
+      for word in string.gmatch(ARGV[i + 9], '[^\n]+') do
+        add[#add + 1] = word
+      end
     end
     add[#add + 1] = 'body'
     add[#add + 1] = ARGV[i + 10]

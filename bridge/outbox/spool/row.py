@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from bridge.contract.digests import NotificationId, arrival_id
 from bridge.contract.entries import COMMAND_STATUS_TYPE
-from bridge.outbox.records import Arrival, QuarantinedBody, Reason, Record
-from bridge.platform.notification import accept_command_status, accept_platform_notification
+from bridge.outbox.records import NOTHING_MORE, Arrival, QuarantinedBody, Reason, Record
+from bridge.platform import recognition
+from bridge.platform.forms.nb import accept_command_status
 
 COMMAND_STATUS: Final = 0
 QUARANTINE: Final = 1
-PLATFORM: Final = 2
+RECOGNISED: Final = 2
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Row(NamedTuple):
     """One row.
 
-    `extra` is JSON for a quarantined body, else the traceparent; behind a blank of it the id of a
-    notification that its body does not identify.
+    `extra` is JSON for a quarantined body, and for a notification with more circumstances than a
+    traceparent; else that. The id of a notification that is not the documented callback of a
+    command's status stands behind a blank of it, or in the JSON: its body need not identify it.
     """
 
     id: int
@@ -42,11 +45,15 @@ class UnreadableRowError(ValueError):
 def to_row(id: int, record: Record) -> Row:
     """The row that keeps `record`."""
     if isinstance(record, Arrival):
-        notification = record.notification
-        kind, extra = COMMAND_STATUS, record.traceparent
-        if notification.type != COMMAND_STATUS_TYPE:
-            # Without it the row, published a second time, would be another event.
-            kind, extra = PLATFORM, f"{extra or ''} {notification.id}"
+        notification, more = record.notification, record.more
+        is_documented = notification.type == COMMAND_STATUS_TYPE
+        kind = COMMAND_STATUS if is_documented else RECOGNISED
+        extra = more.get("traceparent")
+        if more.keys() - {"traceparent"}:
+            extra = json.dumps({"more": dict(more), "id": notification.id})
+        elif not is_documented:
+            # Without its id the row, published a second time, would be another event.
+            extra = f"{extra or ''} {notification.id}"
         return Row(id, kind, record.received_at_ms, extra, notification.body)
     circumstances = {
         "path": record.path,
@@ -61,20 +68,27 @@ def to_row(id: int, record: Record) -> Row:
 def to_record(row: Row) -> Record:
     """The record `row` keeps; `UnreadableRowError` where it keeps none."""
     try:
-        if row.kind == COMMAND_STATUS:
-            return Arrival(accept_command_status(row.body), row.received_at_ms, row.extra)
-        if row.kind == PLATFORM:
-            traceparent, _, own_id = (row.extra or "").partition(" ")
-            return Arrival(
-                accept_platform_notification(row.body, arrival_id=_id(own_id, row)),
-                row.received_at_ms,
-                traceparent or None,
-            )
+        if row.kind in (COMMAND_STATUS, RECOGNISED):
+            own_id, more = _circumstances(row)
+            if row.kind == COMMAND_STATUS:
+                return Arrival(accept_command_status(row.body), row.received_at_ms, more)
+            notification = recognition.accept(row.body, arrival_id=_id(own_id, row))
+            return Arrival(notification, row.received_at_ms, more)
         if row.kind == QUARANTINE:
             return _quarantined(row)
     except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise UnreadableRowError(str(error)) from error
     raise UnreadableRowError(f"rows of kind {row.kind} are not known to this version")
+
+
+def _circumstances(row: Row) -> tuple[str, Mapping[str, str]]:
+    """The id that the row was given, `""` if none, and further fields of the entry."""
+    extra = row.extra or ""
+    if extra.startswith("{"):
+        found = json.loads(extra)
+        return _text(found["id"]), {name: _text(value) for name, value in found["more"].items()}
+    traceparent, _, own_id = extra.partition(" ")
+    return own_id, {"traceparent": traceparent} if traceparent else NOTHING_MORE
 
 
 def _id(text: str, row: Row) -> NotificationId:

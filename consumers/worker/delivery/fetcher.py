@@ -251,11 +251,12 @@ class Fetcher:
         except NewerContractError:
             self._on_newer(partition)
             return False
-        if self._may_have_run(partition, item.entry.device):
+        device = item.entry.ordered_by
+        if self._may_have_run(partition, device):
             record = replace(record, suspect=True)
         item.attempts, item.due_s = record, _due_s(record)
         partition.admit(item)
-        if item.entry.device in partition.parked:
+        if device in partition.parked:
             self._parking.append(partition, item)
             return True
         lane = self._lanes.add(partition, item, rewound=partition in self._rereading)

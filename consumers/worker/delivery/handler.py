@@ -6,15 +6,19 @@ import inspect
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from bridge.contract.entries import COMMAND_STATUS_TYPE
 from bridge.errors import UsageError
-from bridge.platform.notification import to_dto
+from bridge.platform import recognition
+from bridge.platform.forms.form import Documented
+from bridge.platform.forms.nb import to_dto
 from consumers.context import Current, Delivery
-from consumers.receiver import METHOD_OF_TYPE, OTHER_METHOD, PushMessageReceiver
+from consumers.receiver import METHOD_OF_TYPE, OTHER_METHOD, PushMessageReceiver, method_of
 from consumers.worker.delivery.user_code import UserCode
+
+_MAX_TYPES_KEPT: Final = 256  # senders may make up types without end
 
 Around = Callable[[Delivery], AbstractContextManager[None]]
 """What a call is made in: it makes the delivery the current one."""
@@ -32,6 +36,8 @@ class Handler:
     is_async: bool
     wants_notification: bool
     around: Around = Current
+    documented: Documented | None = None
+    """How bodies are put into the shape it knows, where theirs is another."""
 
     def arguments(self, delivery: Delivery) -> tuple[Any, ...]:
         """What the method is called with for `delivery`."""
@@ -39,11 +45,14 @@ class Handler:
             return ()
         # Not `delivery.json`: a handler may change what it finds there.
         document = json.loads(delivery.entry.body)
-        is_command_status = delivery.entry.type == COMMAND_STATUS_TYPE
-        return (to_dto(document) if is_command_status else document,)
+        type_ = delivery.entry.type
+        if self.documented is not None:
+            type_, document = self.documented.type, self.documented.translate(document)
+        return (to_dto(document) if type_ == COMMAND_STATUS_TYPE else document,)
 
     async def call(self, delivery: Delivery) -> None:
         """Runs an async method; for sync ones see `call_sync`."""
+        delivery.documented = self.documented
         with self.around(delivery):
             result = await self.method(*self.arguments(delivery))
         if result is not None:
@@ -51,6 +60,7 @@ class Handler:
 
     def call_sync(self, delivery: Delivery) -> None:
         """Runs a sync method in the calling thread."""
+        delivery.documented = self.documented
         with self.around(delivery):
             try:
                 result = self.method(*self.arguments(delivery))
@@ -89,13 +99,13 @@ class Handlers:
         or has it without being a subclass: a class copied from the SDK is none of ours.
         """
         self.user_code = UserCode(receiver)
-        self._of_type = {
-            type_: handler
-            for type_, method in METHOD_OF_TYPE.items()
+        self._of_method = {
+            method: handler
+            for method in (*METHOD_OF_TYPE.values(), OTHER_METHOD)
             if (handler := _overridden(receiver, method, around)) is not None
         }
-        self._other = _overridden(receiver, OTHER_METHOD, around)
-        if not self._of_type and self._other is None:
+        self._of_type: dict[str, Handler | None] = {}
+        if not self._of_method:
             raise ReceiverError(
                 f"receiver {type(receiver).__name__} has no handler: define "
                 "handleNBCommandStateChanged, or another of PushMessageReceiver's methods"
@@ -103,7 +113,23 @@ class Handlers:
 
     def get(self, type_: str) -> Handler | None:
         """The handler of a type; `None` if the receiver does not want it."""
-        return self._of_type.get(type_, self._other)
+        if type_ in self._of_type:
+            return self._of_type[type_]
+        handler = self._find(type_)
+        if len(self._of_type) < _MAX_TYPES_KEPT:
+            self._of_type[type_] = handler
+        return handler
+
+    def _find(self, type_: str) -> Handler | None:
+        """The type's own method; else the documented callback's, for what can have its shape."""
+        if (handler := self._of_method.get(method_of(type_) or "")) is not None:
+            return handler
+        documented = recognition.documented(type_)
+        if documented is not None:
+            method = METHOD_OF_TYPE[documented.type]
+            if (handler := self._of_method.get(method)) is not None:
+                return replace(handler, documented=documented)
+        return self._of_method.get(OTHER_METHOD)
 
 
 def _overridden(receiver: object, name: str, around: Around) -> Handler | None:

@@ -40,7 +40,7 @@ class Lanes:
 
     def add(self, partition: Partition, item: Item, *, rewound: bool = False) -> Lane:
         """Puts an entry at the end of its device's lane; a rewound one where its id belongs."""
-        device = item.entry.device
+        device = item.entry.ordered_by
         lane = partition.lanes.get(device)
         if lane is None:
             lane = partition.lanes[device] = Lane(partition, device)

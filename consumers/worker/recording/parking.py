@@ -167,7 +167,7 @@ class Parking:
 
     def append(self, partition: Partition, item: Item) -> None:
         """An entry of a parked device was fetched: it goes behind the others."""
-        device = item.entry.device
+        device = item.entry.ordered_by
         self._send(partition, device, [item], "")
 
     # --- outcomes of parked heads

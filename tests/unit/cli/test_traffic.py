@@ -8,8 +8,9 @@ from collections import defaultdict
 
 import pytest
 
-from bridge.cli.sending.traffic import LIFE_OF_A_COMMAND, play, read
-from bridge.platform.notification import accept_command_status
+from bridge.cli.sending.traffic import FORMS, LIFE_OF_A_COMMAND, play, read
+from bridge.platform import recognition
+from bridge.platform.forms.nb import accept_command_status
 
 
 def test_each_command_of_a_device_lives_its_life_before_the_next() -> None:
@@ -26,6 +27,20 @@ def test_each_command_of_a_device_lives_its_life_before_the_next() -> None:
             assert {command for command, _ in one} == {one[0][0]}
             assert [status for _, status in one] == list(LIFE_OF_A_COMMAND)[: len(one)]
     assert len({command for life in lives.values() for command, _ in life}) == 8
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_is_recognised_and_in_order_per_device(form: str) -> None:
+    lives: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for callback in play(devices=3, count=18, statuses=LIFE_OF_A_COMMAND, form=form):
+        notification = recognition.accept(callback.body)
+        lives[callback.device].append((notification.command, notification.status))
+        lines = read(io.BytesIO(callback.body))
+        assert [line.device for line in lines] == [notification.device]
+    for life in lives.values():
+        assert [status for _, status in life] == [*LIFE_OF_A_COMMAND] * 2
+        assert [command for command, _ in life] == [life[0][0]] * 3 + [life[3][0]] * 3
+    assert len({command for life in lives.values() for command, _ in life}) == 6
 
 
 def test_a_second_run_has_the_same_devices_and_other_commands() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bridge.contract.entries import Entry
+from bridge.platform.forms.form import Documented
 from consumers import delivery, request
 from consumers.context import Current, Delivery
 from support.entries import entry
@@ -99,3 +100,39 @@ async def test_deliveries_beside_each_other_see_their_own() -> None:
             return before, delivery.epoch
 
     assert await asyncio.gather(handle(1), handle(2)) == [(1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "args"),
+    [
+        ({}, "/v1.0.0/messageReceiver/cmd", {}),
+        ({"type": "deviceAdded"}, "/v1.0.0/messageReceiver", {}),
+        ({"path": "/own"}, "/own", {}),
+        ({"path": "/own?a=1&b=&a=2&c=%20%C3%BC"}, "/own", {"a": "1", "b": "", "c": " ü"}),
+        ({"path": "/own?%%%=&;"}, "/own", {"%%%": "", ";": ""}),
+    ],
+)
+def test_where_it_came_to_can_be_asked(
+    changes: dict[str, Any], path: str, args: dict[str, str]
+) -> None:
+    with Current(made(**changes)):
+        assert (request.path, request.args) == (path, args)
+
+
+@pytest.mark.parametrize("raw", [None, "", "{", "[]", '{"a": 7}', "7"])
+def test_circumstances_that_cannot_be_read_are_none(raw: str | None) -> None:
+    with Current(made(path_params=raw, headers=raw)):
+        assert (request.path_params, request.headers) == ({}, {})
+
+
+def test_circumstances_are_those_that_the_ingress_wrote() -> None:
+    with Current(made(path_params='{"tenant": "acme"}', headers='{"X-A": "b"}')):
+        assert (request.path_params, request.headers) == ({"tenant": "acme"}, {"X-A": "b"})
+
+
+def test_a_body_in_another_form_comes_in_the_shape_that_the_handler_knows() -> None:
+    one = made(body=b'{"a": 1}')
+    one.documented = Documented("t", lambda document: {"b": document["a"]})
+    with Current(one):
+        assert request.json == request.get_json() == {"b": 1}
+        assert request.data == b'{"a": 1}'

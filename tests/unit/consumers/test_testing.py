@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bridge.platform.notification import NotANotificationError
-from consumers import PushMessageReceiver, Reject, Retry, testing
+from consumers import (
+    CommandStatus,
+    NotifyNBCommandStatusChangedDTO,
+    PushMessageReceiver,
+    Reject,
+    Retry,
+    delivery,
+    request,
+    testing,
+)
 from support.ingresses import body
 
 
@@ -71,3 +82,57 @@ def test_the_fixture_runs_async_hooks_once_around_all_deliveries() -> None:
         deliver(receiver, {"notifyType": "deviceAdded", "deviceId": device})
     assert list(fixture) == []
     assert receiver.seen == ["setup", "a", "b", "teardown"]
+
+
+class Everything(PushMessageReceiver):
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def handleNBCommandStateChanged(self, notification: NotifyNBCommandStatusChangedDTO) -> None:
+        self.seen.append((notification.deviceId, notification.commandId, notification.status))
+        self.seen.append(request.json)
+
+    def handleOtherNotification(self) -> None:
+        self.seen.append(delivery.type)
+
+
+FILES = ("cases.json", "cases-v5.json", "cases-aep.json")
+CASES = [
+    case
+    for name in FILES
+    for case in json.loads((Path(__file__).parents[2] / "data" / name).read_text())
+    if "legacy" in case["expect"] and case["expect"].get("legacy_method") is None
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_an_old_receiver_gets_every_form_in_the_documented_shape(case: dict[str, Any]) -> None:
+    receiver, expected = Everything(), case["expect"]["legacy"]
+    assert testing.deliver(receiver, case["body"]).outcome == "handled"
+    seen, document = receiver.seen
+    assert document == expected
+    status = CommandStatus.of(expected["result"]["resultCode"])
+    assert seen == (expected["deviceId"], expected["commandId"], status)
+
+
+def test_what_has_no_documented_shape_comes_as_it_is() -> None:
+    receiver = Everything()
+    for kind in ("dataReport", "somethingNew"):
+        testing.deliver(receiver, {"messageType": kind, "deviceId": "d"})
+    assert receiver.seen == ["aep:dataReport", "aep:somethingNew"]
+
+
+def test_where_it_came_to_can_be_said() -> None:
+    class Where(PushMessageReceiver):
+        def handleNBCommandStateChanged(self) -> None:
+            seen.append((request.path, request.args, request.path_params, request.headers))
+
+    seen: list[Any] = []
+    testing.deliver(
+        Where(), body(), path="/t/acme?a=1", path_params={"tenant": "acme"}, headers={"X-A": "b"}
+    )
+    testing.deliver(Where(), body())
+    assert seen == [
+        ("/t/acme", {"a": "1"}, {"tenant": "acme"}, {"X-A": "b"}),
+        ("/v1.0.0/messageReceiver/cmd", {}, {}, {}),
+    ]

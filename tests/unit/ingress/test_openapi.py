@@ -16,11 +16,11 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from bridge.http.problem import Problem
 from bridge.ingress import openapi
-from bridge.platform.schemas import (
-    NBCommandResultSchema,
-    NotifyNBCommandStatusChangedSchema,
-    PlatformNotificationSchema,
-)
+from bridge.platform import recognition
+from bridge.platform.forms.aep import AepPushSchema
+from bridge.platform.forms.nb import NBCommandResultSchema, NotifyNBCommandStatusChangedSchema
+from bridge.platform.forms.notify import PlatformNotificationSchema
+from bridge.platform.forms.v5 import PushSchema
 
 ROOT = Path(__file__).parents[3]
 # Whatever gives an answer of the public listener.
@@ -36,8 +36,7 @@ ANSWERING = (
 def described(**more: Any) -> dict[str, Any]:
     return openapi.describe(
         **{
-            "command_paths": ["/v1.0.0/messageReceiver/cmd", "/also"],
-            "notify_paths": ["/v1.0.0/messageReceiver"],
+            "paths": ["/v1.0.0/messageReceiver/cmd", "/t/{tenant}/{kind}"],
             "server_url": "http://127.0.0.1:8080",
             "max_body_bytes": 65536,
             "security": openapi.Security(),
@@ -71,9 +70,11 @@ def limits_of(field: fields.Field[Any]) -> tuple[int | None, int | None]:
 @pytest.mark.parametrize(
     ("name", "schema"),
     [
-        ("NotifyNBCommandStatusChanged", NotifyNBCommandStatusChangedSchema()),
+        ("CommandStatusCallback", NotifyNBCommandStatusChangedSchema()),
         ("NBCommandResult", NBCommandResultSchema()),
         ("PlatformNotification", PlatformNotificationSchema()),
+        ("Push", PushSchema()),
+        ("AepPush", AepPushSchema()),
     ],
 )
 def test_fields_and_limits_are_those_of_the_schema(name: str, schema: Schema) -> None:
@@ -85,6 +86,8 @@ def test_fields_and_limits_are_those_of_the_schema(name: str, schema: Schema) ->
         described_field = shown["properties"][key]
         if isinstance(field, fields.String):
             assert described_field["type"] == "string"
+        elif isinstance(field, fields.Dict):
+            assert described_field["type"] == "object"
         elif isinstance(field, fields.Nested):
             assert described_field == {"$ref": "#/components/schemas/NBCommandResult"}
         else:
@@ -94,12 +97,18 @@ def test_fields_and_limits_are_those_of_the_schema(name: str, schema: Schema) ->
 
 
 def test_each_example_is_taken() -> None:
-    for path, schema in (
-        ("/v1.0.0/messageReceiver/cmd", NotifyNBCommandStatusChangedSchema()),
-        ("/v1.0.0/messageReceiver", PlatformNotificationSchema()),
-    ):
-        content = described()["paths"][path]["post"]["requestBody"]["content"]
-        assert schema.validate(content["application/json"]["example"]) == {}
+    for item in described()["paths"].values():
+        content = item["post"]["requestBody"]["content"]["application/json"]
+        types = [
+            recognition.accept(json.dumps(example["value"]).encode()).type
+            for example in content["examples"].values()
+        ]
+        assert types == [
+            "nbCommandStateChanged",
+            "deviceDataChanged",
+            "device.command.status:update",
+            "aep:commandResponse",
+        ]
 
 
 # --- paths and answers ----------------------------------------------------------------------------
@@ -107,13 +116,14 @@ def test_each_example_is_taken() -> None:
 
 def test_paths_are_those_that_take_callbacks() -> None:
     shown = described()["paths"]
-    assert shown.keys() == {"/v1.0.0/messageReceiver/cmd", "/also", "/v1.0.0/messageReceiver"}
-    schemas = {
-        path: item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-        for path, item in shown.items()
-    }
-    assert schemas["/also"] == schemas["/v1.0.0/messageReceiver/cmd"]
-    assert schemas["/v1.0.0/messageReceiver"].endswith("/PlatformNotification")
+    assert shown.keys() == {"/v1.0.0/messageReceiver/cmd", "/t/{tenant}/{kind}"}
+    named = [parameter["name"] for parameter in shown["/t/{tenant}/{kind}"]["post"]["parameters"]]
+    assert named == ["tenant", "kind"]
+    for item in shown.values():
+        schema = item["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert [form["$ref"].rpartition("/")[2] for form in schema["anyOf"]] == [
+            "CommandStatusCallback", "PlatformNotification", "Push", "AepPush",
+        ]  # fmt: skip
 
 
 def given() -> set[str]:

@@ -28,12 +28,11 @@ def kept(raw: bytes, *, path: str = "/cmd", keep_bytes: int = 1000) -> Kept:
     return Kept(id=b"1-0", body=it)
 
 
-def test_a_body_is_judged_by_the_path_it_came_on(judge: Any) -> None:
+def test_a_body_is_recognised_anew_whichever_path_it_came_on(judge: Any) -> None:
     assert judge(kept(body("d9")), None).device == "d9"
-    notify_path = SETTINGS.notify_paths[0]
-    assert judge(kept(PLATFORM, path=notify_path), None).type == "deviceAdded"
-    with pytest.raises(NotReplayableError, match="still no notification"):
-        judge(kept(PLATFORM), None)
+    assert judge(kept(PLATFORM, path="/v1.0.0/messageReceiver/cmd"), None).type == "deviceAdded"
+    with pytest.raises(NotReplayableError, match="still no notification: looks like"):
+        judge(kept(b'{"notifyType": 7}'), None)
 
 
 def test_a_mended_body_may_be_of_either_kind(judge: Any) -> None:

@@ -29,7 +29,7 @@ from bridge.outbox.refusals import Lane
 from bridge.outbox.spool.file import SpoolFile
 from bridge.outbox.spool.row import Row, UnreadableRowError, to_record
 from bridge.outbox.spool.spool import Spool
-from bridge.platform.notification import accept_command_status
+from bridge.platform.forms.nb import accept_command_status
 from bridge.store.link import Refused
 from support.ingresses import body
 from support.waiting import wait_until

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,18 +11,19 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 
 from bridge.platform import strict_json
-from bridge.platform.notification import (
-    NotANotificationError,
+from bridge.platform.forms.nb import (
+    FORM,
+    NotifyNBCommandStatusChangedSchema,
     accept_command_status,
     accepts,
     to_dto,
 )
-from bridge.platform.schemas import NotifyNBCommandStatusChangedSchema, reasons_against
+from bridge.platform.notification import NotANotificationError
 from bridge.platform.statuses import CommandStatus
 from bridge.platform.strict_json import NotJsonError, parse_object
 
-CASES = json.loads((Path(__file__).parents[2] / "data" / "cases.json").read_text())
 SCHEMA = NotifyNBCommandStatusChangedSchema()
+reasons_against = FORM.reasons_against
 
 # What may stand where a text belongs: texts at and over the bounds, lone surrogates, other types.
 any_text = st.text(max_size=5) | st.sampled_from(
@@ -98,23 +97,6 @@ def test_what_is_accepted_becomes_the_same_notification_and_dto(document: dict[s
     assert accepted.body == body
     assert dto.extra.keys() == document.keys() - {"deviceId", "commandId", "result"}
     assert accepted.digest.hex() == accepted.id
-
-
-@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_truth_table(case: dict[str, Any]) -> None:
-    raw = case["body_base64"]
-    body = base64.b64decode(raw) if raw is not None else case["body"].encode()
-    expect = case["expect"]
-    if expect["outcome"] == "published":
-        assert CommandStatus.of(accept_command_status(body).status) == expect["status"]
-    elif expect["http"] == 200:
-        with pytest.raises(NotANotificationError):
-            accept_command_status(body)
-    elif expect["http"] == 400:
-        with pytest.raises(NotJsonError):
-            accept_command_status(body)
-    else:  # answered before anybody reads the body
-        assert expect["http"] in (413, 415)
 
 
 def test_every_wrong_field_has_its_reason() -> None:

@@ -10,7 +10,8 @@ import pytest
 from bridge.contract.digests import NotificationId
 from bridge.outbox.records import Arrival
 from bridge.outbox.spool import row as spool_row
-from bridge.platform.notification import NotANotificationError, accept_platform_notification
+from bridge.platform.forms.notify import accept_platform_notification
+from bridge.platform.notification import NotANotificationError
 from bridge.platform.strict_json import NotJsonError
 
 
@@ -128,17 +129,18 @@ def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
 @pytest.mark.parametrize("traceparent", ["00-a-b-01", None])
 def test_a_spool_row_gives_it_back_as_it_was(traceparent: str | None) -> None:
     raw = body(notifyType="deviceAdded", deviceId="d1", extra={"ü": 1})
-    arrival = Arrival(accept_platform_notification(raw), 1_700_000_000_000, traceparent)
+    more = {"traceparent": traceparent} if traceparent else {}
+    arrival = Arrival(accept_platform_notification(raw), 1_700_000_000_000, more)
     assert spool_row.to_record(spool_row.to_row(7, arrival)) == arrival
 
 
 @pytest.mark.parametrize("traceparent", ["00-a-b-01", None])
 def test_a_row_of_version_0_1_is_the_same_event_at_each_reading(traceparent: str | None) -> None:
     raw = body(notifyType="deviceAdded", deviceId="d1")
-    row = spool_row.Row(7, spool_row.PLATFORM, 1_700_000_000_000, traceparent, raw)
+    row = spool_row.Row(7, spool_row.RECOGNISED, 1_700_000_000_000, traceparent, raw)
     first, again = spool_row.to_record(row), spool_row.to_record(row)
     assert first == again
     later = spool_row.to_record(row._replace(received_at_ms=1_700_000_000_001))
     assert isinstance(first, Arrival) and isinstance(later, Arrival)
-    assert first.traceparent == traceparent
+    assert first.more.get("traceparent") == traceparent
     assert first.notification.id != later.notification.id

@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from bridge.errors import UnableError
 from bridge.ingress.callback_spans import traced
 from bridge.outbox.records import Arrival, Outcome, Record
-from bridge.platform.notification import accept_command_status
+from bridge.platform.forms.nb import accept_command_status
 from bridge.telemetry import tracing
 from bridge.telemetry.tracing import Tracing
 from consumers import PushMessageReceiver, Reject, Retry
@@ -59,7 +59,11 @@ async def published(
             done.set_result(result)
         return done
 
-    arrival = Arrival(accept_command_status(body("d", "c", detail=SECRET)), 1, traceparent)
+    arrival = Arrival(
+        accept_command_status(body("d", "c", detail=SECRET)),
+        1,
+        {"traceparent": traceparent} if traceparent else {},
+    )
     await asyncio.gather(traced(submit, tracer)(arrival, 0.0), return_exceptions=True)
     (kept,) = submitted
     assert isinstance(kept, Arrival)
@@ -75,7 +79,7 @@ async def test_the_span_of_a_callback_continues_the_callers_trace(
     assert (span.name, span.kind) == ("publish ns", SpanKind.PRODUCER)
     assert span.parent is not None
     assert f"{span.parent.trace_id:032x}-{span.parent.span_id:016x}" in CALLER
-    assert kept.traceparent == f"00-{CALLER[3:35]}-{span.context.span_id:016x}-01"
+    assert kept.more["traceparent"] == f"00-{CALLER[3:35]}-{span.context.span_id:016x}-01"
     attributes = dict(span.attributes or {})
     assert attributes["messaging.message.id"] == kept.notification.id
     assert attributes["nb_bridge.outcome"] == "published"
@@ -89,7 +93,7 @@ async def test_a_callback_without_a_trace_begins_one(
     (span,) = spans.get_finished_spans()
     assert span.parent is None
     expected = f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}-"
-    assert (kept.traceparent or "").startswith(expected)
+    assert kept.more["traceparent"].startswith(expected)
 
 
 async def test_a_callback_that_could_not_be_kept_is_an_error(

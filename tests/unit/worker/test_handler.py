@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bridge.platform import recognition
 from consumers import (
     NotifyNBCommandStatusChangedDTO,
     PushMessageReceiver,
@@ -209,8 +210,56 @@ def test_every_type_has_a_method_of_its_own(type_: str) -> None:
     one = type("Receiver", (PushMessageReceiver,), {method: handle})()
     of(one, type_).call_sync(a_delivery(type=type_))
     assert isinstance(got[0], NotifyNBCommandStatusChangedDTO if type_ == COMMAND_STATUS else dict)
-    others = [Handlers(one).get(other) for other in METHOD_OF_TYPE if other != type_]
-    assert others == [None] * len(others)
+    # Present-day pushes that have its shape, too: nothing else.
+    documented = {other for other in METHOD_OF_TYPE if recognition.documented(other) is not None}
+    for other in METHOD_OF_TYPE.keys() - {type_} - documented:
+        assert Handlers(one).get(other) is None
+
+
+# What the methods that are there make of a present-day or AEP push, and how.
+OLD, REPORT = "handleNBCommandStateChanged", "handleDeviceDatasChanged"
+NEW, NEW_REPORT = "handleDeviceCommandStatusUpdate", "handleDevicePropertyReport"
+AEP = "handleAepCommandResponse"
+
+
+@pytest.mark.parametrize(
+    ("methods", "type_", "method", "is_translated"),
+    [
+        ((OLD,), "device.command.status:update", OLD, True),
+        ((OLD,), "device.command.status:anything", OLD, True),
+        ((OLD,), "aep:commandResponse", OLD, True),
+        ((OLD, OTHER_METHOD), "aep:commandResponse", OLD, True),
+        ((OLD, NEW, AEP), "device.command.status:update", NEW, False),
+        ((OLD, NEW, AEP), "device.command.status:anything", NEW, False),
+        ((OLD, NEW, AEP), "aep:commandResponse", AEP, False),
+        ((NEW,), "nbCommandStateChanged", None, False),
+        ((NEW, OTHER_METHOD), "aep:commandResponse", OTHER_METHOD, False),
+        ((REPORT,), "device.property:report", REPORT, True),
+        ((REPORT, NEW_REPORT), "device.property:report", NEW_REPORT, False),
+        ((REPORT,), "device.property:update", None, False),
+        ((OLD, REPORT), "device.status:update", None, False),
+        ((OLD, OTHER_METHOD), "device.status:update", OTHER_METHOD, False),
+        ((OLD, OTHER_METHOD), "aep:dataReport", OTHER_METHOD, False),
+        ((OLD,), "aep:dataReport", None, False),
+    ],
+)
+def test_a_push_goes_to_its_own_method_else_to_the_documented_one(
+    methods: tuple[str, ...], type_: str, method: str | None, is_translated: bool
+) -> None:
+    named = {name: lambda self: None for name in methods}
+    found = Handlers(type("Receiver", (PushMessageReceiver,), named)()).get(type_)
+    assert (found is None) == (method is None)
+    if found is not None:
+        assert found.method == getattr(found.method.__self__, str(method))  # type: ignore[attr-defined]
+        assert (found.documented is not None) == is_translated
+
+
+def test_types_without_end_are_not_all_kept() -> None:
+    handlers = Handlers(type("Receiver", (PushMessageReceiver,), {OLD: lambda self: None})())
+    for number in range(1000):
+        assert handlers.get(f"device.command.status:{number}") is not None
+        assert handlers.get(f"{number}") is None
+    assert len(handlers._of_type) == 256
 
 
 def test_one_method_may_take_all_other_types() -> None:

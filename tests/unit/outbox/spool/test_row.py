@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from bridge.outbox.records import Arrival, QuarantinedBody, Record
 from bridge.outbox.spool.row import QUARANTINE, Row, UnreadableRowError, to_record, to_row
-from bridge.platform.notification import accept_command_status, accept_platform_notification
+from bridge.platform import recognition
+from bridge.platform.forms.nb import accept_command_status
+from bridge.platform.forms.notify import accept_platform_notification
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 times = st.integers(0, 2**53)
-traceparents = st.none() | st.from_regex(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", fullmatch=True)
 details = st.none() | st.text(max_size=5) | st.dictionaries(st.text(max_size=5), st.integers())
 
 command_statuses = st.builds(
@@ -36,7 +37,32 @@ platform_notifications = st.builds(
     ),
     st.sampled_from(["deviceAdded", "deviceDataChanged", "somethingNew"]), text, details,
 )  # fmt: skip
-records = st.builds(Arrival, command_statuses | platform_notifications, times, traceparents)
+pushes = st.builds(
+    lambda resource, device, more: recognition.accept(
+        json.dumps(
+            {
+                "resource": resource,
+                "event": "update",
+                "request_id": more,
+                "notify_data": {
+                    "header": {"device_id": device},
+                    "body": {"command_id": "c", "status": "SENT"},
+                },
+            }
+        ).encode()
+    ),
+    st.sampled_from(["device.command.status", "device.status"]), text, details,
+)  # fmt: skip
+mores = st.fixed_dictionaries(
+    {},
+    optional={
+        "traceparent": st.from_regex(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", fullmatch=True),
+        "path": text,
+        "path_params": st.just('{"tenant": "ü"}'),
+        "headers": st.just('{"X-Trace": "{"}'),
+    },
+)
+records = st.builds(Arrival, command_statuses | platform_notifications | pushes, times, mores)
 quarantined = st.builds(
     lambda body, reason, reasons, at_ms, keep: QuarantinedBody.of(
         body, reason=reason, details=reasons, path="/cmd", received_at_ms=at_ms, keep_bytes=keep

@@ -20,7 +20,7 @@ from bridge.outbox.spool import folder as spool_folder
 from bridge.outbox.spool.file import SpoolFile
 from bridge.outbox.spool.row import Row, to_record, to_row
 from bridge.outbox.spool.spool import Spool
-from bridge.platform.notification import accept_command_status
+from bridge.platform.forms.nb import accept_command_status
 from bridge.telemetry import metrics
 from support.ingresses import body
 from support.waiting import wait_until
@@ -79,7 +79,7 @@ async def test_records_come_back_as_they_went_in_and_in_order(tmp_path: Path) ->
         QuarantinedBody.of(
             b"\xff{", reason="not_json", details=["no"], path="/x", received_at_ms=5, keep_bytes=9
         ),
-        Arrival(accept_command_status(body(command="c2")), 7, "00-trace-01"),
+        Arrival(accept_command_status(body(command="c2")), 7, {"traceparent": "00-trace-01"}),
     ]
     async with opened(tmp_path) as spool:
         done = [put(spool, record) for record in records]
