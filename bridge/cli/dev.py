@@ -175,6 +175,17 @@ def _greeting(around: DevEnvironment, server: EmbeddedServer, took_s: float) -> 
         f'{{"deviceId":"device-1","commandId":"{uuid.uuid4().hex[:12]}",'
         '"result":{"resultCode":"DELIVERED","resultDetail":"None"}}'
     )
+    command = uuid.uuid4().hex[:12]
+    push = (
+        '{"resource":"device.command.status","event":"update","event_time":"20261101T000000Z",'
+        f'"notify_data":{{"header":{{"device_id":"device-1"}},"body":{{"command_id":"{command}",'
+        '"status":"DELIVERED"}}}'
+    )
+    aep_push = (
+        f'{{"messageType":"commandResponse","timestamp":{time.time_ns() // 1_000_000},'
+        f'"deviceId":"{1:032x}","taskId":{uuid.uuid4().int >> 96},'
+        '"result":{"resultCode":"DELIVERED","resultDetail":""}}'
+    )
     program = _program()
     trust = f"--cacert {around.certificate.ca} " if around.certificate else ""
     return f"""ready in {took_s:.1f} s, Ctrl-C ends it
@@ -185,6 +196,9 @@ def _greeting(around: DevEnvironment, server: EmbeddedServer, took_s: float) -> 
 {around.admin_url(around.worker_admin_port)} (worker)
 try it (a second time it is a duplicate: answered ok, not handled again):
   curl {trust}-H 'Content-Type: application/json' -d '{body}' {around.callback_url}
+the same as the platform pushes it today, and as AEP does:
+  curl {trust}-d '{push}' {around.callback_url}
+  curl {trust}-d '{aep_push}' {around.callback_url}
 or play the platform, and look at what became of it:
   {program} send --url {around.origin}{around.send_options}
   {program} status --redis-url {server.url} --spool-dir {shlex.quote(str(around.spool_dir))}

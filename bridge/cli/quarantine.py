@@ -5,6 +5,7 @@ dropping them.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
 from typing import Any, BinaryIO
 
 import click
@@ -14,7 +15,7 @@ from bridge.cli.bulk_commands import Words
 from bridge.errors import UsageError
 from bridge.operations import bodies, quarantined, time_expressions
 from bridge.operations.namespace import Namespace
-from bridge.operations.quarantined import Kept, NotReplayableError, Replayer
+from bridge.operations.quarantined import Alike, Kept, NotReplayableError, Replayer
 from bridge.operations.selection import Filter
 from bridge.settings import Settings
 
@@ -36,10 +37,16 @@ def command() -> None:
 @redis_commands.connection_options
 @_filter_options
 @bulk_commands.limit_option
+@click.option(
+    "--by-reason", is_flag=True, help="Count those that are alike, instead of showing each."
+)
 @report.json_option
-def list_(limit: int, as_json: bool, **asked: Any) -> None:
+def list_(limit: int, by_reason: bool, as_json: bool, **asked: Any) -> None:
     """List what is in quarantine, oldest first. Payloads are not shown."""
     wanted = Filter.of(**asked)
+    if by_reason:
+        _list_by_reason(wanted, limit, as_json=as_json)
+        return
 
     async def work(connected: Namespace) -> tuple[list[Kept], int]:
         return await bulk_commands.first_of(quarantined.matching(connected, wanted), limit)
@@ -53,6 +60,32 @@ def list_(limit: int, as_json: bool, **asked: Any) -> None:
         [_row(kept) for kept in shown],
     )
     click.echo(f"{len(shown)} of {total} bodies in quarantine")
+
+
+def _list_by_reason(wanted: Filter, limit: int, *, as_json: bool) -> None:
+    async def work(connected: Namespace) -> list[Alike]:
+        return await quarantined.by_reason(quarantined.matching(connected, wanted))
+
+    groups = redis_commands.run(work)
+    total = sum(alike.bodies for alike in groups)
+    shown = groups[: limit or None]
+    if as_json:
+        report.print_json(total=total, reasons=[asdict(alike) for alike in shown])
+        return
+    report.print_table(
+        ("bodies", "what they are", "since", "until", "for example"),
+        [
+            (
+                str(alike.bodies),
+                alike.looks,
+                time_expressions.shown(alike.oldest_at_ms),
+                time_expressions.shown(alike.newest_at_ms),
+                alike.example,
+            )
+            for alike in shown
+        ],
+    )
+    click.echo(f"{total} bodies in quarantine, of {len(groups)} kinds")
 
 
 @command.command()

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from bridge.http.problem import Problem
 from bridge.telemetry import metrics
@@ -180,11 +181,15 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to bytes that are not HTTP: counted, neither logged nor echoed."""
+        """The answer to bytes that are not HTTP, or more than may be in a head: counted, neither
+        logged nor echoed.
+        """
+        if _is_too_large(exc):
+            status, text = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE
+        else:
+            status, text = HTTPStatus.BAD_REQUEST, "the request is not valid HTTP"
         metrics.callbacks.labels("malformed", str(status)).inc()
-        return Problem(
-            HTTPStatus.BAD_REQUEST, "malformed", "the request is not valid HTTP", close=True
-        ).response()
+        return Problem(HTTPStatus(status), "malformed", text, close=True).response()
 
     def _opened(self, task: asyncio.Task[Any], sock: socket.socket) -> None:
         self._opening = None
@@ -225,13 +230,25 @@ class Connection(web.RequestHandler):
             self._write_timer = None
 
 
+def _is_too_large(error: BaseException | None) -> bool:
+    """Whether a head was refused for the length of a line, or the number of its fields."""
+    is_many = isinstance(error, BadHttpMessage) and "Too many headers" in error.message
+    return is_many or isinstance(error, LineTooLong)
+
+
+_TOO_LARGE: Final = (
+    f"the request head is longer than {MAX_HEAD_BYTES} bytes, has a longer line than 8190, or more "
+    "than 64 fields"
+)
+
+
 @cache
 def _head_too_long() -> bytes:
     """Written as it is: aiohttp answers nothing before a head is complete."""
     answer = Problem(
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         "malformed",
-        f"the request head is longer than {MAX_HEAD_BYTES} bytes",
+        _TOO_LARGE,
     ).response()
     body = cast(bytes, answer.body)
     lines = [f"HTTP/1.1 {answer.status} {answer.reason}", f"Content-Length: {len(body)}"]

@@ -23,7 +23,7 @@ _ACCEPTED_AT_ONCE: Final = 16  # then the connections that are open have their t
 _PAUSE_S: Final = 0.2
 _FIRST_INHERITED: Final = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
-
+_BOTH: Final = "::"
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 Take = Callable[[socket.socket, ssl.SSLContext | None], None]
@@ -105,11 +105,27 @@ class Listener:
         self._pauses[sock] = loop.call_later(_PAUSE_S, self._watch, sock)
 
 
-def bind(host: str, port: int, *, setting: str) -> list[socket.socket]:
-    """Sockets listening on every address of `host`; `UsageError` says what to do if none can be.
+def bind(hosts: str, port: int, *, setting: str) -> list[socket.socket]:
+    """Sockets listening on every address of each of `hosts`, which commas separate.
 
-    `setting` is the variable that chooses the port; 0 picks a free one.
+    All get the same port; 0 picks a free one. `::` alone takes IPv4, too. `UsageError` says what to
+    do where a host has no address that can be bound; `setting` is the variable of the port.
     """
+    names = [name.strip() for name in hosts.split(",")]
+    sockets: list[socket.socket] = []
+    try:
+        for name in names:
+            takes_both = name == _BOTH and not {"0.0.0.0", ""} & {*names}  # noqa: S104
+            chosen = sockets[0].getsockname()[1] if sockets else port
+            sockets += _bind(name, chosen, setting=setting, takes_both=takes_both)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _bind(host: str, port: int, *, setting: str, takes_both: bool) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         # A name may have an address twice (two lines in hosts), or one that this machine has not.
@@ -123,7 +139,8 @@ def bind(host: str, port: int, *, setting: str) -> list[socket.socket]:
         for family, address in found:
             taken = sockets[0].getsockname()[1] if sockets else port
             try:
-                sockets.append(_bound(family, (address[0], taken, *address[2:])))
+                where = (address[0], taken, *address[2:])
+                sockets.append(_bound(family, where, takes_both=takes_both))
             except OSError as error:
                 if error.errno not in _NOT_HERE:
                     raise
@@ -139,13 +156,15 @@ def bind(host: str, port: int, *, setting: str) -> list[socket.socket]:
     return sockets
 
 
-def _bound(family: int, address: tuple[str | int, ...]) -> socket.socket:
+def _bound(
+    family: int, address: tuple[str | int, ...], *, takes_both: bool = False
+) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not takes_both))
         sock.bind(address)
         sock.listen(BACKLOG)
     except BaseException:

@@ -138,6 +138,8 @@ class Ingress:
             on_invalid=settings.on_invalid,
             quarantine_max_body_bytes=settings.quarantine_max_body_bytes,
             clock=self._clock,
+            health_path=settings.health_path,
+            not_ready=self._not_ready,
         )
         self._http = HttpServer(
             self._handler,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Final, Literal
 from urllib.parse import unquote
@@ -31,6 +31,7 @@ from bridge.telemetry import logs, metrics
 _LOGGED_FAILURES: Final = (3, 10)
 """Answers other than 200 in a row that are logged: in time to fix it, and when it is too late."""
 _LOGGED_CHARS: Final = 200
+_TAKEN_OFFERS: Final = ("tcp", "websocket")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Version 00 (https://www.w3.org/TR/trace-context/#traceparent-header); anything else is not ours.
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -47,6 +48,8 @@ class CallbackHandler:
     - `paths`: where callbacks are taken
     - `types`: the only types that are kept, if any are named, besides the status of commands
     - `keep_headers`: names of the headers that handlers see
+    - `health_path`: where load balancers ask whether this process can keep its promise
+    - `not_ready`: why it cannot
     """
 
     def __init__(
@@ -62,8 +65,12 @@ class CallbackHandler:
         on_invalid: Literal["quarantine", "reject"],
         quarantine_max_body_bytes: int,
         clock: Clock,
+        health_path: str | None = None,
+        not_ready: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._submit = submit
+        self._health_path = None if health_path is None else plain_path(health_path)
+        self._not_ready = not_ready
         self._paths = paths
         self._types = frozenset(types)
         self._keep_headers = tuple(keep_headers)
@@ -88,6 +95,8 @@ class CallbackHandler:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to one request; never raises but for a client that went away."""
+        if self._health_path is not None and _path(request) == self._health_path:
+            return self._health(request)
         arrived_s = self._clock()
         try:
             outcome = await self._handle(request, arrived_s)
@@ -112,13 +121,31 @@ class CallbackHandler:
             return plain(text, close=close)
         return self._answers[text]
 
+    def _health(self, request: web.BaseRequest) -> web.StreamResponse:
+        """For who can ask no other port. It counts as no callback, and needs no credentials."""
+        if request.method not in ("GET", "HEAD"):
+            problem = Problem(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                "health",
+                "health is asked for with GET or HEAD",
+                headers={"Allow": "GET, HEAD"},
+                close=True,
+            )
+            return problem.response()
+        if self._not_ready():  # the reasons are for the admin listener
+            return unavailable("not ready").response()
+        return plain("ok", close=self._ends(request))
+
     def _ends(self, request: web.BaseRequest) -> bool:
         """Whether the connection ends after this request's answer.
 
-        Where another protocol was offered, what follows may be of that protocol, and aiohttp drops
-        what came in one piece with the offer: it would go on in the middle of a request.
+        Where another protocol was offered that aiohttp speaks, it drops what came in one piece with
+        the offer, and would go on in the middle of a request. Any other offer, as of h2c, which
+        Java's HTTP client makes with every request, it ignores, and so do we (RFC 9110, 7.8).
         """
-        return self.is_closing or "Upgrade" in request.headers or request.method == "CONNECT"
+        offer = request.headers.get("Upgrade")
+        is_taken = offer is not None and offer.lower() in _TAKEN_OFFERS
+        return self.is_closing or is_taken or request.method == "CONNECT"
 
     def _refuse(self, request: web.BaseRequest, problem: Problem) -> web.Response:
         self.failures_in_a_row += 1

@@ -37,12 +37,25 @@ class Kept:
 
     @property
     def device(self) -> str | None:
-        """The deviceId in the body, if that is so much as JSON."""
+        """The device in the body, if that is so much as JSON and says one where a form has it."""
         try:
-            device = json.loads(self.body.body)["deviceId"] if self.body else None
-        except (ValueError, KeyError, TypeError, RecursionError):
+            document = json.loads(self.body.body) if self.body else {}
+            if isinstance(document.get("notify_data"), dict):
+                device = document["notify_data"]["header"]["device_id"]
+            else:
+                device = document["deviceId"]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         return device if isinstance(device, str) else None
+
+    @property
+    def looks(self) -> str:
+        """What is wrong with it in a few words: the same for bodies that are alike."""
+        if self.body is None:
+            return "unreadable"
+        if self.body.reason == "not_json":
+            return "is not a JSON object"
+        return self.body.details.partition("; ")[0]
 
     @property
     def at_ms(self) -> int:
@@ -74,6 +87,34 @@ async def matching(connected: Namespace, wanted: Filter) -> AsyncIterator[Kept]:
             device = kept.device if wanted.device is not None else None
             if wanted.matches(device=device, error=error, at_ms=kept.at_ms):
                 yield kept
+
+
+@dataclass(slots=True, kw_only=True)
+class Alike:
+    """Bodies with the same thing wrong; `example` is the id of the newest."""
+
+    reason: str
+    looks: str
+    bodies: int = 0
+    oldest_at_ms: int = 0
+    newest_at_ms: int = 0
+    example: str = ""
+
+    def add(self, kept: Kept) -> None:
+        """One more, newer than those before."""
+        self.bodies += 1
+        self.oldest_at_ms = self.oldest_at_ms or kept.at_ms
+        self.newest_at_ms, self.example = kept.at_ms, kept.id.decode()
+
+
+async def by_reason(found: AsyncIterator[Kept]) -> list[Alike]:
+    """Groups bodies that are alike, the most frequent first."""
+    groups: dict[tuple[str, str], Alike] = {}
+    async for kept in found:
+        reason = "unreadable" if kept.body is None else kept.body.reason
+        alike = groups.setdefault((reason, kept.looks), Alike(reason=reason, looks=kept.looks))
+        alike.add(kept)
+    return sorted(groups.values(), key=lambda alike: -alike.bodies)
 
 
 async def find(connected: Namespace, id_: bytes) -> Kept | None:

@@ -108,6 +108,8 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append(f"{PREFIX}TLS_CERT and {PREFIX}TLS_KEY go together: set both or neither")
     if settings.tls_client_ca is not None and settings.tls_cert is None:
         problems.append(f"{PREFIX}TLS_CLIENT_CA needs {PREFIX}TLS_CERT and {PREFIX}TLS_KEY")
+    if settings.health_path is not None and settings.health_path in settings.all_callback_paths:
+        problems.append(f"{PREFIX}HEALTH_PATH is one of {PREFIX}CALLBACK_PATHS: choose another")
     if 2 * settings.max_body_bytes > settings.spool_max_bytes:
         problems.append(
             f"{PREFIX}SPOOL_MAX_BYTES must be at least twice {PREFIX}MAX_BODY_BYTES: the longest "

@@ -87,6 +87,11 @@ def paths(default: tuple[str, ...], doc: str, **more: Any) -> Any:
     return setting(default, doc, read="list", validate=_paths, convert=_strings, **more)
 
 
+def health_path(doc: str, **more: Any) -> Any:
+    """One path of a URL, with nothing in braces; none unless it is said."""
+    return setting(None, doc, validate=_literal_path, convert=str.strip, **more)
+
+
 def pairs(doc: str, **more: Any) -> Any:
     """Each `name:secret`, separated by commas or lines."""
     return setting((), doc, read="list", validate=_pairs, convert=_strings, secret=True, **more)
@@ -165,6 +170,12 @@ def _paths(values: list[str]) -> None:
                 )
         if len(set(names)) < len(names):
             raise ValidationError(f"{value.strip()} has a name in braces twice")
+
+
+def _literal_path(value: str) -> None:
+    _paths([value])
+    if "{" in value:
+        raise ValidationError("must be one path: nothing in braces")
 
 
 def _header_names(values: list[str]) -> None:

@@ -15,6 +15,7 @@ from bridge.platform.forms import nb, notify
 from bridge.settings.readers import (
     Network,
     header_names,
+    health_path,
     matching,
     networks,
     number,
@@ -88,7 +89,11 @@ class Settings:
 
     # --- ingress
     # Every address: the platform calls from outside. Start-up and `check` say what is open.
-    host: str = setting("0.0.0.0", "address the callbacks arrive at", halves=INGRESS)  # noqa: S104
+    host: str = setting(
+        "0.0.0.0",  # noqa: S104
+        "address the callbacks arrive at, or several separated by commas; :: takes IPv4, too",
+        halves=INGRESS,
+    )
     port: int | None = number(
         None,
         "port the callbacks arrive at; 0: any free one",
@@ -104,6 +109,11 @@ class Settings:
     )
     notify_paths: tuple[str, ...] = paths(
         (), "more of CALLBACK_PATHS: their name in version 0.1", halves=INGRESS
+    )
+    health_path: str | None = health_path(
+        "path on which GET says whether callbacks can be kept, for load balancers that can ask no "
+        "other port",
+        halves=INGRESS,
     )
     notify_types: tuple[str, ...] = words(
         "types to keep besides the status of commands, separated by commas; others are answered "

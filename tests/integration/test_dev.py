@@ -62,8 +62,8 @@ def post(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, str]:
 
 
 def pasted(dev: Program) -> tuple[str, str, dict[str, str]]:
-    """URL, body and headers of the last `curl` line that dev printed."""
-    line = re.findall(r"^ +(curl .*)$", dev.output, re.MULTILINE)[-1]
+    """URL, body and headers of the last `curl` line with headers that dev printed."""
+    line = re.findall(r"^ +(curl .*-H .*)$", dev.output, re.MULTILINE)[-1]
     command, flag, header, data, body, url = shlex.split(line)
     assert (command, flag, data) == ("curl", "-H", "-d")
     name, value = header.split(": ")
@@ -81,6 +81,12 @@ def paste(dev: Program) -> tuple[int, str]:
 
 def test_the_printed_line_is_answered_ok_and_the_notification_shown(programs: Programs) -> None:
     dev = start(programs)
+    others = re.findall(r"^ +curl -d '([^']*)' (\S+)$", dev.output, re.MULTILINE)
+    assert len(others) == 2
+    for body, url in others:
+        assert post(url, body.encode(), {}) == (200, "ok")
+        command = recognition.accept(body.encode()).command
+        wait_until_sync(lambda command=command: f"command {command}" in dev.output)
     assert paste(dev) == (200, "ok")
     command = json.loads(pasted(dev)[1])["commandId"]
     dev.prints(f"command {command} is DELIVERED")

@@ -271,3 +271,38 @@ async def test_a_traceparent_is_kept_if_it_is_one(
     assert b"200 OK" in await raw_exchange(ingress.callback_url, request)
     [entry] = await published(real_redis)
     assert entry.traceparent == (sent.decode() if kept else None)
+
+
+# --- health
+
+
+async def test_who_can_ask_no_other_port_asks_for_health(
+    real_redis: servers.Redis, tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    settings = settings_for(
+        tmp_path, real_redis.url, real_redis.namespace, health_path="/health", tokens=("s3cret",)
+    )
+    async with running(settings) as ingress:
+        url = ingress.callback_url.replace("/v1.0.0/messageReceiver/cmd", "/health")
+        for path in (url, f"{url}/", f"{url}?x=1"):
+            async with http.get(path) as answer:
+                assert (answer.status, await answer.text()) == (200, "ok")
+        async with http.head(url) as answer:
+            assert (answer.status, await answer.read()) == (200, b"")
+        async with http.post(url, data=b"{}") as answer:
+            assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
+        ingress._is_stopping = True
+        async with http.get(url) as answer:
+            assert answer.status == 503
+            assert int(answer.headers["Retry-After"]) > 0
+            assert "stopping" not in await answer.text()
+        ingress._is_stopping = False
+        assert ingress._handler.failures_in_a_row == 0
+    assert await published(real_redis) == await quarantined(real_redis) == []
+
+
+async def test_without_a_health_path_there_is_none(
+    ingress: Ingress, http: aiohttp.ClientSession
+) -> None:
+    async with http.get(ingress.callback_url.replace("messageReceiver/cmd", "health")) as answer:
+        assert answer.status == 404

@@ -137,6 +137,12 @@ def test_quarantine_list_shows_the_body_and_whose_it_may_be(busy: Busy) -> None:
     check_shape(document, documented("`nb-bridge quarantine list`"))
     (body,) = document["quarantine"]
     assert (body["device"], body["length_bytes"]) == ("junk", len(JUNK))
+    counted = busy.system.json("quarantine", "list", "--by-reason")
+    check_shape(counted, documented("`nb-bridge quarantine list`", 1))
+    (alike,) = counted["reasons"]
+    assert (alike["bodies"], alike["example"]) == (1, body["id"])
+    assert alike["looks"] == "looks like a command status callback without commandId"
+    assert alike["looks"] in busy.system.nb("quarantine", "list", "--by-reason").out
 
 
 def test_trace_tells_of_attempts_and_when_the_next_is_due(busy: Busy) -> None:

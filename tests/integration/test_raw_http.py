@@ -16,7 +16,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.http.connection import MAX_HEAD_BYTES
 from bridge.store.embedded import EmbeddedServer
 from support.raw_http import HEAD, PATH, Target, body, chunked, request, send_and_read, statuses
 
@@ -118,7 +117,8 @@ BAD_CHUNKS = {
 
 @pytest.mark.parametrize("case", BAD_CHUNKS)
 def test_bad_chunking_is_refused_and_the_connection_closed(case: str, target: Target) -> None:
-    assert statuses(target.exchange(HEAD + CHUNKED + b"\r\n" + BAD_CHUNKS[case])) == [400]
+    status = 431 if case == "a trailer without end" else 400
+    assert statuses(target.exchange(HEAD + CHUNKED + b"\r\n" + BAD_CHUNKS[case])) == [status]
 
 
 @pytest.mark.parametrize("line", [b"0" * 20_000, b"1;" + b"x" * 20_000])
@@ -152,13 +152,18 @@ BAD_HEADS = {
     "a long header": HEAD + b"X: " + b"y" * 20_000 + b"\r\n\r\n",
     "a long name": HEAD + b"X" * 20_000 + b": y\r\n\r\n",
     "many headers": HEAD + b"".join(b"X-%d: y\r\n" % n for n in range(5000)) + b"\r\n",
+    "65 headers": HEAD + b"".join(b"X-%d: y\r\n" % n for n in range(64)) + b"\r\n",
 }
+TOO_LARGE = {
+    "a start line without end", "a long start line", "a header without end", "a long header",
+    "a long name", "many headers", "65 headers",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD_HEADS)
 def test_what_is_no_head_is_refused_and_the_connection_closed(case: str, target: Target) -> None:
     received = target.exchange(BAD_HEADS[case], INNER)
-    assert statuses(received) == [431 if len(BAD_HEADS[case]) > MAX_HEAD_BYTES else 400]
+    assert statuses(received) == [431 if case in TOO_LARGE else 400]
     assert b"application/problem+json" in received
 
 
@@ -219,12 +224,43 @@ OFFERS = {
 }
 
 
+@pytest.mark.parametrize("cut", [None, 40, -30])
+def test_an_offer_of_h2c_is_ignored_and_the_connection_goes_on(
+    cut: int | None, target: Target
+) -> None:
+    """In one piece with others, and in two pieces: the head cut, or the body."""
+    devices = [f"offer-{uuid.uuid4()}" for _ in range(3)]
+    offer = OFFERS["h2c"]
+    whole = [request(device, *offer) for device in devices[:2]]
+    whole.append(request(devices[2], *offer, b"Connection: close"))
+    pieces = whole if cut is None else [it for one in whole for it in (one[:cut], one[cut:])]
+    found = statuses(target.exchange(*pieces, pause_s=0.0 if cut is None else 0.05))
+    assert found == [200] * 3
+    assert [target.published(device) for device in devices] == [1] * 3
+
+
 @pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
-def test_an_offer_to_change_the_protocol_is_answered_and_ends_the_connection(
+def test_a_body_that_comes_after_the_head_with_an_offer_is_its_body(
     offer: tuple[bytes, ...], target: Target
 ) -> None:
     device = f"offer-{uuid.uuid4()}"
-    assert statuses(target.exchange(request(device, *offer) + INNER)) == [200]
+    head, _, body_ = request(device, *offer, b"Connection: close").partition(b"\r\n\r\n")
+    assert statuses(target.exchange(head + b"\r\n\r\n", body_)) == [200]
+    assert target.published(device) == 1
+
+
+def test_an_offer_of_a_protocol_that_aiohttp_speaks_ends_the_connection(target: Target) -> None:
+    device = f"offer-{uuid.uuid4()}"
+    assert statuses(target.exchange(request(device, *OFFERS["websocket"]) + INNER)) == [200]
+    assert target.published(device) == 1
+
+
+def test_what_a_body_says_of_an_upgrade_stays_in_it(target: Target) -> None:
+    device = f"offer-{uuid.uuid4()}"
+    head, _, body_ = request(device, b"Connection: close").partition(b"\r\n\r\n")
+    said = body_[:-1] + b', "x": "\\r\\nUpgrade: h2c\\r\\n"}'
+    head = head.replace(b"Content-Length: %d" % len(body_), b"Content-Length: %d" % len(said))
+    assert statuses(target.exchange(head + b"\r\n\r\n" + said)) == [200]
     assert target.published(device) == 1
 
 

@@ -61,6 +61,49 @@ def test_what_was_meant_for_another_process_is_left(monkeypatch: pytest.MonkeyPa
     assert inherited() == []
 
 
+has_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+
+
+def reaches(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("hosts", "reached"),
+    [
+        ("127.0.0.1, 127.0.0.2", ["127.0.0.1", "127.0.0.2"]),
+        pytest.param("127.0.0.1,::1", ["127.0.0.1", "::1"], marks=has_ipv6),
+        pytest.param("::", ["127.0.0.1", "::1"], marks=has_ipv6),
+        pytest.param("0.0.0.0,::", ["127.0.0.1", "127.0.0.2", "::1"], marks=has_ipv6),
+        pytest.param("::1", ["::1"], marks=has_ipv6),
+    ],
+)
+def test_several_addresses_have_one_port(hosts: str, reached: list[str]) -> None:
+    sockets = bind(hosts, 0, setting="NB_BRIDGE_PORT")
+    (port,) = {sock.getsockname()[1] for sock in sockets}
+    tried = ["127.0.0.1", "127.0.0.2", "::1"] if "::" in hosts else reached
+    found = [host for host in tried if reaches(host, port)]
+    for sock in sockets:
+        sock.close()
+    assert set(reached) <= set(found)
+    assert hosts != "::1" or found == ["::1"]
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_where_one_of_several_cannot_be_had_none_is_kept() -> None:
+    (sock,) = bind("127.0.0.2", 0, setting="NB_BRIDGE_PORT")
+    port = sock.getsockname()[1]
+    with pytest.raises(UsageError, match=f"port {port} on 127.0.0.2 is taken"):
+        bind("127.0.0.1,127.0.0.2", port, setting="NB_BRIDGE_PORT")
+    (again,) = bind("127.0.0.1", port, setting="NB_BRIDGE_PORT")
+    for each in (sock, again):
+        each.close()
+
+
 def test_a_port_that_is_taken_is_told() -> None:
     [sock] = bind("127.0.0.1", 0, setting="NB_BRIDGE_PORT")
     port = sock.getsockname()[1]

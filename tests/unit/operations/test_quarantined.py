@@ -1,12 +1,20 @@
-"""Bodies in quarantine given back: by the path they came on, or mended."""
+"""Bodies in quarantine: which are alike, and given back as they are, or mended."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from bridge.operations.quarantined import Kept, NotReplayableError, Replayer, _kept
+from bridge.operations.quarantined import (
+    Alike,
+    Kept,
+    NotReplayableError,
+    Replayer,
+    _kept,
+    by_reason,
+)
 from bridge.outbox.records import QuarantinedBody
 from bridge.settings import Settings
 from support.ingresses import body
@@ -55,3 +63,42 @@ def test_what_was_not_kept_whole_needs_a_file(judge: Any, it: Kept) -> None:
 
 def test_what_cannot_be_read_is_listed_all_the_same() -> None:
     assert _kept(b"1-0", [b"a", b"b"]) == Kept(id=b"1-0", body=None)
+
+
+@pytest.mark.parametrize(
+    ("raw", "device"),
+    [
+        (body("d9"), "d9"),
+        (b'{"resource": 7, "notify_data": {"header": {"device_id": "d9"}}}', "d9"),
+        (b'{"resource": 7, "notify_data": {"header": 7}, "deviceId": "d9"}', None),
+        (b'{"deviceId": 7}', None),
+        (b"[]", None),
+        (b"7", None),
+        (b"{", None),
+    ],
+)
+def test_whose_it_may_be_is_read_where_a_form_has_it(raw: bytes, device: str | None) -> None:
+    assert kept(raw).device == device
+
+
+async def test_bodies_that_are_alike_are_counted_together() -> None:
+    def in_quarantine(number: int, reason: Any, *details: str) -> Kept:
+        made = QuarantinedBody.of(
+            b"x", reason=reason, details=details, path="/", received_at_ms=number, keep_bytes=9
+        )
+        return Kept(id=b"%d-0" % number, body=made)
+
+    async def found() -> AsyncIterator[Kept]:
+        yield in_quarantine(1, "not_json", "not JSON: at character 7")
+        yield in_quarantine(2, "not_a_notification", "looks like a", "b: c")
+        yield in_quarantine(3, "not_json", "not JSON: at character 9")
+        yield Kept(id=b"4-0", body=None)
+
+    assert await by_reason(found()) == [
+        Alike(reason="not_json", looks="is not a JSON object", bodies=2, oldest_at_ms=1,
+              newest_at_ms=3, example="3-0"),
+        Alike(reason="not_a_notification", looks="looks like a", bodies=1, oldest_at_ms=2,
+              newest_at_ms=2, example="2-0"),
+        Alike(reason="unreadable", looks="unreadable", bodies=1, oldest_at_ms=4,
+              newest_at_ms=4, example="4-0"),
+    ]  # fmt: skip
