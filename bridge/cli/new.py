@@ -22,7 +22,8 @@ from bridge.cli import PROGRAM
 from bridge.errors import UsageError
 from bridge.operations import shadowed_imports
 
-# Template → where it goes, in the order people should read them.
+FORMS: Final = ("nb", "v5", "aep")
+# Template → where it goes, in the order people should read them. Those of a form have its name.
 FILES: Final = {
     "README.md": "README.md",
     "receiver.py": "src/{module}/receiver.py",
@@ -41,7 +42,16 @@ def command() -> None:
 
 @command.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-def receiver(folder: Path) -> None:
+@click.option(
+    "--for",
+    "form",
+    type=click.Choice(FORMS),
+    default=FORMS[0],
+    show_default=True,
+    help="What the platform pushes: nb, documented callbacks, which takes the others' command "
+    "statuses, too; v5, present-day pushes; aep, those of AEP.",
+)
+def receiver(folder: Path, form: str) -> None:
     """Write a small package with a typed handler, its entry point, its tests and a CI file to DIR,
     which must be new or empty. It is named as DIR is.
     """
@@ -50,7 +60,8 @@ def receiver(folder: Path) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise UsageError(f"{folder} is not empty: name a new folder")
         for template, place in FILES.items():
-            _write(folder / place.format(module=module), template, name=name, module=module)
+            source = template_for(template, form)
+            _write(folder / place.format(module=module), source, name=name, module=module)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written to: {error.strerror}") from error
     click.echo(
@@ -87,6 +98,13 @@ def names_for(folder: str) -> tuple[str, str]:
             f"{folder!r} cannot be the name of a Python package of yours: choose another"
         )
     return name, module
+
+
+def template_for(name: str, form: str) -> str:
+    """The template of a form, where it has one of its own."""
+    stem, dot, ending = name.partition(".")
+    has_own = form != FORMS[0] and name in ("receiver.py", "test_receiver.py")
+    return f"{stem}-{form}{dot}{ending}" if has_own else name
 
 
 def _write(path: Path, template: str, *, name: str, module: str) -> None:

@@ -29,8 +29,9 @@ def test_a_name_that_could_not_be_imported_is_refused(folder: str) -> None:
         new.names_for(folder)
 
 
-def test_every_file_is_well_formed_and_has_its_names(tmp_path: Path) -> None:
-    assert cli.run(["new", "receiver", str(tmp_path / "my-demo")]) == 0
+@pytest.mark.parametrize("form", new.FORMS)
+def test_every_file_is_well_formed_and_has_its_names(tmp_path: Path, form: str) -> None:
+    assert cli.run(["new", "receiver", str(tmp_path / "my-demo"), "--for", form]) == 0
     files = [path for path in (tmp_path / "my-demo").rglob("*") if path.is_file()]
     assert len(files) == len(new.FILES)
     for path in files:
