@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import socket
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -72,6 +73,16 @@ class AccessControl:
     def is_open(self) -> bool:
         """Whether anybody who can reach the port may call."""
         return not (self._tokens or self._basic or self._headers or self._allowed)
+
+    def is_proxy(self, sock: socket.socket) -> bool:
+        """Whether who opened a connection is a proxy of ours."""
+        try:
+            name = sock.getpeername()
+        except OSError:  # gone already
+            return False
+        peer = _address(name[0]) if isinstance(name, tuple) else None
+        is_local = not isinstance(name, tuple)  # a unix socket: the file system lets callers in
+        return is_local or (peer is not None and _is_in(peer, self._proxies))
 
     def check(self, request: web.BaseRequest) -> None:
         """Returns if the request may pass; raises `Problem` 403 or 401."""

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
+from bridge.http import proxy_protocol
 from bridge.http.problem import Problem
+from bridge.http.proxy_protocol import Source
 from bridge.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Connection(web.RequestHandler):
         "_head_timer",
         "_opening",
         "_server",
+        "_source",
         "_timeout_s",
         "_wire",
         "_write_timer",
@@ -60,6 +63,12 @@ class Connection(web.RequestHandler):
         self._write_timer: asyncio.TimerHandle | None = None
         self._wire: asyncio.Transport | None = None
         self._opening: asyncio.Task[Any] | None = None
+        self._source: Source | None = None
+
+    @property
+    def peername(self) -> Any:
+        """Who calls: for whom a proxy of ours opened the connection, where it says so."""
+        return self._source or super().peername
 
     @property
     def is_idle(self) -> bool:
@@ -78,17 +87,30 @@ class Connection(web.RequestHandler):
         """When its keep-alive time ends: the sooner, the longer it has been idle."""
         return self._next_keepalive_close_time
 
-    def open(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
-        """Speaks TLS on a socket that was accepted, if it should, then HTTP."""
-        opened = self._loop.connect_accepted_socket(
+    def open(
+        self, sock: socket.socket, tls: ssl.SSLContext | None, *, has_header: bool = False
+    ) -> None:
+        """Speaks TLS on a socket that was accepted, if it should, then HTTP.
+
+        With `has_header` a header of the PROXY protocol comes before all that.
+        """
+        opened = self._open(sock, tls, has_header=has_header)
+        self._opening = self._loop.create_task(opened)
+        self._opening.add_done_callback(lambda task: self._opened(task, sock))
+
+    async def _open(
+        self, sock: socket.socket, tls: ssl.SSLContext | None, *, has_header: bool
+    ) -> None:
+        if has_header:
+            async with asyncio.timeout(self._timeout_s):
+                self._source = await _read_header(self._loop, sock)
+        await self._loop.connect_accepted_socket(
             lambda: self,
             sock,
             ssl=tls,
             ssl_handshake_timeout=None if tls is None else self._timeout_s,
             ssl_shutdown_timeout=None if tls is None else _GOODBYE_S,
         )
-        self._opening = self._loop.create_task(opened)
-        self._opening.add_done_callback(lambda task: self._opened(task, sock))
 
     def end(self) -> None:
         """Aborts it and gives its place back, which aborting does only in the next step."""
@@ -196,6 +218,7 @@ class Connection(web.RequestHandler):
         if task.cancelled() or task.exception() is not None:
             if not task.cancelled():
                 metrics.handshakes_failed.inc()
+                self._server.header_missing(task.exception())
             sock.close()  # a task that was cancelled before its first step has not touched it
             self._server.connection_closed(self, 0)
 
@@ -228,6 +251,24 @@ class Connection(web.RequestHandler):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+
+
+async def _read_header(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Source | None:
+    """Exactly the header: what follows belongs to TLS or HTTP."""
+    reading = proxy_protocol.read()
+    wanted = next(reading)
+    while True:
+        piece = b""
+        while len(piece) < wanted:
+            more = await loop.sock_recv(sock, wanted - len(piece))
+            if not more:
+                raise ConnectionResetError("the proxy closed the connection")
+            piece += more
+        try:
+            wanted = reading.send(piece)
+        except StopIteration as read:
+            source: Source | None = read.value
+            return source
 
 
 def _is_too_large(error: BaseException | None) -> bool:

@@ -16,7 +16,8 @@ from aiohttp import web
 from prometheus_client import Gauge
 
 from bridge.http.connection import Connection
-from bridge.telemetry import metrics
+from bridge.http.proxy_protocol import NotAHeaderError
+from bridge.telemetry import logs, metrics
 
 KEEPALIVE_S: Final = 3630.0  # an hour and a bit: longer than proxies and the platform keep one
 MAX_HEADS_BYTES: Final = 16 * 2**20  # of all that are not complete; parsed, they take twice that
@@ -24,6 +25,7 @@ MAX_UNREAD: Final = 64  # callers who do not read; requests that follow take up 
 MAX_LINE_BYTES: Final = 8190
 MAX_HEADERS: Final = 64
 _POLL_S: Final = 0.02
+_LOG_EVERY_S: Final = 10.0
 LINGER_S: Final = 2.0  # for reading on after an early answer, so that the client can receive it
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -42,8 +44,13 @@ class HttpServer(web.Server):
         timeout_s: float,
         max_connections: int,
         gauge: Gauge | None = None,
+        has_header: Callable[[socket.socket], bool] | None = None,
     ) -> None:
-        """`timeout_s`: for a TLS handshake, for a request head, and for reading an answer."""
+        """Makes one that has no connections yet.
+
+        - `timeout_s`: for a PROXY header, a TLS handshake, a request head, and reading an answer
+        - `has_header`: whether who connected is a proxy that begins with a PROXY header
+        """
         super().__init__(
             handler,
             access_log=None,
@@ -62,6 +69,9 @@ class HttpServer(web.Server):
         self._heads: dict[Connection, None] = {}
         self._heads_bytes = 0
         self._unread: dict[Connection, None] = {}
+        self._has_header = has_header
+        self._log_at_s = 0.0
+        self._log = logs.get("server")
 
     def take(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Serves a socket that was accepted; counted from here, before any TLS handshake."""
@@ -71,7 +81,19 @@ class HttpServer(web.Server):
         connection = Connection(self, loop=self._loop, timeout_s=self._timeout_s, **self._kwargs)
         self._open[connection] = self._newcomers[connection] = None
         self._count()
-        connection.open(sock, tls)
+        has_header = self._has_header is not None and self._has_header(sock)
+        connection.open(sock, tls, has_header=has_header)
+
+    def header_missing(self, error: BaseException | None) -> None:
+        """A proxy's connection did not begin with a PROXY header; logged now and then."""
+        if isinstance(error, NotAHeaderError) and self._loop.time() >= self._log_at_s:
+            self._log_at_s = self._loop.time() + _LOG_EVERY_S
+            self._log.warning(
+                "proxy_header_missing",
+                error=str(error),
+                advice="have the proxy send PROXY headers, or take it out of "
+                "NB_BRIDGE_TRUSTED_PROXIES, or set NB_BRIDGE_PROXY_PROTOCOL=off",
+            )
 
     def head_grew(self, connection: Connection, more_bytes: int) -> None:
         """A connection has sent more of a head that is not complete."""

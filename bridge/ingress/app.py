@@ -146,6 +146,7 @@ class Ingress:
             timeout_s=settings.body_timeout_s,
             max_connections=settings.max_connections,
             gauge=metrics.connections,
+            has_header=self._access.is_proxy if settings.proxy_protocol == "on" else None,
         )
         port = settings.admin_port
         self._admin = admin.AdminListener(

@@ -13,7 +13,9 @@ from environs import EnvValidationError, FileAwareEnv
 from marshmallow import ValidationError
 
 from bridge.errors import SettingsError
-from bridge.settings.table import MAX_BODY_BYTES, MAX_PORT, PREFIX, Settings
+from bridge.settings.common import MAX_PORT
+from bridge.settings.ingress import MAX_BODY_BYTES
+from bridge.settings.table import PREFIX, Settings
 
 # What Kubernetes injects for a Service named "nb-bridge": NB_BRIDGE_PORT=tcp://10.0.0.1:8080 and
 # a family of NB_BRIDGE_PORT_8080_TCP… and NB_BRIDGE_SERVICE_… variables.
@@ -110,6 +112,11 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append(f"{PREFIX}TLS_CLIENT_CA needs {PREFIX}TLS_CERT and {PREFIX}TLS_KEY")
     if settings.health_path is not None and settings.health_path in settings.all_callback_paths:
         problems.append(f"{PREFIX}HEALTH_PATH is one of {PREFIX}CALLBACK_PATHS: choose another")
+    if settings.proxy_protocol == "on" and not settings.trusted_proxies:
+        problems.append(
+            f"{PREFIX}PROXY_PROTOCOL needs {PREFIX}TRUSTED_PROXIES: the networks of the proxies "
+            "that may say for whom they call"
+        )
     if 2 * settings.max_body_bytes > settings.spool_max_bytes:
         problems.append(
             f"{PREFIX}SPOOL_MAX_BYTES must be at least twice {PREFIX}MAX_BODY_BYTES: the longest "

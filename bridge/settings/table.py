@@ -1,4 +1,4 @@
-"""Every setting: one row each.
+"""Every setting: one row each, here for workers, in `common` and `ingress` for the rest.
 
 The variable is the field's name in capitals, with the prefix `NB_BRIDGE_`. To add a setting, add a
 row: `--help`, `nb-bridge settings` and the reading of the environment follow from it.
@@ -7,253 +7,24 @@ row: `--help`, `nb-bridge settings` and the reading of the environment follow fr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
-from bridge.contract.keys import MAX_PARTITIONS
-from bridge.platform.forms import nb, notify
+from bridge.settings.ingress import WithIngress
 from bridge.settings.readers import (
-    Network,
-    header_names,
-    health_path,
     matching,
-    networks,
     number,
     one_of,
-    pairs,
-    path,
-    paths,
-    redis_url,
     setting,
-    words,
 )
-from bridge.settings.state_dir import default_state_dir
 
 PREFIX: Final = "NB_BRIDGE_"
-MAX_PORT: Final = 65535
-MAX_PROCESSES: Final = 64
-MAX_BODY_BYTES: Final = 2**20  # as long as a message of a device may be
-INGRESS: Final = "ingress"
 WORKER: Final = "worker"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(WithIngress):
     """Every setting of both halves. The variable is the field's name in capitals, prefixed."""
 
-    redis_url: str = redis_url(
-        "redis://127.0.0.1:6379/0",
-        "Redis or Valkey: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://",
-    )
-    namespace: str = matching(
-        "nbcmd",
-        "prefix of every key in Redis; several bridges may share a server under several names",
-        r"^[A-Za-z0-9_.:-]{1,64}$",
-        "may hold letters, digits and _ . : - only",
-    )
-    partitions: int = number(
-        16,
-        "streams that devices are spread over; fixed once the namespace is in use",
-        low=1,
-        high=MAX_PARTITIONS,
-    )
-    log_level: str = one_of(
-        "debug", "info", "warning", "error", default="info", doc="least severe log line shown"
-    )
-    log_format: str = one_of(
-        "auto",
-        "console",
-        "json",
-        doc="log lines for people or for machines; auto: console on a terminal, else json",
-    )
-    grace_s: float = number(25.0, "seconds to stop in, DRAIN_DELAY_S included", low=1, high=3600)
-    processes: int = number(
-        1,
-        "how many processes share the work; 0: as many as there are cores",
-        low=0,
-        high=MAX_PROCESSES,
-    )
-    admin_host: str = setting(
-        "127.0.0.1", "address of the admin listener (/livez /readyz /metrics /status)"
-    )
-    admin_names: tuple[str, ...] = words(
-        "names with a dot by which the admin listener may be called, besides addresses"
-    )
-    admin_port: int | None = number(
-        None,
-        "port of the admin listener, of the first of several PROCESSES; 0: any free one",
-        low=0,
-        high=MAX_PORT,
-        default_text="8081 ingress, 8082 worker",
-    )
-
-    # --- ingress
-    # Every address: the platform calls from outside. Start-up and `check` say what is open.
-    host: str = setting(
-        "0.0.0.0",  # noqa: S104
-        "address the callbacks arrive at, or several separated by commas; :: takes IPv4, too",
-        halves=INGRESS,
-    )
-    port: int | None = number(
-        None,
-        "port the callbacks arrive at; 0: any free one",
-        low=0,
-        high=MAX_PORT,
-        default_text="8443 with TLS, 8080 without",
-        halves=INGRESS,
-    )
-    callback_paths: tuple[str, ...] = paths(
-        (nb.PATH, notify.PATH),
-        "paths that callbacks of any form come to, separated by commas; a segment may be {name}",
-        halves=INGRESS,
-    )
-    notify_paths: tuple[str, ...] = paths(
-        (), "more of CALLBACK_PATHS: their name in version 0.1", halves=INGRESS
-    )
-    health_path: str | None = health_path(
-        "path on which GET says whether callbacks can be kept, for load balancers that can ask no "
-        "other port",
-        halves=INGRESS,
-    )
-    notify_types: tuple[str, ...] = words(
-        "types to keep besides the status of commands, separated by commas; others are answered "
-        "200 and not kept",
-        default_text="all",
-        halves=INGRESS,
-    )
-    keep_headers: tuple[str, ...] = header_names(
-        "request headers that handlers see, separated by commas; they are stored in Redis",
-        halves=INGRESS,
-    )
-    max_body_bytes: int = number(
-        MAX_BODY_BYTES,
-        "longest callback body",
-        low=256,
-        high=16 * 2**20,
-        default_text="1048576, or half of SPOOL_MAX_BYTES if that is less",
-        halves=INGRESS,
-    )
-    body_timeout_s: float = number(
-        10.0,
-        "seconds a caller may take to send a head, and again to send a body",
-        low=0.1,
-        high=15,
-        halves=INGRESS,
-    )
-    max_connections: int = number(
-        4096,
-        "open connections at once; fewer where the limit of open files has no room for them",
-        low=1,
-        high=1_000_000,
-        halves=INGRESS,
-    )
-    tls_cert: Path | None = path("PEM file of the certificate chain", halves=INGRESS)
-    tls_key: Path | None = path("PEM file of the private key", halves=INGRESS)
-    tls_client_ca: Path | None = path(
-        "PEM file of CAs that must have signed the caller's certificate (mutual TLS)",
-        halves=INGRESS,
-    )
-    tokens: tuple[str, ...] = words(
-        "bearer tokens that let a caller in, separated by commas or lines",
-        closes=True,
-        secret=True,
-        halves=INGRESS,
-    )
-    basic_credentials: tuple[str, ...] = pairs(
-        "user:password pairs that let a caller in, separated by commas or lines",
-        closes=True,
-        halves=INGRESS,
-    )
-    secret_headers: tuple[str, ...] = pairs(
-        "Header-Name:value pairs that let a caller in, separated by commas or lines",
-        closes=True,
-        halves=INGRESS,
-    )
-    allowed_networks: tuple[Network, ...] = networks(
-        "networks callers may come from, separated by commas or lines", closes=True, halves=INGRESS
-    )
-    trusted_proxies: tuple[Network, ...] = networks(
-        "networks of our own proxies, whose X-Forwarded-For is believed", halves=INGRESS
-    )
-    auth_mode: Literal["enforce", "log"] = one_of(
-        "enforce",
-        "log",
-        doc="log: let wrong callers through and log them, to try new credentials",
-        halves=INGRESS,
-    )
-    on_invalid: Literal["quarantine", "reject"] = one_of(
-        "quarantine",
-        "reject",
-        doc="answer to a JSON object that is not a notification: 200 and quarantine, or 400",
-        halves=INGRESS,
-    )
-    publish_timeout_s: float = number(
-        0.25,
-        "seconds a callback waits for Redis before it is spooled",
-        low=0.01,
-        high=10,
-        halves=INGRESS,
-    )
-    drain_delay_s: float = number(
-        5.0,
-        "seconds the ingress still answers after SIGTERM made it unready",
-        low=0,
-        high=600,
-        halves=INGRESS,
-    )
-    spool_dir: Path | None = path(
-        "folder of the spool, on a local disk",
-        default_text="spool in the state folder",
-        halves=INGRESS,
-    )
-    spool_max_bytes: int = number(
-        2**30, "size of the spool at which callbacks get 503", low=2**18, high=2**40, halves=INGRESS
-    )
-    max_backlog: int = number(
-        1_000_000,
-        "entries in Redis a group may be behind before callbacks are spooled",
-        low=1,
-        high=10**9,
-        halves=INGRESS,
-    )
-    group_absent_after_s: float = number(
-        3600.0,
-        "seconds without a worker after which a group's backlog no longer holds back the others; "
-        "0: never",
-        low=0,
-        high=30 * 86400,
-        halves=INGRESS,
-    )
-    dedupe_window_s: float = number(
-        86400.0,
-        "seconds for which a repeated notification is recognised",
-        low=1,
-        high=30 * 86400,
-        halves=INGRESS,
-    )
-    ledger_max_records: int = number(
-        65536,
-        "commands the ledger of one partition remembers before it starts a new page",
-        low=16,
-        high=10**7,
-        halves=INGRESS,
-    )
-    quarantine_max_entries: int = number(
-        10_000,
-        "bodies kept in quarantine; beyond, the oldest goes",
-        low=1,
-        high=10**6,
-        halves=INGRESS,
-    )
-    quarantine_max_body_bytes: int = number(
-        16384,
-        "bytes kept of one quarantined body; of a longer one its length and SHA-256 are kept",
-        low=0,
-        high=16 * 2**20,
-        halves=INGRESS,
-    )
-
-    # --- worker
     receiver: str | None = setting(
         None,
         "the plugin: an entry-point name, module:Class or path/to/file.py:Class",
@@ -337,13 +108,3 @@ class Settings:
         high=2**34,
         halves=WORKER,
     )
-
-    @property
-    def all_callback_paths(self) -> tuple[str, ...]:
-        """`callback_paths`, then what `notify_paths` adds."""
-        return tuple(dict.fromkeys((*self.callback_paths, *self.notify_paths)))
-
-    @property
-    def spool_path(self) -> Path:
-        """`spool_dir`, or its default."""
-        return self.spool_dir or default_state_dir() / "spool"

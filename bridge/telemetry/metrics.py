@@ -115,7 +115,9 @@ redis_persists.set(math.nan)
 log_lines_lost = _counter("log_lines_lost", "Log lines that stderr did not take.")
 connections = _gauge("connections", "Open connections of the public listener, handshakes included.")
 connections_refused = _counter("connections_refused", "Connections closed at MAX_CONNECTIONS.")
-handshakes_failed = _counter("handshakes_failed", "Connections whose TLS handshake failed.")
+handshakes_failed = _counter(
+    "handshakes_failed", "Connections whose TLS handshake or PROXY header failed."
+)
 slow_heads = _counter("slow_heads", "Connections closed because a request head took too long.")
 slow_reads = _counter(
     "slow_reads",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/threat-model.md").read_text()
 NAMES = sorted(set(re.findall(r"`([^`\n]+)`", PAGE)))
 TESTS = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-VARIABLES = {variable(name) for name in Settings.__slots__}
+VARIABLES = {variable(row.name) for row in dataclasses.fields(Settings)}
 
 
 @pytest.mark.parametrize("name", [it for it in NAMES if it.startswith("test_")])

@@ -102,6 +102,7 @@ def test_all_problems_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"TLS_CERT": "/c.pem"}, "TLS_KEY"),
         ({"TLS_KEY": "/k.pem"}, "TLS_CERT"),
         ({"TLS_CLIENT_CA": "/ca.pem"}, "TLS_CERT"),
+        ({"PROXY_PROTOCOL": "on"}, "TRUSTED_PROXIES"),
         ({"BACKOFF_BASE_S": "10", "BACKOFF_MAX_S": "5"}, "BACKOFF_MAX_S"),
     ],
 )
