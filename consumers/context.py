@@ -9,7 +9,7 @@ import json
 import sys
 from contextvars import ContextVar
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from bridge.contract.digests import NotificationId
 from bridge.contract.entries import COMMAND_STATUS_TYPE, Entry
@@ -53,10 +53,12 @@ class Delivery:
 
     @property
     def path(self) -> str:
-        """The request target it came to, its query included; of old entries the documented one."""
+        """The request target it came to, its query included; where nothing is kept of it, the
+        documented path of its type.
+        """
         entry = self.entry
         if entry.path is not None:
-            return entry.path
+            return "/" + entry.path.lstrip("/")
         return nb.PATH if entry.type == COMMAND_STATUS_TYPE else notify.PATH
 
 
@@ -78,16 +80,23 @@ class Current:
     def __enter__(self) -> None:
         self._token = _current.set(self._delivery)
         if "flask" in sys.modules:
-            from consumers.flask_request import request_context
-
-            delivery = self._delivery
-            self._flask = request_context(
-                delivery.path,
-                delivery.entry.body,
-                _texts(delivery.entry.headers),
-                document=None if delivery.documented is None else delivery.json,
-            )
+            try:
+                self._flask = self._flask_context()
+            except BaseException:
+                _current.reset(self._token)
+                raise
             self._flask.push()
+
+    def _flask_context(self) -> Any:
+        from consumers.flask_request import request_context
+
+        delivery = self._delivery
+        return request_context(
+            delivery.path,
+            delivery.entry.body,
+            _texts(delivery.entry.headers),
+            document=None if delivery.documented is None else delivery.json,
+        )
 
     def __exit__(self, *_: object) -> None:
         _current.reset(self._token)
@@ -117,8 +126,11 @@ class CurrentRequest:
 
     @property
     def path(self) -> str:
-        """The path that the callback came to, without its query."""
-        return _delivery().path.partition("?")[0]
+        """The path that the callback came to, without its query, decoded as Flask does.
+
+        Of the two documented paths no more is known than which one the type belongs to.
+        """
+        return unquote(_delivery().path.partition("?")[0])
 
     @property
     def args(self) -> dict[str, str]:

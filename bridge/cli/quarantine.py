@@ -85,7 +85,7 @@ def _list_by_reason(wanted: Filter, limit: int, *, as_json: bool) -> None:
             for alike in shown
         ],
     )
-    click.echo(f"{total} bodies in quarantine, of {len(groups)} kinds")
+    click.echo(f"{total} bodies in quarantine; kinds: {len(groups)}")
 
 
 @command.command()

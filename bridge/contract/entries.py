@@ -108,7 +108,7 @@ class Entry(NamedTuple):
         trace = {} if self.traceparent is None else {"trace_id": self.traceparent[3:35]}
         return {
             "notification_id": self.id,
-            "device_id": self.device,
+            "device_id": self.ordered_by,
             "command_id": self.command,
             **trace,
         }

@@ -165,6 +165,10 @@ class AccessControl:
         trust was written by us; anything further left may be invented by the caller. Read from the
         right, and no further than any chain of proxies is long.
         """
+        if getattr(request.protocol, "is_for_nobody", False) is True:
+            return _address(
+                request.remote or ""
+            )  # a proxy that writes no such line: the caller did
         lines = request.headers.getall("X-Forwarded-For", ())
         text = ",".join(line[-_MAX_FORWARDED_CHARS:] for line in lines[-_MAX_HOPS:])
         hops = text[-_MAX_FORWARDED_CHARS:].rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]

@@ -8,6 +8,7 @@ to let go); so heads get a time limit of their own here.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from functools import cache
@@ -29,6 +30,7 @@ MAX_HEAD_BYTES: Final = 32 * 1024
 _POLL_S: Final = 0.02
 _GOODBYE_S: Final = 2.0  # for a TLS peer to close its side
 _HEAD_END: Final = b"\r\n\r\n"
+_OFFER: Final = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
 
 
 class Connection(web.RequestHandler):
@@ -44,6 +46,7 @@ class Connection(web.RequestHandler):
         "_timeout_s",
         "_wire",
         "_write_timer",
+        "is_for_nobody",
     )
 
     def __init__(
@@ -64,6 +67,8 @@ class Connection(web.RequestHandler):
         self._wire: asyncio.Transport | None = None
         self._opening: asyncio.Task[Any] | None = None
         self._source: Source | None = None
+        self.is_for_nobody = False
+        """Whether a proxy opened it and did not say for whom: then no header does, either."""
 
     @property
     def peername(self) -> Any:
@@ -73,7 +78,7 @@ class Connection(web.RequestHandler):
     @property
     def is_idle(self) -> bool:
         """Whether it waits for a request of which nothing has arrived."""
-        return self._is_waiting and self._head_timer is None
+        return self._wire is not None and self._is_waiting and self._head_timer is None
 
     @property
     def _is_waiting(self) -> bool:
@@ -81,6 +86,14 @@ class Connection(web.RequestHandler):
         if self._waiter is None:  # else aiohttp's task has not had its first step yet
             return self._request_count == 0
         return not self._waiter.done()
+
+    @property
+    def _is_in_body(self) -> bool:
+        """Whether what comes next belongs to a request whose head is complete."""
+        last = self._messages[-1][1] if self._messages else None
+        if last is None and self._current_request is not None:
+            last = self._current_request.content
+        return last is not None and not last.is_eof()
 
     @property
     def idle_until_s(self) -> float:
@@ -104,6 +117,7 @@ class Connection(web.RequestHandler):
         if has_header:
             async with asyncio.timeout(self._timeout_s):
                 self._source = await _read_header(self._loop, sock)
+            self.is_for_nobody = self._source is None
         await self._loop.connect_accepted_socket(
             lambda: self,
             sock,
@@ -139,6 +153,8 @@ class Connection(web.RequestHandler):
         if self._head_bytes + len(data) > MAX_HEAD_BYTES and self._is_too_long(data):
             self._refuse_head()
             return
+        if b"pgrade:" in data and not self._head_bytes and not self._is_in_body:
+            data = _without_offer(data)
         super().data_received(data)
         if not self._is_waiting:
             if self._head_timer is not None:
@@ -253,12 +269,26 @@ class Connection(web.RequestHandler):
             self._write_timer = None
 
 
+def _without_offer(data: bytes) -> bytes:
+    """The first head without an offer of another protocol, which may be ignored (RFC 9110, 7.8).
+
+    Java's HTTP client offers h2c with every request. aiohttp drops what comes in one piece with
+    the request behind an offer, so one that it gets to see has to be the connection's last; those
+    are the ones of a head in several pieces, or of a pipeline.
+    """
+    end = data.find(_HEAD_END)
+    return data if end < 0 else _OFFER.sub(b"", data[: end + 2]) + data[end + 2 :]
+
+
 async def _read_header(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Source | None:
     """Exactly the header: what follows belongs to TLS or HTTP."""
     reading = proxy_protocol.read()
     wanted = next(reading)
     while True:
-        piece = b""
+        piece = _line(sock) if wanted == 1 else b""  # of version 1: seldom in pieces
+        for byte in piece[:-1]:
+            reading.send(bytes([byte]))
+        piece = piece[-1:]
         while len(piece) < wanted:
             more = await loop.sock_recv(sock, wanted - len(piece))
             if not more:
@@ -269,6 +299,17 @@ async def _read_header(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> 
         except StopIteration as read:
             source: Source | None = read.value
             return source
+
+
+def _line(sock: socket.socket) -> bytes:
+    """What is there of the rest of a line, and nothing behind it; a turn of the loop for each byte
+    would be slow.
+    """
+    try:
+        ahead = sock.recv(proxy_protocol.V1_MAX_BYTES, socket.MSG_PEEK)
+        return sock.recv(ahead.find(b"\n") + 1 or len(ahead)) if ahead else b""
+    except (BlockingIOError, InterruptedError):
+        return b""
 
 
 def _is_too_large(error: BaseException | None) -> bool:

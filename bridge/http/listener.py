@@ -13,7 +13,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from bridge.errors import UsageError
 from bridge.telemetry import logs
@@ -23,7 +23,8 @@ _ACCEPTED_AT_ONCE: Final = 16  # then the connections that are open have their t
 _PAUSE_S: Final = 0.2
 _FIRST_INHERITED: Final = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
-_BOTH: Final = "::"
+_ALL4: Final = "0.0.0.0"  # noqa: S104 - what operators ask for
+_ALL6: Final = "::"
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 Take = Callable[[socket.socket, ssl.SSLContext | None], None]
@@ -108,16 +109,18 @@ class Listener:
 def bind(hosts: str, port: int, *, setting: str) -> list[socket.socket]:
     """Sockets listening on every address of each of `hosts`, which commas separate.
 
-    All get the same port; 0 picks a free one. `::` alone takes IPv4, too. `UsageError` says what to
-    do where a host has no address that can be bound; `setting` is the variable of the port.
+    All get the same port; 0 picks a free one. `::` takes IPv4, too. `UsageError` says what to do
+    where a host has no address that can be bound; `setting` is the variable of the port.
     """
     names = [name.strip() for name in hosts.split(",")]
+    if "" in names and len(names) > 1:
+        raise UsageError(f"{hosts!r} has an empty address: set {_host_setting(setting)}")
+    if _ALL6 in names:  # it takes the others' callers, too
+        names = [name for name in names if name in (_ALL4, _ALL6)]
     sockets: list[socket.socket] = []
     try:
-        for name in names:
-            takes_both = name == _BOTH and not {"0.0.0.0", ""} & {*names}  # noqa: S104
-            chosen = sockets[0].getsockname()[1] if sockets else port
-            sockets += _bind(name, chosen, setting=setting, takes_both=takes_both)
+        for name in dict.fromkeys(names):
+            _bind(name, port, sockets, setting=setting, among=names)
     except BaseException:
         for sock in sockets:
             sock.close()
@@ -125,35 +128,46 @@ def bind(hosts: str, port: int, *, setting: str) -> list[socket.socket]:
     return sockets
 
 
-def _bind(host: str, port: int, *, setting: str, takes_both: bool) -> list[socket.socket]:
-    sockets: list[socket.socket] = []
+def _bind(
+    host: str, port: int, sockets: list[socket.socket], *, setting: str, among: Sequence[str]
+) -> None:
+    """Adds a socket for each address of `host` that none of `sockets` has; `among`: all hosts."""
+    known = {(sock.family, sock.getsockname()[0]) for sock in sockets}
+    missing: OSError | None = None
+    is_there = False
+    for family, address in _addresses(host, port, setting):
+        is_covered = family == socket.AF_INET and _ALL4 in among and address[0] != _ALL4
+        if is_covered or (family, address[0]) in known:
+            is_there = True
+            continue
+        chosen = sockets[0].getsockname()[1] if sockets else port
+        try:
+            where = (address[0], chosen, *address[2:])
+            sockets.append(_bound(family, where, takes_both=set(among) == {_ALL6}))
+            is_there = True
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise UsageError(_advice(error, host, chosen, setting)) from error
+            missing = error
+    if missing is not None and not is_there:
+        raise UsageError(_advice(missing, host, port, setting)) from missing
+
+
+def _addresses(host: str, port: int, setting: str) -> list[tuple[int, Any]]:
+    """Those of a name, which may have one twice (two lines in hosts)."""
     try:
-        # A name may have an address twice (two lines in hosts), or one that this machine has not.
-        found = dict.fromkeys(
-            (family, address)
-            for family, _, _, _, address in socket.getaddrinfo(
-                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        return list(
+            dict.fromkeys(
+                (family, address)
+                for family, _, _, _, address in socket.getaddrinfo(
+                    host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                )
             )
         )
-        missing: OSError | None = None
-        for family, address in found:
-            taken = sockets[0].getsockname()[1] if sockets else port
-            try:
-                where = (address[0], taken, *address[2:])
-                sockets.append(_bound(family, where, takes_both=takes_both))
-            except OSError as error:
-                if error.errno not in _NOT_HERE:
-                    raise
-                missing = error
-        if missing is not None and not sockets:
-            raise missing
     except UnicodeError as error:  # what IDNA makes of it, as of "..": not a name
         raise UsageError(f"{host!r} is not an address: set {_host_setting(setting)}") from error
     except OSError as error:
-        for sock in sockets:
-            sock.close()
         raise UsageError(_advice(error, host, port, setting)) from error
-    return sockets
 
 
 def _bound(

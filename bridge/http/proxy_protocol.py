@@ -13,16 +13,17 @@ from typing import Final, NamedTuple
 
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 MAX_V2_BYTES: Final = 4096
-"""Of a header's variable part; the longest that proxies are known to send are some hundred."""
+"""Of a header's variable part; proxies are known to send a few hundred bytes."""
 _V1: Final = b"PROXY "
-_V1_MAX_BYTES: Final = 107  # section 2.1, the line feed included
+V1_MAX_BYTES: Final = 107  # section 2.1, the line feed included
 _V2_FIXED: Final = struct.Struct("!BBH")
 _LOCAL: Final = 0
 _PROXY: Final = 1
-_FAMILIES: Final = {  # AF_INET and AF_INET6 of the protocol: source, destination, their ports
-    0x1: (struct.Struct("!4s4sHH"), IPv4Address),
-    0x2: (struct.Struct("!16s16sHH"), IPv6Address),
+_FAMILIES: Final = {  # TCP over IPv4, over IPv6: source, destination, their ports
+    0x11: (struct.Struct("!4s4sHH"), IPv4Address),
+    0x21: (struct.Struct("!16s16sHH"), IPv6Address),
 }
+_WITHOUT_ADDRESS: Final = (0x00, 0x31)  # unspecified, a unix socket
 
 
 class Source(NamedTuple):
@@ -56,8 +57,8 @@ def read() -> Reading:
 def _read_v1(start: bytes) -> Reading:
     line = start
     while not line.endswith(b"\r\n"):
-        if len(line) >= _V1_MAX_BYTES:
-            raise NotAHeaderError(f"its line is longer than {_V1_MAX_BYTES} bytes")
+        if len(line) >= V1_MAX_BYTES:
+            raise NotAHeaderError(f"its line is longer than {V1_MAX_BYTES} bytes")
         line += yield 1
     words = line[:-2].split(b" ")
     if words[1:2] == [b"UNKNOWN"]:
@@ -88,9 +89,11 @@ def _read_v2() -> Reading:
     if length > MAX_V2_BYTES:
         raise NotAHeaderError(f"it is longer than {MAX_V2_BYTES} bytes")
     rest = (yield length) if length else b""
-    known = _FAMILIES.get(family >> 4)
-    if command == _LOCAL or known is None:  # unspecified, or of a unix socket
+    if command == _LOCAL or family in _WITHOUT_ADDRESS:
         return None
+    known = _FAMILIES.get(family)
+    if known is None:
+        raise NotAHeaderError(f"addresses of family {family:#04x} are not known")
     layout, make = known
     if len(rest) < layout.size:
         raise NotAHeaderError("it is too short for its addresses")

@@ -56,6 +56,8 @@ class AbsentGroups:
         self._since_ms: dict[str, int] = {}
         self._is_logged = False
         self._looked_s: float | None = None
+        self._now_ms = 0
+        """By Redis' clock, at the last look: notes are every ingress's, and their clocks differ."""
         self._log = logs.get("groups")
         self.absent: frozenset[str] = frozenset()
         """Groups without a worker, while another has one."""
@@ -70,6 +72,7 @@ class AbsentGroups:
         names = sorted(map(_text, registered))
         keys = self._keys
         calls = [
+            command("TIME"),
             command("HGETALL", keys.group_seen),
             command("HGETALL", keys.lapsed),
             command("SMEMBERS", keys.paused),
@@ -83,7 +86,8 @@ class AbsentGroups:
         if any(isinstance(reply, Refused) for reply in replies):
             self._refuse(next(reply for reply in replies if isinstance(reply, Refused)))
             return
-        noted, lapsed, paused, protected, *beats = replies
+        time, noted, lapsed, paused, protected, *beats = replies
+        self._now_ms = epoch_ms_of(time)
         self._is_logged = False
         heartbeats = zip(names, beats, strict=True)
         present = {name for name, beat in heartbeats if self._is_there(name, beat)}
@@ -98,7 +102,7 @@ class AbsentGroups:
 
     async def lapse(self, group: str, entries: int) -> None:
         """Gives up a group that is absent; `entries` are those that it has not handled."""
-        keys, now_ms = self._keys, clock.epoch_ms()
+        keys, now_ms = self._keys, self._now_ms
         since_ms = self._since_ms.get(group, now_ms)
         record = Lapse(at_ms=now_ms, entries=entries, absent_since_ms=since_ms)
         # What it misses is written down first: whoever dies after that, the next look goes on.
@@ -143,7 +147,7 @@ class AbsentGroups:
         self, names: Sequence[str], present: Collection[str], noted: Mapping[bytes, bytes]
     ) -> None:
         """Writes down when each was last there, or excused."""
-        now_s, now_ms = clock.boottime_s(), clock.epoch_ms()
+        now_s, now_ms = clock.boottime_s(), self._now_ms
         every_s = min(_MAX_NOTE_S, self._after_s / 10)
         fields: list[Any] = []
         for name in names:
@@ -188,8 +192,8 @@ class AbsentGroups:
     def _judge(
         self, names: Sequence[str], present: Collection[str], spared: Collection[str]
     ) -> None:
-        now_ms, now_s = clock.epoch_ms(), clock.boottime_s()
-        # What others noted is by their wall clocks: it is not enough without looking ourselves.
+        now_ms, now_s = self._now_ms, clock.boottime_s()
+        # That clock may be set, too: what others noted is not enough without looking ourselves.
         looking_s = min(PRESENT_S, self._after_s)
         absent = {
             name
@@ -225,6 +229,11 @@ class AbsentGroups:
             reason="a group without workers holds the others back, as if it had some",
             advice="grant +zrange, +srem and +xgroup" if refused.code == "NOPERM" else None,
         )
+
+
+def epoch_ms_of(reply: Sequence[bytes]) -> int:
+    """Of a reply to TIME (https://valkey.io/commands/time/): seconds and microseconds."""
+    return int(reply[0]) * 1000 + int(reply[1]) // 1000
 
 
 def _text(raw: bytes) -> str:

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Final, Literal
-from urllib.parse import unquote
 
 from aiohttp import web
 
@@ -20,7 +19,7 @@ from bridge.clock import Clock, epoch_ms
 from bridge.errors import UnableError
 from bridge.http.answer import PreparedAnswer, plain
 from bridge.http.body_budget import FREE_BYTES, TOTAL_BYTES, BodyBudget, Reservation
-from bridge.http.paths import CallbackPaths, plain_path
+from bridge.http.paths import CallbackPaths, plain_path, without_query
 from bridge.http.problem import Problem, unavailable
 from bridge.outbox.records import Arrival, Outcome, QuarantinedBody, Record
 from bridge.platform import recognition
@@ -31,7 +30,6 @@ from bridge.telemetry import logs, metrics
 _LOGGED_FAILURES: Final = (3, 10)
 """Answers other than 200 in a row that are logged: in time to fix it, and when it is too late."""
 _LOGGED_CHARS: Final = 200
-_TAKEN_OFFERS: Final = ("tcp", "websocket")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Version 00 (https://www.w3.org/TR/trace-context/#traceparent-header); anything else is not ours.
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -95,8 +93,8 @@ class CallbackHandler:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """The answer to one request; never raises but for a client that went away."""
-        if self._health_path is not None and _path(request) == self._health_path:
-            return self._health(request)
+        if self._health_path is not None and self._asks_for_health(request):
+            return self._health()
         arrived_s = self._clock()
         try:
             outcome = await self._handle(request, arrived_s)
@@ -121,31 +119,27 @@ class CallbackHandler:
             return plain(text, close=close)
         return self._answers[text]
 
-    def _health(self, request: web.BaseRequest) -> web.StreamResponse:
-        """For who can ask no other port. It counts as no callback, and needs no credentials."""
-        if request.method not in ("GET", "HEAD"):
-            problem = Problem(
-                HTTPStatus.METHOD_NOT_ALLOWED,
-                "health",
-                "health is asked for with GET or HEAD",
-                headers={"Allow": "GET, HEAD"},
-                close=True,
-            )
-            return problem.response()
-        if self._not_ready():  # the reasons are for the admin listener
-            return unavailable("not ready").response()
-        return plain("ok", close=self._ends(request))
+    def _asks_for_health(self, request: web.BaseRequest) -> bool:
+        is_asked = request.method in ("GET", "HEAD")
+        return is_asked and plain_path(request.raw_path) == self._health_path
+
+    def _health(self) -> web.StreamResponse:
+        """For who can ask no other port. It counts as no callback, and needs no credentials; so it
+        ends its connection: strangers keep none.
+        """
+        if not self._not_ready():
+            return plain("ok", close=True)
+        answer = unavailable("not ready").response()  # the reasons are for the admin listener
+        answer.force_close()
+        return answer
 
     def _ends(self, request: web.BaseRequest) -> bool:
         """Whether the connection ends after this request's answer.
 
-        Where another protocol was offered that aiohttp speaks, it drops what came in one piece with
-        the offer, and would go on in the middle of a request. Any other offer, as of h2c, which
-        Java's HTTP client makes with every request, it ignores, and so do we (RFC 9110, 7.8).
+        Behind an offer of another protocol that it gets to see (`bridge.http.connection`), aiohttp
+        drops what came in one piece with it, and would go on in the middle of a request.
         """
-        offer = request.headers.get("Upgrade")
-        is_taken = offer is not None and offer.lower() in _TAKEN_OFFERS
-        return self.is_closing or is_taken or request.method == "CONNECT"
+        return self.is_closing or "Upgrade" in request.headers or request.method == "CONNECT"
 
     def _refuse(self, request: web.BaseRequest, problem: Problem) -> web.Response:
         self.failures_in_a_row += 1
@@ -317,8 +311,8 @@ class CallbackHandler:
 
 
 def _path(request: web.BaseRequest) -> str:
-    """Without its query, which may hold secrets, and in the plain form."""
-    return plain_path(unquote(request.raw_path.partition("?")[0]))
+    """As it was asked for, without its query."""
+    return without_query(request.raw_path)
 
 
 def _refuse_compressed(request: web.BaseRequest) -> None:

@@ -55,7 +55,8 @@ async def matching(connected: Namespace, group: str, wanted: Filter) -> AsyncIte
         letter = buried.letter
         error = "" if letter is None else f"{letter.reason} {letter.error_type} {letter.error}"
         at_ms = place_of(buried).at_ms if letter is None else letter.dead_at_ms
-        if wanted.matches(device=text_of(buried, b"device"), error=error, at_ms=at_ms):
+        device = text_of(buried, b"device") or text_of(buried, b"type")  # what it is ordered by
+        if wanted.matches(device=device, error=error, at_ms=at_ms):
             yield buried
 
 

@@ -69,7 +69,7 @@ async def look(connected: Namespace, device: str, *, bar: Bar = no_bar) -> Devic
     keys = connected.keys
     partition = partition_of(device, connected.partitions)
     groups = await connected.groups()
-    search = Search(connected, groups, lambda entry: entry.device == device)
+    search = Search(connected, groups, lambda entry: entry.ordered_by == device)
     with bar(await connected.get(call("XLEN", keys.stream(partition)))) as advance:
         found = await search.through(partition, [device], advance)
     queues = []

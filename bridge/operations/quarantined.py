@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from bridge.contract.digests import arrival_id
 from bridge.errors import BridgeError, UsageError
@@ -16,6 +17,7 @@ from bridge.operations.publishing import publisher_for
 from bridge.operations.selection import Filter
 from bridge.outbox.records import NOTHING_MORE, Arrival, QuarantinedBody
 from bridge.platform import recognition
+from bridge.platform.forms import v5
 from bridge.platform.notification import NotANotificationError, Notification
 from bridge.platform.strict_json import NotJsonError
 from bridge.settings import Settings
@@ -41,7 +43,7 @@ class Kept:
         try:
             document = json.loads(self.body.body) if self.body else {}
             if isinstance(document.get("notify_data"), dict):
-                device = document["notify_data"]["header"]["device_id"]
+                device = v5.device_of(document) or None
             else:
                 device = document["deviceId"]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -178,7 +180,8 @@ class Replayer:
             await self._publisher.probe(timeout_s=PUBLISH_TIMEOUT_S)
             self._is_ready = True
         # Its path without the query: that is not kept with what is no notification.
-        more = self._paths.find(kept.body.path) if kept.body is not None else None
+        path = "" if kept.body is None else quote(kept.body.path, safe="/%")  # 0.1 decoded it
+        more = self._paths.find(path)
         arrival = Arrival(notification, kept.at_ms, more or NOTHING_MORE)
         (result,) = await self._publisher.publish([arrival], timeout_s=PUBLISH_TIMEOUT_S)
         if isinstance(result, Refused):

@@ -282,10 +282,10 @@ class Change:
 
     def _home(self, flat: list[bytes], partition: int) -> int:
         try:
-            device = Entry.decode(fields_of(flat)).device
+            ordered_by = Entry.decode(fields_of(flat)).ordered_by
         except (ContractError, ValueError):  # nobody's: anywhere will do that there is
             return partition % self._wanted
-        return partition_of(device, self._wanted)
+        return partition_of(ordered_by, self._wanted)
 
     async def _forget_ledgers(self) -> None:
         """Of partitions that are no more: nobody would ever turn their pages."""

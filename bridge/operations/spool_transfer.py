@@ -20,7 +20,7 @@ from bridge.outbox.spool.file import SpoolFile
 from bridge.outbox.spool.row import Row, UnreadableRowError, to_record
 
 SCHEMA: Final = 1
-KINDS: Final = ("command_status", "quarantine", "platform")
+KINDS: Final = ("command_status", "quarantine", "platform", "push")
 """What the kinds of rows are called in an export; by their numbers in bridge.outbox.spool.row."""
 _BATCH_ROWS: Final = 256
 

@@ -1,7 +1,7 @@
 """What a body must carry for an equal one to be the same event come twice.
 
-Owns how such fields are looked for; each form has its list of them, and the rules of the ledger
-are elsewhere. A command status needs none of this: device, command, code and detail identify it.
+Owns their names and how they are looked for; each form says where, and the rules of the ledger are
+elsewhere. A command status needs none of this: device, command, code and detail identify it.
 
 A device that goes on, off and on again sends the same body twice and means it. Only a request id, a
 packet number or a time of its own shows that an equal body is a repetition; without one of them
@@ -14,18 +14,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+NAMES: Final = (
+    "requestId", "request_id", "event_time_ms", "event_time", "eventTime", "timestamp",
+    "upPacketSN", "upDataSN",
+)  # fmt: skip
+"""A request id, a time of its own, a packet number: whichever form has them."""
+MAX_ITEMS: Final = 64
+"""Of a list that are looked at: a body may have hundreds of thousands."""
 _UNSET: Final = ("", "-1", -1)
 """What senders write where they have no packet number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Names of identifying fields, and the objects of a body in which they count.
+    """The objects of a body in which one of `NAMES` identifies it.
 
-    A place is a path of keys from the body; `"*"` stands for each object of a list.
+    A place is a path of keys from the body; `"*"` stands for each of the first objects of a list.
     """
 
-    names: tuple[str, ...]
     places: tuple[tuple[str, ...], ...]
 
     def is_in(self, document: Mapping[str, Any]) -> bool:
@@ -34,7 +40,7 @@ class Identity:
             _identifies(found.get(name))
             for place in self.places
             for found in _objects(document, place)
-            for name in self.names
+            for name in NAMES
         )
 
 
@@ -45,7 +51,7 @@ def _objects(document: Any, place: tuple[str, ...]) -> Iterator[Mapping[str, Any
         return
     first, rest = place[0], place[1:]
     if first == "*":
-        for item in document if isinstance(document, list) else ():
+        for item in document[:MAX_ITEMS] if isinstance(document, list) else ():
             yield from _objects(item, rest)
     elif isinstance(document, Mapping):
         yield from _objects(document.get(first), rest)

@@ -36,8 +36,8 @@ def accept(body: bytes, *, arrival_id: NotificationId | None = None) -> Notifica
             except NotANotificationError as error:
                 raise _refusal(form, error.reasons) from None
     for form in FORMS:
-        if form.resembles(document):
-            raise _refusal(form, form.reasons_against(document))
+        if form.resembles(document) and (reasons := form.reasons_against(document)):
+            raise _refusal(form, reasons)
     raise NotANotificationError(
         ["has none of the fields that say what it is", *nb.FORM.reasons_against(document)]
     )

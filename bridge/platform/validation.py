@@ -42,8 +42,26 @@ def _encodes(value: str) -> bool:
     return True
 
 
+def name_field(max_chars: int, *, other_than: str = "") -> fields.String:
+    """A text that is part of an entry's type, in which a colon separates what senders wrote."""
+
+    def _is_name(value: str) -> None:
+        if ":" in value or value == other_than:
+            raise ValidationError("Not a name: it has a colon, or is one of ours.")
+
+    return fields.String(
+        required=True,
+        validate=[validate.Length(min=1, max=max_chars), _is_unicode_text, _is_name],
+    )
+
+
+def is_name(value: object, max_chars: int, *, other_than: str = "") -> bool:
+    """Whether a `name_field` like this would take `value`."""
+    return is_text(value, max_chars) and ":" not in str(value) and value != other_than
+
+
 def longest(schema: Schema, name: str) -> int:
-    """The upper bound of a `text_field`, for the checks that are derived from it."""
+    """The upper bound of a text, for the checks that are derived from it."""
     for validator in schema.fields[name].validators:
         if isinstance(validator, validate.Length) and validator.max is not None:
             return validator.max

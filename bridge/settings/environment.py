@@ -110,7 +110,7 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append(f"{PREFIX}TLS_CERT and {PREFIX}TLS_KEY go together: set both or neither")
     if settings.tls_client_ca is not None and settings.tls_cert is None:
         problems.append(f"{PREFIX}TLS_CLIENT_CA needs {PREFIX}TLS_CERT and {PREFIX}TLS_KEY")
-    if settings.health_path is not None and settings.health_path in settings.all_callback_paths:
+    if any(_covers(path, settings.health_path) for path in settings.all_callback_paths):
         problems.append(f"{PREFIX}HEALTH_PATH is one of {PREFIX}CALLBACK_PATHS: choose another")
     if settings.proxy_protocol == "on" and not settings.trusted_proxies:
         problems.append(
@@ -127,6 +127,15 @@ def _contradictions(settings: Settings) -> list[str]:
     if settings.backoff_max_s < settings.backoff_base_s:
         problems.append(f"{PREFIX}BACKOFF_MAX_S is less than {PREFIX}BACKOFF_BASE_S")
     return problems
+
+
+def _covers(pattern: str, path: str | None) -> bool:
+    """Whether callbacks of this pattern may come to a path."""
+    expected, found = pattern.split("/"), (path or "").split("/")
+    return len(expected) == len(found) and all(
+        segment == other or segment.startswith("{")
+        for segment, other in zip(expected, found, strict=True)
+    )
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:

@@ -121,7 +121,8 @@ class WithIngress(Common):
     proxy_protocol: Literal["off", "on"] = one_of(
         "off",
         "on",
-        doc="on: connections of TRUSTED_PROXIES begin with a PROXY header, version 1 or 2",
+        doc="on: connections of TRUSTED_PROXIES, or to a unix socket, begin with a PROXY header, "
+        "version 1 or 2",
         halves=INGRESS,
     )
     auth_mode: Literal["enforce", "log"] = one_of(

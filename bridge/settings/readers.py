@@ -84,12 +84,12 @@ def header_names(doc: str, **more: Any) -> Any:
 
 def paths(default: tuple[str, ...], doc: str, **more: Any) -> Any:
     """Paths of URLs, separated by commas or lines; a segment may be `{name}`."""
-    return setting(default, doc, read="list", validate=_paths, convert=_strings, **more)
+    return setting(default, doc, read="list", validate=_paths, convert=_plain_paths, **more)
 
 
 def health_path(doc: str, **more: Any) -> Any:
     """One path of a URL, with nothing in braces; none unless it is said."""
-    return setting(None, doc, validate=_literal_path, convert=str.strip, **more)
+    return setting(None, doc, validate=_literal_path, convert=_plain_path, **more)
 
 
 def pairs(doc: str, **more: Any) -> Any:
@@ -170,6 +170,15 @@ def _paths(values: list[str]) -> None:
                 )
         if len(set(names)) < len(names):
             raise ValidationError(f"{value.strip()} has a name in braces twice")
+
+
+def _plain_paths(values: list[str]) -> tuple[str, ...]:
+    return tuple(map(_plain_path, values))
+
+
+def _plain_path(value: str) -> str:
+    """Without a slash too many: so a path is written in one way only."""
+    return "/" + "/".join(part for part in value.strip().split("/") if part)
 
 
 def _literal_path(value: str) -> None:

@@ -7,14 +7,15 @@
 The request is a POST with the callback's body, byte for byte, signed as Standard Webhooks has it
 (https://www.standardwebhooks.com): `webhook-id` is the notification's id, the same for every
 attempt, so the service can recognise a repetition; `webhook-timestamp` and `webhook-signature` say
-that it came from here. `nb-type`, `nb-late` and `nb-attempt` say more of the delivery.
+that it came from here. `nb-type` (percent-encoded), `nb-late` and `nb-attempt` say more of the
+delivery, and are not signed.
 
 | the service answers | and then |
 |---|---|
 | 2xx | handled |
-| 400, 404, 410, 413, 415, 422 | a dead letter: it would not take it later either |
+| 400, 413, 415, 422 | a dead letter: it would not take that body later either |
 | 429 or 503 with Retry-After | again when that is over |
-| anything else, or nothing in time | again, with growing pauses |
+| anything else, or nothing in time | again, with growing pauses; uncharged in an outage |
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
+from urllib.parse import quote
 
 import aiohttp
 from standardwebhooks import Webhook
@@ -32,10 +34,13 @@ from consumers import PushMessageReceiver, Reject, Retry, delivery, request
 
 TIMEOUT_S: Final = 20.0  # of all of it; shorter than HANDLER_TIMEOUT_S
 CONNECT_TIMEOUT_S: Final = 5.0
-CONNECTIONS: Final = 32
-HOPELESS: Final = frozenset((400, 404, 410, 413, 415, 422))
+HOPELESS: Final = frozenset((400, 413, 415, 422))
 MAX_RETRY_AFTER_S: Final = 3600.0
 _READ_BYTES: Final = 4096
+
+
+class ServiceError(Exception):
+    """The service did not take it now."""
 
 
 class ForwardReceiver(PushMessageReceiver):
@@ -46,8 +51,9 @@ class ForwardReceiver(PushMessageReceiver):
         self._url = os.environ["FORWARD_URL"]
         self._webhook = Webhook(os.environ["FORWARD_SECRET"])
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
+            # CONCURRENCY bounds them: who waits for a connection would be late without fault.
+            connector=aiohttp.TCPConnector(limit=0),
             # A cookie of one device's answer is nothing to another's request.
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -66,15 +72,12 @@ class ForwardReceiver(PushMessageReceiver):
 
     async def _forward(self) -> None:
         body = request.data
-        try:
-            async with self._session.post(
-                self._url, data=body, headers=self._headers(body), allow_redirects=False
-            ) as answer:
-                # Read, so that the connection can be used again; but not without end.
-                await answer.content.read(_READ_BYTES)
-                _judge(answer.status, answer.headers.get("Retry-After"))
-        except TimeoutError as error:
-            raise Retry(f"no answer within {TIMEOUT_S:g} s") from error
+        async with self._session.post(
+            self._url, data=body, headers=self._headers(body), allow_redirects=False
+        ) as answer:
+            # Read, so that the connection can be used again; but not without end.
+            await answer.content.read(_READ_BYTES)
+            _judge(answer.status, answer.headers.get("Retry-After"))
 
     def _headers(self, body: bytes) -> dict[str, str]:
         now = datetime.now(UTC)
@@ -84,7 +87,7 @@ class ForwardReceiver(PushMessageReceiver):
             "webhook-id": id_,
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": self._webhook.sign(id_, now, body.decode()),
-            "nb-type": delivery.type,
+            "nb-type": quote(delivery.type, safe=":."),
             "nb-late": str(int(delivery.late)),
             "nb-attempt": str(delivery.attempt),
         }
@@ -96,17 +99,19 @@ def _judge(status: int, retry_after: str | None) -> None:
         return
     if status in HOPELESS:
         raise Reject(f"answered {status}")
-    after_s = _seconds(retry_after) if status in (429, 503) and retry_after else None
-    raise Retry(f"answered {status}", after_s=after_s)
+    if status in (429, 503) and retry_after and (after_s := _seconds(retry_after)) is not None:
+        raise Retry(f"answered {status}", after_s=after_s)
+    # Not `Retry`: a service that refuses everything is an outage, and the worker should see it.
+    raise ServiceError(f"answered {status}")
 
 
 def _seconds(retry_after: str) -> float | None:
-    """Of a Retry-After (RFC 9110, 10.2.3): a number, or a date; `None` for anything else."""
+    """Of a Retry-After (RFC 9110, 10.2.3): a number, or a date; `None` where that is not ahead."""
     try:
-        after_s = float(int(retry_after))
-    except ValueError:
-        try:
+        if retry_after.strip().isdecimal():
+            after_s = float(min(int(retry_after[:12]), MAX_RETRY_AFTER_S))
+        else:
             after_s = parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except (ValueError, TypeError):
-            return None
-    return min(max(0.0, after_s), MAX_RETRY_AFTER_S)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(after_s, MAX_RETRY_AFTER_S) if after_s > 0 else None

@@ -9,8 +9,8 @@ For several workers, and several groups, on one database. Each delivery is one t
 
 - A notification may be delivered twice (a worker died before it could say "handled"), so its id is
   written first: the second time nothing else happens.
-- The platform promises no order, and a replay comes after what is newer. So the rank decides: a
-  status never takes the place of a later one, whichever came first.
+- The platform promises no order, and a replay comes after what is newer. So the rank decides, and
+  of equal ones the time of arrival: a status never takes the place of a later one.
 
 A database that is down makes every delivery fail, and that is no notification's fault: the worker
 tries them again, uncharged, until it is back.
@@ -21,6 +21,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
 
 from consumers import CommandStatus, NotifyNBCommandStatusChangedDTO, PushMessageReceiver, delivery
@@ -52,7 +54,7 @@ PUT: Final = """
 INSERT INTO command_state VALUES (%s, %s, %s, %s, to_timestamp(%s))
 ON CONFLICT (device, command) DO UPDATE
 SET status = excluded.status, rank = excluded.rank, received_at = excluded.received_at
-WHERE command_state.rank <= excluded.rank
+WHERE (command_state.rank, command_state.received_at) <= (excluded.rank, excluded.received_at)
 """
 CONNECTIONS: Final = 8
 TIMEOUT_S: Final = 10.0  # shorter than HANDLER_TIMEOUT_S: a failure that says what it is
@@ -63,12 +65,23 @@ class StateReceiver(PushMessageReceiver):
 
     async def setup(self) -> None:
         """Connects, and makes the tables; raises while there is no database: it is tried again."""
+        url = os.environ["COMMAND_STATE_URL"]
+        try:
+            conninfo_to_dict(url)
+        except ProgrammingError:  # it would repeat the URL, and so the password
+            raise ValueError("COMMAND_STATE_URL is not a postgresql:// URL") from None
         pool = AsyncConnectionPool(
-            os.environ.get("COMMAND_STATE_URL", ""),
+            url,
             min_size=1,
             max_size=CONNECTIONS,
             timeout=TIMEOUT_S,
-            kwargs={"connect_timeout": int(TIMEOUT_S)},
+            reconnect_timeout=TIMEOUT_S,
+            kwargs={
+                "connect_timeout": int(TIMEOUT_S),
+                # Of a database, or a way to it, that says nothing any more.
+                "tcp_user_timeout": int(TIMEOUT_S * 1000),
+                "options": f"-c statement_timeout={int(TIMEOUT_S * 1000)}",
+            },
             open=False,
         )
         try:

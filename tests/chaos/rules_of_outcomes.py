@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final
 
@@ -111,11 +111,12 @@ def interruptions_are_explained(case: Case) -> Iterator[Violation]:
 
 
 def lapses_are_explained(case: Case) -> Iterator[Violation]:
-    """Only a group whose workers left lapses, not one whose workers are killed and come back."""
-    left = {one.target for one in case.evidence.disturbances if one.kind == "group_leaves"}
+    """A group lapses once each time that its workers leave, not when they are killed."""
+    left = Counter(one.target for one in case.evidence.disturbances if one.kind == "group_leaves")
     for group, lapses in case.lapsed.items():
-        if lapses and group not in left:
-            yield Violation("lapses_are_explained", f"{group} lapsed, and its workers had not left")
+        if len(lapses) > left[group]:
+            text = f"{group} lapsed {len(lapses)} times, and its workers left {left[group]} times"
+            yield Violation("lapses_are_explained", text)
 
 
 def attempts_are_bounded(case: Case) -> Iterator[Violation]:

@@ -45,11 +45,11 @@ async def drained(fleet: Fleet, group: str = "default") -> bool:
         if not await client.exists(stream):
             continue
         last = (await client.xinfo_stream(stream))["last-generated-id"]
-        for found in await client.xinfo_groups(stream):
-            if found["name"] == group.encode() and (
-                found["pending"] or found["last-delivered-id"] != last
-            ):
-                return False
+        groups = {found["name"].decode(): found for found in await client.xinfo_groups(stream)}
+        if group not in groups:  # its workers are only starting
+            return False
+        if groups[group]["pending"] or groups[group]["last-delivered-id"] != last:
+            return False
         if await client.exists(fleet.keys.parked(partition, group)):
             return False
     return True
@@ -128,6 +128,30 @@ async def test_a_worker_without_its_database_waits_for_it(
     assert await asyncio.to_thread(worker.stop) == 0
 
 
+async def test_of_two_final_statuses_the_one_that_arrived_last_stays(
+    database: Postgres, fleet: Fleet, url: str
+) -> None:
+    worker = fleet.start(STATES)
+    newer = entry("final", "c", "SUCCESSFUL", received_at_ms=1_700_000_000_000)
+    replayed = entry("final", "c", "TIMEOUT", received_at_ms=1_600_000_000_000, replayed=True)
+    await fleet.publish(newer, replayed)
+    await wait_until(lambda: drained(fleet), "both to be handled")
+    assert statuses(database)["final", "c"] == "SUCCESSFUL"
+    assert await asyncio.to_thread(worker.stop) == 0
+
+
+@pytest.mark.parametrize("bad", ["postgresql+psycopg://bridge:s3cret@db/fleet", "s3cret"])
+def test_a_url_that_is_none_is_told_without_its_password(
+    bad: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from consumers.examples.postgres_state import StateReceiver
+
+    monkeypatch.setenv("COMMAND_STATE_URL", bad)
+    with pytest.raises(ValueError, match="not a postgresql:// URL") as caught:
+        asyncio.run(StateReceiver().setup())
+    assert "s3cret" not in str(caught.value) + caplog.text
+
+
 # --- HTTP
 
 
@@ -181,6 +205,7 @@ async def test_every_notification_reaches_the_service_signed_and_as_it_came(
         "slow": [
             (429, {"Retry-After": "1"}),
             (503, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}),
+            (429, {"Retry-After": "0"}),
         ],
         "odd": [(500, {}), (302, {"Location": "/elsewhere"}), (429, {"Retry-After": "soon"})],
         "bad": [(422, {})],
@@ -189,7 +214,7 @@ async def test_every_notification_reaches_the_service_signed_and_as_it_came(
     await wait_until(lambda: drained(fleet), "all to be handled")
     assert sorted(id_ for id_, *_ in service.got) == sorted(ids[:4])
     assert {type_ for _, type_, _ in service.got} == {"nbCommandStateChanged"}
-    assert service.asked == {"good": 2, "slow": 3, "odd": 4, "bad": 1}
+    assert service.asked == {"good": 2, "slow": 4, "odd": 4, "bad": 1}
     assert service.forged == 0
     dead = [await fleet.redis.client.xlen(fleet.keys.dead(p, "default")) for p in range(PARTITIONS)]
     assert sum(dead) == 1
@@ -204,6 +229,19 @@ def test_without_a_url_or_with_a_secret_that_is_none_it_does_not_start(
     monkeypatch.delenv("FORWARD_URL", raising=False)
     with pytest.raises(KeyError, match="FORWARD_URL"):
         asyncio.run(ForwardReceiver().setup())
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [("7", 7.0), ("0", None), ("-5", None), ("9" * 400, 3600.0), ("soon", None), ("", None),
+     ("Wed, 21 Oct 2015 07:28:00 GMT", None), ("Wed, 21 Oct 2099 07:28:00 GMT", 3600.0)],
+)  # fmt: skip
+def test_when_to_ask_again_is_a_time_ahead_and_bounded(
+    retry_after: str, seconds: float | None
+) -> None:
+    from consumers.examples.forward import _seconds
+
+    assert _seconds(retry_after) == seconds
 
 
 def test_a_service_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from bridge.outbox.records import QuarantinedBody
 from bridge.platform.statuses import CommandStatus
 from bridge.store.embedded import EmbeddedServer
 from support import servers, streams
@@ -127,7 +128,7 @@ class Receiver(PushMessageReceiver):
         seen = tmp_path / "where.seen"
         await wait_until(lambda: seen.exists() and seen.read_text().endswith("\n"))
     assert json.loads(seen.read_text()) == [
-        "/iot/acme%20ltd/push",
+        "/iot/acme ltd/push",
         {"a": "1", "b": ""},
         {"tenant": "acme ltd"},
         {"X-Rule": "r 1"},
@@ -220,3 +221,39 @@ async def test_while_the_old_and_the_new_subscription_are_active_each_status_is_
             ids[str(entry.id)] = CommandStatus.of(entry.status)
     assert handled == dict.fromkeys(expected, 1)
     assert fleet.history.handled() == set(ids)
+
+
+async def test_what_version_0_1_put_in_quarantine_is_replayed_by_one_command(
+    fleet: Fleet, programs: Programs, tmp_path: Path
+) -> None:
+    known = [push("d1", "c1", "SENT"), response("d2", "17", "SENT"), b'{"notifyType": "x"}']
+    kept = [
+        # As 0.1 wrote it, which knew one form for each path.
+        QuarantinedBody.of(
+            raw,
+            reason="not_a_notification",
+            details=["commandId: Missing data for required field."],
+            path="/v1.0.0/messageReceiver/cmd",
+            received_at_ms=1_700_000_000_000 + number,
+            keep_bytes=1000,
+        ).encode()
+        for number, raw in enumerate([*known, b'{"hello": "world"}'])
+    ]
+    for fields in kept:
+        pairs = dict(zip(fields[::2], fields[1::2], strict=True))
+        await fleet.redis.client.xadd(fleet.keys.quarantine, pairs)  # type: ignore[arg-type]
+    environ = environ_for(tmp_path, fleet.redis.url, fleet.redis.namespace)
+    environ["NB_BRIDGE_PARTITIONS"] = str(PARTITIONS)
+    worker = fleet.start()
+    await wait_until(lambda: logged(worker, "worker_started"))
+    replay = await asyncio.to_thread(
+        programs.run, "quarantine", "replay", "--all", "--yes", "--json", environ=environ
+    )
+    assert json.loads(replay.output)["outcomes"] == {"replayed": 3, "left": 1}
+    assert replay.process.returncode == 1
+    assert "has none of the fields that say what it is" in replay.errors
+    assert await fleet.redis.client.xlen(fleet.keys.quarantine) == 1
+    entries = await streams.published(fleet.redis.client, fleet.keys)
+    assert {entry.body for found in entries.values() for entry in found} == set(known)
+    await wait_until(lambda: len(fleet.history.handled()) == 2, "the two statuses")
+    assert await asyncio.to_thread(worker.stop) == 0

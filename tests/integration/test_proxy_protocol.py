@@ -96,10 +96,24 @@ async def test_a_proxy_that_says_nobody_calls_for_itself(
 ) -> None:
     async with behind_proxy(real_redis, tmp_path) as ingress:
         forwarded = REQUEST.replace(b"Host:", b"X-Forwarded-For: 192.0.2.9\r\nHost:")
-        assert await answered(ingress, LOCAL + forwarded) == b"200"
-        assert await answered(ingress, LOCAL + REQUEST) == b"403"
+        for nobody in (LOCAL, b"PROXY UNKNOWN\r\n"):
+            assert await answered(ingress, nobody + REQUEST) == b"403"
+            assert await answered(ingress, nobody + forwarded) == b"403"
         # Who calls is no proxy, and so says nothing more of others.
         assert await answered(ingress, v2(OTHER) + forwarded) == b"403"
+
+
+async def test_a_connection_that_is_only_beginning_when_we_stop_is_answered(
+    real_redis: servers.Redis, tmp_path: Path
+) -> None:
+    async with behind_proxy(real_redis, tmp_path) as ingress:
+        asking = asyncio.create_task(
+            answered(ingress, v1(ALLOWED)[:9], v1(ALLOWED)[9:] + REQUEST, pause_s=0.2)
+        )
+        await wait_until(lambda: ingress._http.open_connections == 1)
+        stopping = asyncio.create_task(ingress.stop())
+        assert await asking == b"200"
+        await stopping
 
 
 async def test_a_header_comes_before_tls(real_redis: servers.Redis, tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def test_values_are_read_in_their_types(monkeypatch: pytest.MonkeyPatch) -> None
         ("HEALTH_PATH", "health"),
         ("HEALTH_PATH", "/{a}"),
         ("HEALTH_PATH", "/v1.0.0/messageReceiver"),
+        ("HEALTH_PATH", "//v1.0.0/messageReceiver/cmd/"),
         ("BASIC_CREDENTIALS", "no-colon"),
         ("TOKENS", "a,,b"),
         ("GRACE_S", "nan"),
@@ -103,6 +104,7 @@ def test_all_problems_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"TLS_KEY": "/k.pem"}, "TLS_CERT"),
         ({"TLS_CLIENT_CA": "/ca.pem"}, "TLS_CERT"),
         ({"PROXY_PROTOCOL": "on"}, "TRUSTED_PROXIES"),
+        ({"CALLBACK_PATHS": "/iot/{tenant}", "HEALTH_PATH": "/iot/health"}, "HEALTH_PATH"),
         ({"BACKOFF_BASE_S": "10", "BACKOFF_MAX_S": "5"}, "BACKOFF_MAX_S"),
     ],
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from bridge.contract.digests import NotificationId, arrival_id
@@ -16,19 +15,23 @@ from bridge.contract.entries import COMMAND_STATUS_TYPE
 from bridge.outbox.records import NOTHING_MORE, Arrival, QuarantinedBody, Reason, Record
 from bridge.platform import recognition
 from bridge.platform.forms.nb import accept_command_status
+from bridge.platform.forms.notify import accept_platform_notification
 
 COMMAND_STATUS: Final = 0
 QUARANTINE: Final = 1
-RECOGNISED: Final = 2
+PLATFORM: Final = 2
+PUSH: Final = 3
+_FURTHER: Final = frozenset(("traceparent", "path", "path_params", "headers"))
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Row(NamedTuple):
     """One row.
 
-    `extra` is JSON for a quarantined body, and for a notification with more circumstances than a
-    traceparent; else that. The id of a notification that is not the documented callback of a
-    command's status stands behind a blank of it, or in the JSON: its body need not identify it.
+    The first three kinds are those of version 0.1, which reads them: `extra` is JSON for a
+    quarantined body, else the traceparent; behind a blank of it, for a notification with a
+    notifyType, its id, for its body need not identify it. All that 0.1 would not understand is a
+    `PUSH`: `extra` is JSON of the id and of further fields of the entry.
     """
 
     id: int
@@ -45,15 +48,17 @@ class UnreadableRowError(ValueError):
 def to_row(id: int, record: Record) -> Row:
     """The row that keeps `record`."""
     if isinstance(record, Arrival):
-        notification, more = record.notification, record.more
-        is_documented = notification.type == COMMAND_STATUS_TYPE
-        kind = COMMAND_STATUS if is_documented else RECOGNISED
-        extra = more.get("traceparent")
-        if more.keys() - {"traceparent"}:
-            extra = json.dumps({"more": dict(more), "id": notification.id})
-        elif not is_documented:
+        notification, traceparent = record.notification, record.more.get("traceparent")
+        type_, extra = notification.type, traceparent
+        if ":" in type_ or record.more.keys() - {"traceparent"}:
+            kind = PUSH
+            extra = json.dumps({"id": notification.id, "more": dict(record.more)})
+        elif type_ == COMMAND_STATUS_TYPE:
+            kind = COMMAND_STATUS
+        else:
+            kind = PLATFORM
             # Without its id the row, published a second time, would be another event.
-            extra = f"{extra or ''} {notification.id}"
+            extra = f"{traceparent or ''} {notification.id}"
         return Row(id, kind, record.received_at_ms, extra, notification.body)
     circumstances = {
         "path": record.path,
@@ -68,27 +73,36 @@ def to_row(id: int, record: Record) -> Row:
 def to_record(row: Row) -> Record:
     """The record `row` keeps; `UnreadableRowError` where it keeps none."""
     try:
-        if row.kind in (COMMAND_STATUS, RECOGNISED):
-            own_id, more = _circumstances(row)
-            if row.kind == COMMAND_STATUS:
-                return Arrival(accept_command_status(row.body), row.received_at_ms, more)
-            notification = recognition.accept(row.body, arrival_id=_id(own_id, row))
-            return Arrival(notification, row.received_at_ms, more)
+        if row.kind == COMMAND_STATUS:
+            more = {"traceparent": row.extra} if row.extra else NOTHING_MORE
+            return Arrival(accept_command_status(row.body), row.received_at_ms, more)
+        if row.kind == PLATFORM:
+            traceparent, _, own_id = (row.extra or "").partition(" ")
+            return Arrival(
+                accept_platform_notification(row.body, arrival_id=_id(own_id, row)),
+                row.received_at_ms,
+                {"traceparent": traceparent} if traceparent else NOTHING_MORE,
+            )
+        if row.kind == PUSH:
+            return _push(row)
         if row.kind == QUARANTINE:
             return _quarantined(row)
-    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError
+    ) as error:  # fmt: skip
         raise UnreadableRowError(str(error)) from error
     raise UnreadableRowError(f"rows of kind {row.kind} are not known to this version")
 
 
-def _circumstances(row: Row) -> tuple[str, Mapping[str, str]]:
-    """The id that the row was given, `""` if none, and further fields of the entry."""
-    extra = row.extra or ""
-    if extra.startswith("{"):
-        found = json.loads(extra)
-        return _text(found["id"]), {name: _text(value) for name, value in found["more"].items()}
-    traceparent, _, own_id = extra.partition(" ")
-    return own_id, {"traceparent": traceparent} if traceparent else NOTHING_MORE
+def _push(row: Row) -> Arrival:
+    extra = json.loads(row.extra or "")
+    own_id, more = _text(extra["id"]), dict(extra["more"])
+    if more.keys() - _FURTHER or not all(
+        value and "\n" not in _text(value) for value in more.values()
+    ):
+        raise ValueError("its further fields are not those of an entry")
+    notification = recognition.accept(row.body, arrival_id=_id(own_id, row))
+    return Arrival(notification, row.received_at_ms, more)
 
 
 def _id(text: str, row: Row) -> NotificationId:
@@ -114,3 +128,7 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("a circumstance of a quarantined body is not text")
     return value
+
+
+def _is_field(value: object) -> bool:
+    return value != "" and "\n" not in _text(value)

@@ -26,9 +26,7 @@ from bridge.platform.validation import is_text, longest, text_field
 PREFIX: Final = "aep:"
 COMMAND_RESPONSE: Final = "commandResponse"
 COMMAND_RESPONSE_TYPE: Final = PREFIX + COMMAND_RESPONSE
-IDENTITY: Final = Identity(
-    names=("requestId", "upPacketSN", "upDataSN", "timestamp", "eventTime"), places=((),)
-)
+IDENTITY: Final = Identity(places=((),))
 
 
 _TASK_END: Final = 10 ** (validation.MAX_IDENTIFIER_CHARS - 1)

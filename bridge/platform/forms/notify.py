@@ -13,13 +13,10 @@ from bridge.platform.forms.form import Document, Form
 from bridge.platform.identity import Identity
 from bridge.platform.notification import NotANotificationError, Notification, event
 from bridge.platform.strict_json import parse_object
-from bridge.platform.validation import is_text, longest, text_field
+from bridge.platform.validation import is_name, is_text, longest, name_field
 
 PATH: Final = "/v1.0.0/messageReceiver"
-IDENTITY: Final = Identity(
-    names=("requestId", "request_id", "event_time_ms", "event_time", "eventTime", "timestamp"),
-    places=((), ("header",), ("service",), ("services", "*")),
-)
+IDENTITY: Final = Identity(places=((), ("header",), ("service",), ("services", "*")))
 """`requestId` at the top or in `header` (answers of devices, events), `eventTime` of a service or
 of one of several (data reports)."""
 
@@ -30,7 +27,7 @@ class PlatformNotificationSchema(Schema):
     class Meta:
         unknown = INCLUDE
 
-    notifyType = text_field(validation.MAX_TYPE_CHARS)
+    notifyType = name_field(validation.MAX_TYPE_CHARS)
 
 
 SCHEMA: Final = PlatformNotificationSchema()
@@ -39,7 +36,7 @@ _TYPE_MAX: Final = longest(SCHEMA, "notifyType")
 
 def accepts(document: Document) -> bool:
     """Whether the schema would load `document`."""
-    return is_text(document.get("notifyType"), _TYPE_MAX)
+    return is_name(document.get("notifyType"), _TYPE_MAX)
 
 
 class PlatformNotification(Form):
@@ -50,7 +47,7 @@ class PlatformNotification(Form):
 
     def claims(self, document: Document) -> bool:
         type_ = document.get("notifyType")
-        return type(type_) is str and type_ != COMMAND_STATUS_TYPE
+        return type(type_) is str and type_ not in ("", COMMAND_STATUS_TYPE)
 
     def resembles(self, document: Document) -> bool:
         return bool(document.get("notifyType", COMMAND_STATUS_TYPE) != COMMAND_STATUS_TYPE)

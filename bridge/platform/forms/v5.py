@@ -23,20 +23,20 @@ from bridge.platform.notification import (
     command_status,
     event,
 )
-from bridge.platform.validation import is_text, longest, text_field
+from bridge.platform.validation import is_name, is_text, longest, name_field, text_field
 
 COMMAND_STATUS_RESOURCE: Final = "device.command.status"
 PROPERTY_REPORT_TYPE: Final = "device.property:report"
 DATA_REPORT_TYPE: Final = "deviceDatasChanged"
 IDENTITY: Final = Identity(
-    names=("request_id", "requestId", "event_time_ms", "event_time", "timestamp"),
     places=(
         (),
         ("notify_data", "header"),
         ("notify_data", "body"),
         ("notify_data", "body", "services", "*"),
         ("notify_data",),
-    ),
+        ("notify_data", "services", "*"),
+    )
 )
 """`event_time` is mandatory; what lacks it may still have a time, or an id, further in."""
 
@@ -47,7 +47,8 @@ class PushSchema(Schema):
     class Meta:
         unknown = INCLUDE
 
-    resource = text_field(validation.MAX_TYPE_CHARS)
+    # An entry's type is `resource:event`, and has to say which form it has.
+    resource = name_field(validation.MAX_TYPE_CHARS, other_than="aep")
     event = text_field(validation.MAX_TYPE_CHARS, min_chars=0)
     notify_data = fields.Dict(required=True)
 
@@ -89,18 +90,16 @@ def body_of(document: Document) -> Mapping[str, Any]:
 
 def command_fields(document: Document) -> dict[str, Any]:
     """Those of `DeviceCommandStatusSchema` that a push has, right or wrong."""
-    header, body = header_of(document), body_of(document)
+    body = body_of(document)
     found = {name: body[name] for name in ("command_id", "status", "result") if name in body}
-    for holder in (body, header):
-        if "device_id" in holder:
-            found["device_id"] = holder["device_id"]
-    return found
+    device = _named_device(document)
+    return found if device is None else {**found, "device_id": device}
 
 
 def is_envelope(document: Document) -> bool:
     """Whether the envelope's schema would load `document`."""
     return (
-        is_text(document.get("resource"), _RESOURCE_MAX)
+        is_name(document.get("resource"), _RESOURCE_MAX, other_than="aep")
         and is_text(document.get("event"), _EVENT_MAX, min_chars=0)
         and type(document.get("notify_data")) is dict
     )
@@ -112,10 +111,9 @@ def accepts(document: Document) -> bool:
         return False
     if document["resource"] != COMMAND_STATUS_RESOURCE:
         return True
-    header, body = header_of(document), body_of(document)
-    device = header["device_id"] if "device_id" in header else body.get("device_id")
+    body = body_of(document)
     return (
-        is_text(device, _DEVICE_MAX)
+        is_text(_named_device(document), _DEVICE_MAX)
         and is_text(body.get("command_id"), _COMMAND_MAX)
         and is_text(body.get("status"), _STATUS_MAX)
     )
@@ -146,16 +144,16 @@ class Push(Form):
         if resource != COMMAND_STATUS_RESOURCE:
             return event(
                 type_,
-                _device(document),
+                device_of(document),
                 document,
                 body,
                 identity=IDENTITY,
                 arrival_id=arrival_id,
             )
-        header, fields_ = header_of(document), body_of(document)
+        fields_ = body_of(document)
         return command_status(
             type_,
-            header["device_id"] if "device_id" in header else fields_["device_id"],
+            str(_named_device(document)),
             fields_["command_id"],
             fields_["status"],
             # Without a result it is what the old callback pushes with a null detail.
@@ -179,7 +177,13 @@ def is_command_status(type_: str) -> bool:
     return type_.startswith(f"{COMMAND_STATUS_RESOURCE}:")
 
 
-def _device(document: Document) -> str:
+def _named_device(document: Document) -> Any:
+    """Right or wrong; the header's goes first, and a null one is none."""
+    device = header_of(document).get("device_id")
+    return body_of(document).get("device_id") if device is None else device
+
+
+def device_of(document: Document) -> str:
     """Empty where there is none that can be used."""
     for holder in (header_of(document), body_of(document)):
         value = holder.get("device_id")
@@ -202,7 +206,7 @@ def report_as_documented(document: Document) -> dict[str, Any]:
     """A report of properties in the shape of `deviceDatasChanged`."""
     header = header_of(document)
     services = body_of(document).get("services")
-    device = header.get("device_id", body_of(document).get("device_id"))
+    device = _named_device(document)
     return {
         "notifyType": DATA_REPORT_TYPE,
         "requestId": document.get("request_id"),

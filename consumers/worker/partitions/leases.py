@@ -30,8 +30,7 @@ CALL_TIMEOUT_S: Final = 5.0
 MAX_TICK_S: Final = 1.0
 # While the process before us has leases yet, which it gives back one after the other.
 SUCCESSOR_TICK_S: Final = 0.1
-# To be handed over, a partition waits so long at most for what runs in it: what is slower delays
-# those beside it no longer than that.
+# A partition's hand-over waits so long at most for what runs in it, as those beside it wait, too.
 SLOW_S: Final = 1.0
 HAND_OVER_POLL_S: Final = 0.02
 # A worker that was silent for this many TTLs has no share any more (it may still hold leases). Nor
@@ -40,9 +39,8 @@ GONE_AFTER_TTLS: Final = 1
 GONE_AFTER_TICKS: Final = 3
 # A partition that nobody leased for this many TTLs is anyone's: its share's owner cannot take it.
 ABANDONED_AFTER_TTLS: Final = 2
-
-# After Redis was away, the other workers' heartbeats are old although they live: for some ticks we
-# take back only what we had and can vouch for, not theirs as if they had died.
+# After Redis was away, other workers' heartbeats are old although they live: for some ticks we take
+# back only what we had and can vouch for, not theirs as if they had died.
 CAREFUL_TICKS: Final = 4
 
 
@@ -342,9 +340,11 @@ class LeaseKeeper:
             self._keys, self._group, number, token=token, epoch=epoch, records=records
         )
         try:
-            await self._link.one(call, timeout_s=CALL_TIMEOUT_S)
+            reply = await self._link.one(call, timeout_s=CALL_TIMEOUT_S)
+            if isinstance(reply, Refused):
+                self._log.warning("release_failed", partition=number, error=reply.text)
         except RedisUnavailableError:
-            self._log.warning("release_failed", partition=partition.number)
+            self._log.warning("release_failed", partition=number)
         if self._owned.released(partition):
             self._trusted.pop(partition.number, None)
             self._log.debug("lease_released", partition=partition.number, epoch=partition.epoch)

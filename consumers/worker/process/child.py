@@ -127,7 +127,7 @@ def _show(delivery: Delivery, outcome: str, took_s: float, error: BaseException 
     late = " late" if entry.late else ""
     with contextlib.suppress(Exception):  # its reader has gone: no reason to stop working
         line = (
-            f"{outcome:9} {entry.status or entry.type:12} device {entry.device} "
+            f"{outcome:9} {entry.status or entry.type:12} device {entry.ordered_by} "
             f"command {entry.command}{late}{attempt} ({took_s * 1000:.1f} ms)"
             f"{_raised(error)}"
         )

@@ -153,7 +153,7 @@ class Watchdog:
             where=None if blocked.place is None else str(blocked.place),
             code_line=None if blocked.place is None else blocked.place.code,
             running=len(running),
-            devices=sorted({delivery.entry.device for delivery in running})[:SHOWN_DEVICES],
+            devices=sorted({delivery.entry.ordered_by for delivery in running})[:SHOWN_DEVICES],
             advice=ADVICE,
         )
         self._count = 1

@@ -16,7 +16,7 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then
 end
 
 local function is_done()
-  if #ARGV > 3 or redis.call('ZCARD', KEYS[4]) > 0 then
+  if #ARGV > 3 or #redis.call('ZRANGE', KEYS[4], 0, 0) > 0 then
     return false
   end
   local last

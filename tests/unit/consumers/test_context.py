@@ -108,6 +108,7 @@ async def test_deliveries_beside_each_other_see_their_own() -> None:
         ({}, "/v1.0.0/messageReceiver/cmd", {}),
         ({"type": "deviceAdded"}, "/v1.0.0/messageReceiver", {}),
         ({"path": "/own"}, "/own", {}),
+        ({"path": "//iot/a%2Fb/"}, "/iot/a/b/", {}),
         ({"path": "/own?a=1&b=&a=2&c=%20%C3%BC"}, "/own", {"a": "1", "b": "", "c": " ü"}),
         ({"path": "/own?%%%=&;"}, "/own", {"%%%": "", ";": ""}),
     ],

@@ -80,6 +80,9 @@ def reaches(host: str, port: int) -> bool:
         pytest.param("::", ["127.0.0.1", "::1"], marks=has_ipv6),
         pytest.param("0.0.0.0,::", ["127.0.0.1", "127.0.0.2", "::1"], marks=has_ipv6),
         pytest.param("::1", ["::1"], marks=has_ipv6),
+        pytest.param("127.0.0.1,::,::1", ["127.0.0.1", "127.0.0.2", "::1"], marks=has_ipv6),
+        ("127.0.0.1,localhost,127.0.0.1", ["127.0.0.1"]),
+        ("0.0.0.0,127.0.0.1", ["127.0.0.1", "127.0.0.2"]),
     ],
 )
 def test_several_addresses_have_one_port(hosts: str, reached: list[str]) -> None:
@@ -91,6 +94,12 @@ def test_several_addresses_have_one_port(hosts: str, reached: list[str]) -> None
         sock.close()
     assert set(reached) <= set(found)
     assert hosts != "::1" or found == ["::1"]
+
+
+@pytest.mark.parametrize("hosts", ["127.0.0.1,", ",,", "127.0.0.1,,::1"])
+def test_an_empty_address_among_others_is_refused(hosts: str) -> None:
+    with pytest.raises(UsageError, match=r"empty address.*NB_BRIDGE_HOST"):
+        bind(hosts, 0, setting="NB_BRIDGE_PORT")
 
 
 @pytest.mark.filterwarnings("error::ResourceWarning")

@@ -89,6 +89,8 @@ def test_a_header_is_read_and_nothing_behind_it(header: bytes, source: Source | 
         v2(0x11, addresses("192.0.2.1", 7)[:-1]),
         v2(0x21, addresses("192.0.2.1", 7)),
         v2(0x11, b"x" * (MAX_V2_BYTES + 1)),
+        v2(0x12, addresses("192.0.2.1", 7)),
+        v2(0x91, addresses("192.0.2.1", 7)),
     ],
 )
 def test_what_is_none_is_refused_with_a_reason(header: bytes) -> None:

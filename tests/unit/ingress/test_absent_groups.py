@@ -7,6 +7,7 @@ import structlog
 
 from bridge import clock
 from bridge.contract.lapse import Lapse
+from bridge.ingress import absent_groups
 from bridge.ingress.absent_groups import PRESENT_S, AbsentGroups
 from support import servers
 
@@ -22,6 +23,7 @@ class Bench:
         self.now_s = 1_000_000.0
         monkeypatch.setattr(clock, "boottime_s", lambda: self.now_s)
         monkeypatch.setattr(clock, "epoch_ms", lambda: round(self.now_s * 1000))
+        monkeypatch.setattr(absent_groups, "epoch_ms_of", lambda _: round(self.now_s * 1000))
         self.groups = self.new()
 
     def new(self) -> AbsentGroups:
@@ -115,17 +117,22 @@ async def test_another_ingress_goes_on_counting(bench: Bench) -> None:
     assert await bench.passes(60, "first") == {"second"}
 
 
+@pytest.mark.parametrize("whose", ["ingress", "redis"])
 @pytest.mark.parametrize("ahead_s", [-1000 * AFTER_S, 1000 * AFTER_S])
 async def test_no_jump_of_a_clock_makes_a_group_absent_or_keeps_one_from_it(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ahead_s: float, whose: str
 ) -> None:
-    """Of an ingress that is started meanwhile: it has not seen the second group's worker yet."""
+    """Neither an ingress's nor Redis'; of one started meanwhile, which has not seen the worker of
+    the second group yet.
+    """
     await bench.passes(60, "first", "second")
     right = clock.epoch_ms
     with monkeypatch.context() as wrong:
         beat = b'{"at_ms": %d}' % (right() + ahead_s * 1000)
         await bench.client.hset(bench.keys.ingresses, "other", beat)  # type: ignore[misc]
         wrong.setattr(clock, "epoch_ms", lambda: round(right() + ahead_s * 1000))
+        if whose == "redis":
+            wrong.setattr(absent_groups, "epoch_ms_of", lambda _: round(right() + ahead_s * 1000))
         bench.groups = bench.new()
         assert await bench.passes(PRESENT_S - 10, "first") == set()  # the second one restarts
         assert await bench.passes(20, "first", "second") == set()

@@ -137,7 +137,7 @@ def test_a_spool_row_gives_it_back_as_it_was(traceparent: str | None) -> None:
 @pytest.mark.parametrize("traceparent", ["00-a-b-01", None])
 def test_a_row_of_version_0_1_is_the_same_event_at_each_reading(traceparent: str | None) -> None:
     raw = body(notifyType="deviceAdded", deviceId="d1")
-    row = spool_row.Row(7, spool_row.RECOGNISED, 1_700_000_000_000, traceparent, raw)
+    row = spool_row.Row(7, spool_row.PLATFORM, 1_700_000_000_000, traceparent, raw)
     first, again = spool_row.to_record(row), spool_row.to_record(row)
     assert first == again
     later = spool_row.to_record(row._replace(received_at_ms=1_700_000_000_001))

@@ -95,8 +95,16 @@ def test_truth_tables(case: dict[str, Any]) -> None:
         (callback(notifyType=7), COMMAND_STATUS_TYPE),
         (callback(messageType=None), COMMAND_STATUS_TYPE),
         (callback(notifyType=COMMAND_STATUS_TYPE), COMMAND_STATUS_TYPE),
+        (callback(notifyType=""), COMMAND_STATUS_TYPE),
         (callback(notifyType="deviceAdded"), "deviceAdded"),
         (push(), "device.command.status:update"),
+        (
+            push(
+                header={"device_id": None},
+                body={"device_id": "d", "command_id": "c", "status": "SENT"},
+            ),
+            "device.command.status:update",
+        ),
         (push(event=""), "device.command.status:"),
         (callback(notifyType="deviceAdded", **push()), "device.command.status:update"),
         (response(), "aep:commandResponse"),
@@ -116,6 +124,13 @@ def test_the_fields_say_which_form_a_body_has(document: Any, type_: str) -> None
         (push(body={"status": "SENT"}), "a present-day push without command_id"),
         (push(header={}, body={}), "a present-day push without command_id, device_id, status"),
         ({"notifyType": ""}, "a platform notification"),
+        # A type says which form its body has; so no name may look like another's type.
+        ({"notifyType": "device.command.status:update"}, "a platform notification"),
+        ({"notifyType": "aep:commandResponse", "deviceId": "d"}, "a platform notification"),
+        (push("device.command.status:x"), "a present-day push"),
+        (push("aep", "commandResponse"), "a present-day push"),
+        ({"messageType": "x", "deviceId": "d", "notifyType": COMMAND_STATUS_TYPE},
+         "a command status callback without commandId, result"),
         ({"notifyType": 7}, "a platform notification"),
         ({"messageType": "dataReport"}, "an AEP push without deviceId"),
         ({"messageType": "commandResponse", "deviceId": "d"},
@@ -293,6 +308,14 @@ def test_a_command_status_is_one_whichever_its_event(event: str) -> None:
         {"messageType": "dataReport", "deviceId": "d", "timestamp": 1},
         {"messageType": "dataReport", "deviceId": "d", "upPacketSN": 7},
         {"messageType": "dataReport", "deviceId": "d", "upDataSN": 0},
+        {"messageType": "dataReport", "deviceId": "d", "event_time": "t"},
+        {"notifyType": "x", "upPacketSN": 1},
+        {"resource": "a", "event": "b", "notify_data": {"services": [{"event_time": "t"}]}},
+        {
+            "resource": "a",
+            "event": "b",
+            "notify_data": {"body": {"services": [{"eventTime": "t"}]}},
+        },
     ],
 )
 def test_an_equal_body_with_an_identity_is_the_same_event(document: Any) -> None:
@@ -305,6 +328,8 @@ def test_an_equal_body_with_an_identity_is_the_same_event(document: Any) -> None
         push("device.status") | {"event_time": ""},
         {"messageType": "dataReport", "deviceId": "d"},
         {"messageType": "dataReport", "deviceId": "d", "upPacketSN": -1, "upDataSN": ""},
+        # Only so many items of a list are looked at.
+        {"notifyType": "x", "services": [*[{}] * 64, {"eventTime": "t"}]},
     ],
 )
 def test_one_without_is_another_event_each_time(document: Any) -> None:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.outbox.records import Arrival, QuarantinedBody, Record
-from bridge.outbox.spool.row import QUARANTINE, Row, UnreadableRowError, to_record, to_row
+from bridge.outbox.spool.row import PUSH, QUARANTINE, Row, UnreadableRowError, to_record, to_row
 from bridge.platform import recognition
 from bridge.platform.forms.nb import accept_command_status
 from bridge.platform.forms.notify import accept_platform_notification
@@ -113,6 +113,40 @@ _CIRCUMSTANCES = {"path": "/", "reason": "not_json", "details": "", "length_byte
 def test_circumstances_of_other_types_are_told(extra: str) -> None:
     with pytest.raises(UnreadableRowError):
         to_record(Row(1, QUARANTINE, 0, extra, b""))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        '{"id": "", "more": 5}', '{"id": "", "more": {"a": "b"}}', '{"id": 7, "more": {}}',
+        '{"id": "", "more": {"path": ""}}', '{"id": "", "more": {"path": "/x\\ny"}}',
+        '{"id": "", "more": {"path": 7}}', '{"id": ""}', "[]", "", None,
+    ],
+)  # fmt: skip
+def test_further_fields_that_an_entry_has_not_are_told(extra: str | None) -> None:
+    with pytest.raises(UnreadableRowError):
+        to_record(Row(1, PUSH, 0, extra, _BODY))
+
+
+def test_what_version_0_1_reads_is_written_as_it_did() -> None:
+    """So either version may adopt the other's file; of the rest 0.1 says that it is not known."""
+    other = accept_platform_notification(b'{"notifyType": "deviceAdded"}')
+    status = accept_command_status(_BODY)
+    trace = {"traceparent": "00-a-b-01"}
+    assert to_row(1, Arrival(status, 5)).extra is None
+    assert to_row(1, Arrival(status, 5, trace)) == Row(1, 0, 5, "00-a-b-01", _BODY)
+    assert to_row(1, Arrival(other, 5))[:4] == (1, 2, 5, f" {other.id}")
+    assert to_row(1, Arrival(other, 5, trace))[:4] == (1, 2, 5, f"00-a-b-01 {other.id}")
+    assert to_row(1, Arrival(status, 5, {"path": "/x"})).kind == PUSH
+
+
+def test_a_row_of_version_0_1_keeps_its_form_whatever_its_body_looks_like_now() -> None:
+    raw = b'{"notifyType":"x","eventTime":"1","resource":"r","event":"e","notify_data":{}}'
+    record = to_record(Row(1, 2, 5, None, raw))
+    assert isinstance(record, Arrival)
+    assert (record.notification.type, record.notification.id) == (
+        "x", accept_platform_notification(raw).id,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("changes", [{"kind": 9}, {"body": b"{}"}, {"body": b"\xff"}])
