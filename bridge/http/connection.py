@@ -71,11 +71,6 @@ class Connection(web.RequestHandler):
         """Whether a proxy opened it and did not say for whom: then no header does, either."""
 
     @property
-    def peername(self) -> Any:
-        """Who calls: for whom a proxy of ours opened the connection, where it says so."""
-        return self._source or super().peername
-
-    @property
     def is_idle(self) -> bool:
         """Whether it waits for a request of which nothing has arrived."""
         return self._wire is not None and self._is_waiting and self._head_timer is None
@@ -143,6 +138,8 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The first head has its time from here, whether or not a byte of it comes."""
         super().connection_made(transport)
+        if self._source is not None:
+            self._cache["peername"] = self._source  # what `request.remote` is made of
         # aiohttp forgets the transport when it closes it, and something may have to be sent then.
         self._wire = cast(asyncio.Transport, transport)
         self._wire.set_write_buffer_limits(high=1, low=0)  # what is not sent at once has its time

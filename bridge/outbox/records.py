@@ -46,7 +46,8 @@ class Arrival(NamedTuple):
     @property
     def size_bytes(self) -> int:
         """Roughly what it takes in memory and on disk."""
-        return len(self.notification.body) + sum(map(len, self.more.values())) + 200
+        size = len(self.notification.body) + 200
+        return size + sum(map(len, self.more.values())) if self.more else size
 
     def arguments(self) -> tuple[bytes | str | int, ...]:
         """Its eleven arguments of publish.lua."""

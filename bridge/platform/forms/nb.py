@@ -122,12 +122,13 @@ FORM: Final = CommandStatusCallback()
 def accept_valid(document: Document, body: bytes) -> Notification:
     """The notification of what `accepts` says is one."""
     result: dict[str, Any] = document["result"]
+    detail = result.get("resultDetail", _ABSENT)
     return command_status(
         COMMAND_STATUS_TYPE,
         document["deviceId"],
         document["commandId"],
         result["resultCode"],
-        canonical_detail(result),
+        b"" if detail is _ABSENT else canonical_json(detail),
         body,
     )
 

@@ -68,6 +68,26 @@ async def test_a_handler_has_a_pending_waiter_only_while_it_waits_for_a_request(
     assert not it.handler._waiter.done()
 
 
+async def test_requests_that_wait_are_in_messages_with_their_bodies(it: Server) -> None:
+    head, _, _ = REQUEST.partition(b"\r\n\r\n")
+    it.writer.write(REQUEST + b"body" + head + b"\r\n\r\n" + b"bo")
+    await it.began.wait()
+    while not it.handler._messages:
+        await asyncio.sleep(0)
+    _, waiting = it.handler._messages[-1]
+    assert not waiting.is_eof()
+    it.writer.write(b"dy")
+    while not waiting.is_eof():
+        await asyncio.sleep(0)
+
+
+async def test_what_a_connection_says_of_its_peer_is_kept_in_its_cache(it: Server) -> None:
+    it.handler._cache["peername"] = ("192.0.2.1", 7)
+    it.writer.write(REQUEST + b"body")
+    await it.began.wait()
+    assert it.handler.peername == ("192.0.2.1", 7)
+
+
 async def test_the_request_that_is_answered_is_the_current_one(it: Server) -> None:
     assert it.handler._current_request is None
     it.writer.write(REQUEST)
