@@ -124,26 +124,12 @@ class Case:
 
         By a Redis that was emptied, or because the group lapsed.
         """
+        # Of a device whose backlog was parked the beginning is kept, and what followed it is lost.
+        ends = [*self.emptied, *self.lapsed[group]]
         return any(
             not self._is_registered(group, place)
-            or any(place < end < self.recorded_at(group, entry) for end in self.emptied)
-            or any(
-                place < end < self.recorded_at(group, entry)
-                and not self._went_on_before(group, entry, place, end)
-                for end in self.lapsed[group]
-            )
+            or any(place < end < self.recorded_at(group, entry) for end in ends)
             for place, entry in self.appended[notification]
-        )
-
-    def _went_on_before(self, group: str, entry: Appended, place: int, lapsed: int) -> bool:
-        """Whether an older one of the device was delivered after the group lapsed.
-
-        It began with the oldest that was kept: of a device what follows the first is there, too.
-        """
-        return any(
-            (self.acquired.get((group, delivery.partition, delivery.epoch)) or -1) > lapsed
-            and any(older < place for older, _ in self.appended[delivery.notification])
-            for delivery in self.of_device[group, entry.device]
         )
 
     def begins_anew(self, before: Delivery, delivery: Delivery) -> bool:

@@ -115,19 +115,6 @@ def test_a_group_that_lapsed_before_explains_no_repeat(story: Story) -> None:
     assert story.broken == {"repeats_are_explained", "no_rewind_behind_the_record"}
 
 
-def test_after_a_lapse_a_device_goes_on_without_a_gap(story: Story) -> None:
-    for name in ("n1", "n2", "n3", "n4"):
-        story.sent(name)
-        story.appended(name)
-    story.lapses()
-    story.registers()
-    story.acquires(EPOCH + 1)
-    for name in ("n2", "n4"):  # the first was trimmed, which is as it should be; the third was not
-        story.delivered(name, epoch=EPOCH + 1)
-        story.recorded(name)
-    assert story.broken == {"kept", "nothing_skipped"}
-
-
 def test_a_group_that_lapses_again_while_its_workers_are_back(story: Story) -> None:
     story.lapses()
     story.registers()
