@@ -68,8 +68,9 @@ _USUAL_NAMES: Final = [
 ]  # fmt: skip
 
 
-_FURTHER_NAMES: Final = ("traceparent", "path", "path_params", "headers")
-_FURTHER_FIELDS: Final = tuple(name.encode() for name in _FURTHER_NAMES)
+FURTHER_FIELDS: Final = ("traceparent", "path", "path_params", "headers")
+"""What an entry has only if its callback had it: text, in this order."""
+_FURTHER_NAMES: Final = tuple(name.encode() for name in FURTHER_FIELDS)
 
 
 class Entry(NamedTuple):
@@ -134,7 +135,7 @@ class Entry(NamedTuple):
             fields += (b"for", self.for_group.encode())
         if self.replayed:
             fields += (b"replayed", b"1")
-        for name in _FURTHER_NAMES:
+        for name in FURTHER_FIELDS:
             value = getattr(self, name)
             if value is not None:
                 fields += (name.encode(), value.encode())
@@ -194,7 +195,7 @@ def _further(fields: Mapping[bytes, bytes]) -> Iterator[Any]:
     yield fields.get(b"late") == b"1"
     yield _text(fields.get(b"for"))
     yield fields.get(b"replayed") == b"1"
-    for name in _FURTHER_FIELDS:
+    for name in _FURTHER_NAMES:
         yield _text(fields.get(name))
 
 

@@ -166,9 +166,8 @@ class AccessControl:
         right, and no further than any chain of proxies is long.
         """
         if getattr(request.protocol, "is_for_nobody", False) is True:
-            return _address(
-                request.remote or ""
-            )  # a proxy that writes no such line: the caller did
+            # The proxy writes no such line: who called it did.
+            return _address(request.remote or "")
         lines = request.headers.getall("X-Forwarded-For", ())
         text = ",".join(line[-_MAX_FORWARDED_CHARS:] for line in lines[-_MAX_HOPS:])
         hops = text[-_MAX_FORWARDED_CHARS:].rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from bridge.http.server import HttpServer
 
 MAX_HEAD_BYTES: Final = 32 * 1024
+MAX_LINE_BYTES: Final = 8190
+MAX_HEADERS: Final = 64
 _POLL_S: Final = 0.02
 _GOODBYE_S: Final = 2.0  # for a TLS peer to close its side
 _HEAD_END: Final = b"\r\n\r\n"
@@ -219,12 +221,11 @@ class Connection(web.RequestHandler):
         """The answer to bytes that are not HTTP, or more than may be in a head: counted, neither
         logged nor echoed.
         """
+        answer, text = HTTPStatus.BAD_REQUEST, "the request is not valid HTTP"
         if _is_too_large(exc):
-            status, text = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE
-        else:
-            status, text = HTTPStatus.BAD_REQUEST, "the request is not valid HTTP"
-        metrics.callbacks.labels("malformed", str(status)).inc()
-        return Problem(HTTPStatus(status), "malformed", text, close=True).response()
+            answer, text = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE
+        metrics.callbacks.labels("malformed", str(answer.value)).inc()
+        return Problem(answer, "malformed", text, close=True).response()
 
     def _opened(self, task: asyncio.Task[Any], sock: socket.socket) -> None:
         self._opening = None
@@ -316,8 +317,8 @@ def _is_too_large(error: BaseException | None) -> bool:
 
 
 _TOO_LARGE: Final = (
-    f"the request head is longer than {MAX_HEAD_BYTES} bytes, has a longer line than 8190, or more "
-    "than 64 fields"
+    f"the request head is longer than {MAX_HEAD_BYTES} bytes, has a longer line than "
+    f"{MAX_LINE_BYTES}, or more than {MAX_HEADERS} fields"
 )
 
 

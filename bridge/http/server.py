@@ -15,15 +15,13 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import Gauge
 
-from bridge.http.connection import Connection
+from bridge.http.connection import MAX_HEADERS, MAX_LINE_BYTES, Connection
 from bridge.http.proxy_protocol import NotAHeaderError
 from bridge.telemetry import logs, metrics
 
 KEEPALIVE_S: Final = 3630.0  # an hour and a bit: longer than proxies and the platform keep one
 MAX_HEADS_BYTES: Final = 16 * 2**20  # of all that are not complete; parsed, they take twice that
 MAX_UNREAD: Final = 64  # callers who do not read; requests that follow take up to 250 KiB of each
-MAX_LINE_BYTES: Final = 8190
-MAX_HEADERS: Final = 64
 _POLL_S: Final = 0.02
 _LOG_EVERY_S: Final = 10.0
 LINGER_S: Final = 2.0  # for reading on after an early answer, so that the client can receive it

@@ -154,9 +154,8 @@ class AbsentGroups:
             seen, raw = self._seen[name], noted.get(name.encode())
             self._since_ms[name] = int(raw) if raw is not None and raw.isdigit() else now_ms
             is_due = seen.noted_s is None or now_s - seen.noted_s >= every_s
-            is_ahead = (
-                self._since_ms[name] > now_ms + PRESENT_S * 1000
-            )  # a clock was, or ours is not
+            # Redis' clock was set back.
+            is_ahead = self._since_ms[name] > now_ms + PRESENT_S * 1000
             if raw is None or is_ahead or (name in present and is_due):
                 seen.noted_s = now_s
                 self._since_ms[name] = now_ms

@@ -191,9 +191,11 @@ class Replayer:
 
     def _judge(self, kept: Kept, mended: bytes | None) -> Notification:
         """Recognised anew: this version may know more forms than the one that kept it."""
-        if mended is None and (kept.body is None or not kept.body.is_whole):
-            raise NotReplayableError("it was not kept whole: give the body with --file")
-        body = mended if mended is not None else kept.body.body if kept.body else b""
+        body = mended
+        if body is None:
+            if kept.body is None or not kept.body.is_whole:
+                raise NotReplayableError("it was not kept whole: give the body with --file")
+            body = kept.body.body
         try:
             # An id that is the same when a replay that was interrupted is tried again.
             return recognition.accept(body, arrival_id=arrival_id(kept.at_ms, body))

@@ -107,9 +107,10 @@ async def test_while_the_database_is_down_nothing_is_given_up(
     await asyncio.to_thread(database.stop)
     for number in range(2, 12):
         await fleet.say(f"down-{number}")
-    await wait_until(lambda: logged(worker, "handler_failing"), "failures to be logged")
-    await asyncio.sleep(1.0)
-    database.start()  # here: it ends with the thread that started it
+    try:
+        await wait_until(lambda: logged(worker, "handler_failing"), "failures to be logged")
+    finally:
+        database.start()  # here: it ends with the thread that started it
     await wait_until(lambda: drained(fleet), "all to be handled", bound_s=60)
     assert {key for key in statuses(database) if "down" in key[0]} == {
         (f"down-{number}", "c1") for number in range(1, 12)

@@ -19,11 +19,16 @@ _PATH = os.pathsep.join([str(ROOT / ".deploy-tools/bin"), os.environ["PATH"], "/
 
 
 def tool(name: str) -> str:
+    """The path of a program that `make deploy-tools` fetches, as `program` finds it."""
+    return program(name, path=_PATH, advice="make deploy-tools")
+
+
+def program(name: str, *, path: str, advice: str) -> str:
     """The path of a program; without it the test is skipped, or fails where CI must have it."""
-    found = shutil.which(name, path=_PATH)
+    found = shutil.which(name, path=path)
     if found is not None:
         return found
-    missing = f"{name} is missing: make deploy-tools"
+    missing = f"{name} is missing: {advice}"
     if os.environ.get("CI") == "true":
         pytest.fail(missing)
     pytest.skip(missing)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 
 from bridge.store.embedded import die_with_parent
+from support.deploy_tools import program
 from support.ports import free_port
 from support.waiting import wait_until_sync
 
@@ -28,14 +28,9 @@ _USER = "postgres"
 
 def _program(name: str) -> str:
     """Its path; Debian puts it beside its version's other programs, not on the PATH."""
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    found = shutil.which(name, path=os.pathsep.join([*map(str, places), os.environ["PATH"]]))
-    if found is not None:
-        return found
-    missing = f"{name} is missing: install the package postgresql"
-    if os.environ.get("CI") == "true":
-        pytest.fail(missing)
-    pytest.skip(missing)
+    places = map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin")))
+    path = os.pathsep.join([*places, os.environ["PATH"]])
+    return program(name, path=path, advice="install the package postgresql")
 
 
 class Postgres:

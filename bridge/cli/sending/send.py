@@ -21,7 +21,6 @@ from bridge.cli.sending.traffic import FORMS, LIFE_OF_A_COMMAND, Callback, play,
 from bridge.errors import UsageError
 
 COMMAND_STATUS_PATH: Final = "/v1.0.0/messageReceiver/cmd"
-
 _A_FEW: Final = len(LIFE_OF_A_COMMAND)
 
 

@@ -11,7 +11,7 @@ import re
 from typing import Final, NamedTuple
 
 from bridge.contract.digests import NotificationId, arrival_id
-from bridge.contract.entries import COMMAND_STATUS_TYPE
+from bridge.contract.entries import COMMAND_STATUS_TYPE, FURTHER_FIELDS
 from bridge.outbox.records import NOTHING_MORE, Arrival, QuarantinedBody, Reason, Record
 from bridge.platform import recognition
 from bridge.platform.forms.nb import accept_command_status
@@ -21,7 +21,6 @@ COMMAND_STATUS: Final = 0
 QUARANTINE: Final = 1
 PLATFORM: Final = 2
 PUSH: Final = 3
-_FURTHER: Final = frozenset(("traceparent", "path", "path_params", "headers"))
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -97,7 +96,7 @@ def to_record(row: Row) -> Record:
 def _push(row: Row) -> Arrival:
     extra = json.loads(row.extra or "")
     own_id, more = _text(extra["id"]), dict(extra["more"])
-    if more.keys() - _FURTHER or not all(
+    if more.keys() - FURTHER_FIELDS or not all(
         value and "\n" not in _text(value) for value in more.values()
     ):
         raise ValueError("its further fields are not those of an entry")
@@ -128,7 +127,3 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("a circumstance of a quarantined body is not text")
     return value
-
-
-def _is_field(value: object) -> bool:
-    return value != "" and "\n" not in _text(value)

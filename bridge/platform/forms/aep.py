@@ -27,8 +27,6 @@ PREFIX: Final = "aep:"
 COMMAND_RESPONSE: Final = "commandResponse"
 COMMAND_RESPONSE_TYPE: Final = PREFIX + COMMAND_RESPONSE
 IDENTITY: Final = Identity(places=((),))
-
-
 _TASK_END: Final = 10 ** (validation.MAX_IDENTIFIER_CHARS - 1)
 
 

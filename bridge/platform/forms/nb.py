@@ -122,13 +122,12 @@ FORM: Final = CommandStatusCallback()
 def accept_valid(document: Document, body: bytes) -> Notification:
     """The notification of what `accepts` says is one."""
     result: dict[str, Any] = document["result"]
-    detail = result.get("resultDetail", _ABSENT)
     return command_status(
         COMMAND_STATUS_TYPE,
         document["deviceId"],
         document["commandId"],
         result["resultCode"],
-        b"" if detail is _ABSENT else canonical_json(detail),
+        canonical_detail(result),
         body,
     )
 

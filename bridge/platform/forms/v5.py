@@ -15,6 +15,7 @@ from marshmallow import INCLUDE, Schema, fields
 from bridge.contract.digests import NotificationId, canonical_json
 from bridge.contract.entries import COMMAND_STATUS_TYPE
 from bridge.platform import validation
+from bridge.platform.forms import aep
 from bridge.platform.forms.form import Document, Documented, Form
 from bridge.platform.identity import Identity
 from bridge.platform.notification import (
@@ -28,6 +29,7 @@ from bridge.platform.validation import is_name, is_text, longest, name_field, te
 COMMAND_STATUS_RESOURCE: Final = "device.command.status"
 PROPERTY_REPORT_TYPE: Final = "device.property:report"
 DATA_REPORT_TYPE: Final = "deviceDatasChanged"
+_TAKEN: Final = aep.PREFIX.rstrip(":")
 IDENTITY: Final = Identity(
     places=(
         (),
@@ -48,7 +50,7 @@ class PushSchema(Schema):
         unknown = INCLUDE
 
     # An entry's type is `resource:event`, and has to say which form it has.
-    resource = name_field(validation.MAX_TYPE_CHARS, other_than="aep")
+    resource = name_field(validation.MAX_TYPE_CHARS, other_than=_TAKEN)
     event = text_field(validation.MAX_TYPE_CHARS, min_chars=0)
     notify_data = fields.Dict(required=True)
 
@@ -99,7 +101,7 @@ def command_fields(document: Document) -> dict[str, Any]:
 def is_envelope(document: Document) -> bool:
     """Whether the envelope's schema would load `document`."""
     return (
-        is_name(document.get("resource"), _RESOURCE_MAX, other_than="aep")
+        is_name(document.get("resource"), _RESOURCE_MAX, other_than=_TAKEN)
         and is_text(document.get("event"), _EVENT_MAX, min_chars=0)
         and type(document.get("notify_data")) is dict
     )
