@@ -72,13 +72,14 @@ async def test_the_admin_listener_answers_all_the_while(fleet: Fleet) -> None:
 
 async def test_a_slow_delivery_keeps_its_partition_going_until_it_has_ended(fleet: Fleet) -> None:
     worker = fleet.start()
-    slow = await fleet.say("a", {"do": "sleep", "s": 4})
+    slow = await fleet.say("a", {"do": "sleep", "until": "gate"})
     await wait_until(lambda: len(fleet.history.runs) == 1)
     worker.signal(signal.SIGHUP)
     await wait_until(lambda: logged(worker, "worker_handing_over"))
     neighbours = [await fleet.say(f"n{number}") for number in range(20)]
     await fleet.handled(*neighbours)
     assert fleet.history.of("a")[0].ended_ns is None
+    fleet.open_gate()
     await fleet.handled(slow)
     assert await replaced(worker) == ["signal"]
     assert worker.stop() == 0
@@ -119,10 +120,13 @@ async def test_after_so_many_deliveries_a_new_child_takes_over(fleet: Fleet) -> 
 
 async def test_a_stop_in_the_middle_of_it_is_clean(fleet: Fleet) -> None:
     worker = fleet.start()
-    slow = await fleet.say("a", {"do": "sleep", "s": 3})
+    slow = await fleet.say("a", {"do": "sleep", "until": "gate"})
     await wait_until(lambda: len(fleet.history.runs) == 1)
     worker.signal(signal.SIGHUP)
     await wait_until(lambda: logged(worker, "worker_handing_over"))
+    worker.signal(signal.SIGTERM)
+    await wait_until(lambda: logged(worker, "worker_stopping"))
+    fleet.open_gate()
     assert worker.stop() == 0
     await fleet.handled(slow)
     assert await fleet.redis.client.zcard(fleet.keys.workers("default")) == 0

@@ -15,6 +15,7 @@ import pytest
 
 from bridge.contract.keys import Keys, partition_of
 from bridge.store.embedded import EmbeddedServer
+from support.history import open_gate
 from support.operating import PARTITIONS, System, check_shape, documented
 from support.processes import Serve
 from support.programs import Program, Programs
@@ -353,12 +354,13 @@ def test_the_partition_count_is_changed_under_traffic_unless_something_is_pendin
     devices = [f"d{number}" for number in range(12)]
     for device in devices:
         system.send(device, {"do": "reject"}, command="dead")
-    system.send("late", {"do": "sleep", "s": 3}, command="slow")
+    system.send("late", {"do": "sleep", "until": "gate"}, command="slow")
     system.unhandled_is(1)
     refused = system.nb("partitions", "change", "8", "--yes", "--timeout-s", "0", "--json")
     assert refused.code == 1
     assert "nothing was changed" in refused.err
     assert refused.document["changed"] is False
+    open_gate("gate", system.folder)
 
     changing = system.start("partitions", "change", "8", "--yes", "--json")
     wait_until_sync(lambda: system.json("status")["namespace"]["held"], "the hold")

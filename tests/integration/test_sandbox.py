@@ -139,9 +139,10 @@ async def test_a_process_that_died_while_it_had_nothing_to_do_is_nobodys_fault(
 
 
 async def test_a_handler_learns_that_its_lease_was_lost(bench: Bench, tmp_path: Path) -> None:
-    running = asyncio.create_task(bench.run({"do": "sleep", "s": 0.9}))
+    running = asyncio.create_task(bench.run({"do": "sleep", "until": "gate"}))
     await wait_until(lambda: history.History(tmp_path).runs)
     bench.sandbox.lose()
+    history.open_gate("gate", tmp_path)
     await running
     (run,) = history.History(tmp_path).runs
     assert run.lost

@@ -172,11 +172,12 @@ async def test_a_sync_handler_that_takes_too_long_holds_its_device_and_no_other(
     fleet: Fleet,
 ) -> None:
     worker = fleet.start(history.SYNC, handler_timeout_s=1)
-    slow = await fleet.say("a", {"do": "sleep", "s": 1.5})
+    slow = await fleet.say("a", {"do": "sleep", "until": "gate"})
     after = await fleet.say("a")
     history_ = await fleet.handled(await fleet.say("b"))
     assert [run.device for run in history_.runs if run.ended_ns] == ["b"]
     await wait_until(lambda: "handler_overdue" in worker.errors)
+    fleet.open_gate()
     await fleet.handled(slow, after)
     assert worker.stop() == 0
     fleet.history.check(fleet.published)
@@ -190,11 +191,12 @@ async def test_a_handler_that_will_not_end_is_logged_with_the_line_where_it_stan
     fleet: Fleet, receiver: str, do: str, line: str
 ) -> None:
     worker = fleet.start(getattr(history, receiver), handler_timeout_s=2)
-    slow = await fleet.say("a", {"do": do, "s": 3.5})
+    slow = await fleet.say("a", {"do": do, "until": "gate"})
     await wait_until(lambda: "handler_overdue" in worker.errors)
     (overdue,) = logged(worker, "handler_overdue")
     assert (overdue["device_id"], overdue["code_line"]) == ("a", line)
     assert overdue["where"].startswith("history.py:")
+    fleet.open_gate()
     await fleet.handled(slow)
     assert worker.stop() == 0
     assert len(logged(worker, "handler_overdue")) == 1
@@ -202,12 +204,13 @@ async def test_a_handler_that_will_not_end_is_logged_with_the_line_where_it_stan
 
 async def test_a_handler_that_blocks_the_loop_is_named_while_it_does(fleet: Fleet) -> None:
     worker = fleet.start()
-    blocking = await fleet.say("a", {"do": "block", "s": 5})
+    blocking = await fleet.say("a", {"do": "block", "until": "gate"})
     await wait_until(lambda: "loop_blocked" in worker.errors)
     (blocked,) = logged(worker, "loop_blocked")
     assert [run.ended_ns for run in fleet.history.of("a")] == [None]
     assert (blocked["device_id"], blocked["code_line"]) == ("a", "time.sleep(s)")
     assert blocked["where"].startswith("history.py:")
+    fleet.open_gate()
     await fleet.handled(blocking)
     assert worker.stop() == 0
 
@@ -219,10 +222,11 @@ async def test_few_slow_devices_with_few_notifications_keep_no_other_waiting(
     *slow, other = same_partition(5)
     for device in slow:
         await fleet.publish(
-            told(device, {"do": "sleep", "s": 6}), *[told(device) for _ in range(3)]
+            told(device, {"do": "sleep", "until": "gate"}), *[told(device) for _ in range(3)]
         )
     history_ = await fleet.handled(await fleet.say(other))
     assert [run for device in slow for run in history_.of(device) if run.ended_ns] == []
+    fleet.open_gate()
     await fleet.handled()
     assert worker.stop() == 0
     fleet.history.check(fleet.published)
@@ -232,13 +236,14 @@ async def test_few_slow_devices_with_few_notifications_keep_no_other_waiting(
 async def test_a_device_whose_old_delivery_still_runs_keeps_no_other_waiting(fleet: Fleet) -> None:
     worker = fleet.start(history.SYNC, window_max_entries=64)
     slow, other = same_partition(2)
-    await fleet.say(slow, {"do": "sleep", "s": 6})
+    await fleet.say(slow, {"do": "sleep", "until": "gate"})
     await wait_until(lambda: fleet.history.of(slow), "the delivery to start")
     await fleet.redis.client.delete(fleet.keys.lease(partition_of(slow, PARTITIONS), "default"))
     await wait_until(lambda: worker.errors.count("leases_acquired") > 1, "it to be leased again")
     await fleet.publish(*[told(slow) for _ in range(100)])
     history_ = await fleet.handled(await fleet.say(other))
     assert [run for run in history_.of(slow) if run.ended_ns] == []
+    fleet.open_gate()
     await fleet.handled()
     assert worker.stop() == 0
     fleet.history.check(fleet.published)
@@ -473,9 +478,12 @@ async def test_on_a_namespace_of_another_contract_a_worker_does_not_start(fleet:
 
 async def test_sigterm_finishes_what_runs_and_leaves_the_rest(fleet: Fleet) -> None:
     worker = fleet.start()
-    running = await fleet.say("a", {"do": "sleep", "s": 0.5})
+    running = await fleet.say("a", {"do": "sleep", "until": "gate"})
     rest = await fleet.say("a")
     await wait_until(lambda: fleet.history.runs)
+    worker.signal(signal.SIGTERM)
+    await wait_until(lambda: logged(worker, "worker_stopping"))
+    fleet.open_gate()
     assert worker.stop() == 0
     assert fleet.history.handled() == {running}
     assert await fleet.unsettled() == 1
@@ -750,7 +758,7 @@ async def test_a_frozen_worker_is_replaced_and_records_nothing_when_it_thaws(
 ) -> None:
     frozen = fleet.start()
     await fleet.owned_by_all(frozen)
-    id_ = await fleet.say("a", {"do": "sleep", "s": 1})
+    id_ = await fleet.say("a", {"do": "sleep", "until": "gate"})
     await wait_until(lambda: fleet.history.runs)
     child = child_of(frozen)
     os.kill(child, signal.SIGSTOP)
@@ -758,7 +766,9 @@ async def test_a_frozen_worker_is_replaced_and_records_nothing_when_it_thaws(
     await fleet.owned_by_all(second)
     await wait_until(lambda: len(fleet.history.runs) == 2)
     os.kill(child, signal.SIGCONT)
-    await wait_until(lambda: len([run for run in fleet.history.runs if run.ended_ns]) == 2)
+    await wait_until(lambda: fleet.history.runs[0].ended_ns)
+    fleet.open_gate()
+    await fleet.handled(id_)
     old, new = fleet.history.runs
     assert (old.pid, old.lost, old.how) == (child, True, "CancelledError")
     assert (new.id, new.how) == (id_, "handled")
@@ -860,9 +870,10 @@ async def test_after_both_were_killed_what_was_pending_runs_alone_and_once_more(
 ) -> None:
     """Nobody could write down which of them was the killer: each is a suspect."""
     first = fleet.start()
-    ids = [await fleet.say(f"d{n}", {"do": "sleep", "s": 0.2}) for n in range(4)]
+    ids = [await fleet.say(f"d{n}", {"do": "sleep", "until": "gate"}) for n in range(4)]
     await wait_until(lambda: len(fleet.history.runs) == 4)
     kill_group(first)
+    fleet.open_gate()
     second = fleet.start()
     await fleet.handled(*ids)
     assert second.stop() == 0
@@ -879,13 +890,16 @@ async def test_who_ran_beside_a_crash_becomes_no_dead_letter(fleet: Fleet, end: 
     """With every attempt that they have: the next ones run alone."""
     worker = fleet.start(max_attempts=1, concurrency=9)
     for number in range(8):
-        await fleet.say(f"d{number}", {"do": "sleep", "s": 1})
+        await fleet.say(f"d{number}", {"do": "sleep", "until": "gate"})
     await wait_until(lambda: len(fleet.history.runs) == 8, "all to run")
+    child = child_of(worker)
     poison: set[str] = set()
     if end == "SIGKILL":
-        os.kill(child_of(worker), signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)
     else:
         poison = {await fleet.say("p", {"do": "exit", "code": 0})}
+    await wait_until(lambda: not is_alive(child), "it to be gone")
+    fleet.open_gate()
     await fleet.settled()
     assert worker.stop() == 0
     assert await fleet.dead_ids() == poison

@@ -1,8 +1,9 @@
 """A receiver that writes down what it does, and a checker of what was written.
 
 As a receiver it is given to workers by its path. What it does with a notification is said by the
-notification itself, in `resultDetail`: `{"do": "sleep", "s": 1}`; see `_ACTIONS`. Every start and
-every end is one line in a file of the process, written at once: what a kill leaves is true.
+notification itself, in `resultDetail`: `{"do": "sleep", "s": 1}`, or `{"do": "sleep", "until":
+"gate"}` until the test opens that; see `_ACTIONS`. Every start and every end is one line in a file
+of the process, written at once: what a kill leaves is true.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import multiprocessing
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -42,6 +43,18 @@ def importing(name: str, as_name: str) -> str:
     return f"import sys\nsys.path.append({str(Path(__file__).parents[1])!r})\n" + (
         f"from support.history import {name} as {as_name}\n"
     )
+
+
+# --- gates ----------------------------------------------------------------------------------------
+
+
+def open_gate(name: str, folder: Path) -> None:
+    """Lets go on what waits for it; later arrivals pass."""
+    (folder / f"{name}.gate").touch()
+
+
+def _is_shut(gate: str | None) -> bool:
+    return gate is not None and not Path(os.environ[FOLDER_VARIABLE], f"{gate}.gate").exists()
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -96,14 +109,17 @@ def _reject() -> None:
     raise Reject("no use")
 
 
-def _block(s: float) -> None:
+def _block(s: float = 0.1, until: str | None = None) -> None:
     """Sleeps where it stands: in an async handler this blocks the event loop."""
-    time.sleep(s)
+    is_over = False
+    while not is_over:
+        time.sleep(s)
+        is_over = not _is_shut(until)
 
 
-def _exit(times: int = 10**9) -> None:
+def _exit(times: int = 10**9, code: int = 7) -> None:
     if delivery.attempt <= times:
-        os._exit(7)
+        os._exit(code)
 
 
 def _crash() -> None:
@@ -160,17 +176,27 @@ class SyncReceiver(_Receiver):
         with self.book.delivery():
             told = _told()
             if told.get("do") == "sleep":
-                time.sleep(told["s"])
-            else:
-                _act(told)
+                told["do"] = "block"  # a thread's way to sleep
+            _act(told)
 
 
-async def _swallow(s: float) -> None:
+async def _sleep(s: float = 0.02, until: str | None = None) -> None:
+    await asyncio.sleep(s)
+    while _is_shut(until):
+        await asyncio.sleep(s)
+
+
+async def _swallow(s: float = 0.1, until: str | None = None) -> None:
     """Ends in its own time, whoever cancels it."""
     ends_s = time.monotonic() + s
     while (left_s := ends_s - time.monotonic()) > 0:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(left_s)
+        if _is_shut(until):
+            ends_s = time.monotonic() + s
+
+
+_ASYNC_ACTIONS: dict[str, Callable[..., Awaitable[None]]] = {"sleep": _sleep, "swallow": _swallow}
 
 
 class AsyncReceiver(_Receiver):
@@ -187,10 +213,8 @@ class AsyncReceiver(_Receiver):
     async def handleNBCommandStateChanged(self) -> None:
         with self.book.delivery():
             told = _told()
-            if told.get("do") == "sleep":
-                await asyncio.sleep(told["s"])
-            elif told.get("do") == "swallow":
-                await _swallow(told["s"])
+            if told.get("do") in _ASYNC_ACTIONS:
+                await _ASYNC_ACTIONS[told.pop("do")](**told)
             else:
                 _act(told)
 

@@ -124,6 +124,10 @@ class Fleet:
         self.published[device].append(one.id)
         return str(one.id)
 
+    def open_gate(self, name: str = "gate") -> None:
+        """Lets go on what was told to wait until then."""
+        history.open_gate(name, self.folder)
+
     async def say(self, device: str, detail: Any = None, **changes: Any) -> str:
         """Publishes one notification whose `resultDetail` tells the receiver what to do."""
         (id_,) = await self.publish(told(device, detail, **changes))

@@ -360,9 +360,10 @@ def _is_promise(done: asyncio.Future[Outcome]) -> bool:
     return done.done() and not done.cancelled() and done.exception() is None
 
 
-TestBridge = pytest.mark.timeout(600)(Bridge.TestCase)  # a busy machine, and measured
+# An example may take 10 s of a core, and the machine be shared by six: this bounds a hang.
+TestBridge = pytest.mark.timeout(1800)(Bridge.TestCase)
 TestBridge.settings = settings(
-    max_examples=settings().max_examples // 7,  # 4 in `make test`, 14 in `make check`
+    max_examples=settings().max_examples // 11,  # 3 in `make test`, 9 in `make check`
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
