@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+from collections.abc import Callable
 
 import pytest
 
-from consumers.outcome import Failed, Reject, Rejected, Retry, of_exception
+from consumers.outcome import Failed, Reject, Rejected, Retry, line_of, of_exception
 
 
 def test_a_reject_gives_up_with_its_reason() -> None:
@@ -60,3 +62,20 @@ def test_in_a_group_what_the_handler_says_counts_before_what_failed() -> None:
     assert (outcome.error, outcome.after_s) == (retry, 3)
     failed = ExceptionGroup("outer", [ValueError()])
     assert of_exception(failed) == Failed(error=failed)
+
+
+def test_the_line_of_an_error_is_the_users_own_where_a_library_raised_it() -> None:
+    def caught(call: Callable[[], object]) -> BaseException:
+        try:
+            call()
+        except Exception as error:
+            return error
+        raise AssertionError("nothing was raised")
+
+    own = caught(lambda: 1 / 0)
+    line = caught.__code__.co_firstlineno + 7
+    assert line_of(own) == f"test_outcome.py:{line}"
+    librarys = caught(lambda: json.loads("{"))
+    assert line_of(librarys) == f"test_outcome.py:{line + 2}"
+    bare = ValueError()  # never raised
+    assert line_of(bare) == ""
