@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable
 
 import pytest
 
@@ -65,17 +64,14 @@ def test_in_a_group_what_the_handler_says_counts_before_what_failed() -> None:
 
 
 def test_the_line_of_an_error_is_the_users_own_where_a_library_raised_it() -> None:
-    def caught(call: Callable[[], object]) -> BaseException:
-        try:
-            call()
-        except Exception as error:
-            return error
-        raise AssertionError("nothing was raised")
+    def divides() -> object:
+        return 1 / 0
 
-    own = caught(lambda: 1 / 0)
-    line = caught.__code__.co_firstlineno + 7
-    assert line_of(own) == f"test_outcome.py:{line}"
-    librarys = caught(lambda: json.loads("{"))
-    assert line_of(librarys) == f"test_outcome.py:{line + 2}"
-    bare = ValueError()  # never raised
-    assert line_of(bare) == ""
+    def asks_a_library() -> object:
+        return json.loads("{")
+
+    for call in (divides, asks_a_library):
+        with pytest.raises((ZeroDivisionError, ValueError)) as caught:
+            call()
+        assert line_of(caught.value) == f"test_outcome.py:{call.__code__.co_firstlineno + 1}"
+    assert line_of(ValueError("never raised")) == ""
