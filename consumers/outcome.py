@@ -161,20 +161,17 @@ def line_of(error: BaseException) -> str:
     if is_a(error, ReportedError):
         return error.where
     try:
-        where = ""
-        is_users = False
-        for frame, line in traceback.walk_tb(error.__traceback__):
-            file = frame.f_code.co_filename
-            if _is_users(file) or not is_users:
-                is_users = _is_users(file)
-                where = f"{Path(file).name}:{line}"
-        return where
-    except BaseException:  # whatever its class makes of that
+        frames = [
+            (frame.f_code.co_filename, line)
+            for frame, line in traceback.walk_tb(error.__traceback__)
+        ]
+        called = [place for place in frames if not place[0].startswith(_NOT_USERS)]
+        own = [place for place in called if not any(name in place[0] for name in _INSTALLED)]
+        # An installed receiver is what was called first: what it uses is installed, too.
+        file, line = own[-1] if own else called[0] if called else frames[-1]
+        return f"{Path(file).name}:{line}"
+    except BaseException:  # whatever its class makes of that; or it was never raised
         return ""
-
-
-def _is_users(file: str) -> bool:
-    return not file.startswith(_NOT_USERS) and not any(name in file for name in _INSTALLED)
 
 
 def _asked_s(error: Retry) -> float | None:

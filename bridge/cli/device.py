@@ -39,7 +39,7 @@ def command(device_id: str, limit: int, as_json: bool) -> None:
         [_row(queue) for queue in found.queues],
     )
     known = found.remembered
-    if known.commands:
+    if known is not None and known.commands:
         last = time_expressions.shown(known.last_accepted_at_ms)
         click.echo(
             f"ledger: {known.commands} commands, {known.final} of them with a final status; "

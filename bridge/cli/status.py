@@ -92,6 +92,8 @@ def _tables(status: Status, by_partition: bool) -> list[RenderableType]:
         found.append(_facts(document, status.seen))
         if status.seen.groups:
             found.append(_groups_table(status.seen))
+        if status.seen.failures.error is not None:
+            found.append(report.line(f"what fails is not known: {status.seen.failures.error}"))
         if status.seen.failures.failing:
             found.append(_failures_table(status.seen))
         if by_partition:

@@ -21,24 +21,31 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("command_id")
 @click.option("--device", metavar="ID", help="Its device: one partition instead of all is read.")
+@click.option(
+    "--everywhere", is_flag=True, help="Look through all streams, whatever the ledger knows."
+)
 @redis_commands.connection_options
 @options.setting_option("spool_dir")
 @report.json_option
-def command(command_id: str, device: str | None, as_json: bool) -> int:
+def command(command_id: str, device: str | None, everywhere: bool, as_json: bool) -> int:
     """Where is COMMAND_ID: which of its statuses were accepted when, late or not; for each group
     waiting, pending or parked with its attempts and its error, dead, handled or skipped; and what
     the spool here has of it.
 
     The ledger is asked first: it tells what became of each status in each group, when, and after
-    how many attempts. A command that it does not know (any more) is looked for in every stream;
-    with --device in its partition's. Exit code 1: nothing was found.
+    how many attempts. Then the streams of the devices that it knows are looked through, or all,
+    if it knows none, or they are short; with --device only that one's. Exit code 1: nothing was
+    found.
     """
     from bridge.operations import trace as tracing
 
     settings = options.load()
     bar = partial(bulk_commands.progress, title="looking")
     found = redis_commands.run(
-        lambda connected: tracing.trace(connected, command_id, device=device, bar=bar), settings
+        lambda connected: tracing.trace(
+            connected, command_id, device=device, everywhere=everywhere, bar=bar
+        ),
+        settings,
     )
     try:
         found.spooled += tracing.in_spool(settings.spool_path, command_id, device=device)
@@ -66,6 +73,8 @@ def _print(trace: Trace) -> None:
                 f"{time_expressions.shown(spooled.received_at_ms)}"
             )
         )
+    if not trace.everywhere:
+        click.echo("looked for on these devices only: --everywhere looks through all streams")
     if not trace.is_found:
         click.echo(f"nothing is known of command {trace.command}", err=True)
 
@@ -78,7 +87,7 @@ def _rows(accepted: Accepted) -> list[tuple[str, ...]]:
         since = time_expressions.shown(outcome.at_ms)
         rows.append((*first, name, outcome.state, since, str(outcome.attempts or "–")))
         first = ("", "")
-    return rows or [(*first, "all", "handled", "–", "–")]
+    return rows or [(*first, "–", "nothing left" if accepted.handled else "see below", "–", "–")]
 
 
 def print_notifications(found: list[Found]) -> None:

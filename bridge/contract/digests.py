@@ -75,13 +75,15 @@ def _with_exact_numbers(value: object) -> str:
     return "\n".join((text, *exact))
 
 
-@lru_cache(4096)
 def name_digest(name: str) -> bytes:
-    """A device, command or group where only its digest is kept: 8 bytes.
+    """A device, command or group where only its digest is kept: 8 bytes."""
+    raw = name.encode()  # written out: two of each notification
+    framed = len(raw).to_bytes(4, "big") + raw
+    return hashlib.blake2b(framed, digest_size=DIGEST_BYTES).digest()[:LEDGER_DIGEST_BYTES]
 
-    Cached, for each comes with several notifications.
-    """
-    return _digest(name.encode())[:LEDGER_DIGEST_BYTES]
+
+# Of a command there is another soon, of a device rarely: not worth a cache that large.
+_device_digest: Final = lru_cache(4096)(name_digest)
 
 
 def ledger_field(device: str, command: str) -> bytes:
@@ -89,7 +91,7 @@ def ledger_field(device: str, command: str) -> bytes:
 
     The command comes first, so that its field can be looked for without the device.
     """
-    return name_digest(command) + name_digest(device)
+    return name_digest(command) + _device_digest(device)
 
 
 def notification_digest(

@@ -12,14 +12,19 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Final
 
-from bridge.contract.digests import LEDGER_DIGEST_BYTES, name_digest
+from bridge.contract.digests import LEDGER_DIGEST_BYTES, ledger_field, name_digest
 from bridge.contract.entries import Entry
 
 GROUP_BYTES: Final = 4
 """A group in a record: the beginning of its name's digest. They are few: this tells them apart."""
 MAX_ATTEMPTS_NOTED: Final = 63
 _HEAD_BYTES: Final = 4
-_ACCEPTED_BYTES: Final = LEDGER_DIGEST_BYTES + 6
+_ACCEPTED_BYTES: Final = LEDGER_DIGEST_BYTES + 6 + 1
+STATUSES: Final = (
+    "PENDING", "SENT", "DELIVERED", "SUCCESSFUL", "FAILED", "TIMEOUT", "EXPIRED", "CANCELED",
+    "SUCCESS", "FAIL", "DEFAULT",
+)  # fmt: skip
+"""Of which a mark has the place, from 1 on. New ones are added behind these."""
 _OUTCOME_BYTES: Final = GROUP_BYTES + 1 + 4
 
 
@@ -47,6 +52,8 @@ class Mark:
 
     digest: bytes
     at_ms: int
+    status: str | None
+    """As it was sent; `None` for one that is not among `STATUSES`."""
     groups: dict[bytes, Noted]
     """By `group_digest`; a group that has no outcome of it yet is missing."""
 
@@ -83,8 +90,10 @@ def note_of(entry: Entry, became: Became, attempts: int) -> bytes | None:
         digest = bytes.fromhex(entry.id[: 2 * LEDGER_DIGEST_BYTES])
     except ValueError:  # a foreign producer's
         return None
+    if len(digest) != LEDGER_DIGEST_BYTES:
+        return None
     what = _WHAT[became][attempts if attempts < MAX_ATTEMPTS_NOTED else MAX_ATTEMPTS_NOTED]
-    return name_digest(entry.command) + name_digest(entry.device) + digest + what
+    return ledger_field(entry.device, entry.command) + digest + what
 
 
 def read(raws: Iterable[bytes]) -> Record:
@@ -114,10 +123,13 @@ def _mark(raw: bytes, at: int) -> tuple[Mark | None, int]:
     if outcomes_at >= len(raw):
         return None, at
     digest = raw[at : at + LEDGER_DIGEST_BYTES]
-    at_ms = int.from_bytes(raw[at + LEDGER_DIGEST_BYTES : outcomes_at], "big")
+    at_ms = int.from_bytes(raw[at + LEDGER_DIGEST_BYTES : outcomes_at - 1], "big")
+    status = raw[outcomes_at - 1]
     ends_at = outcomes_at + 1 + raw[outcomes_at] * _OUTCOME_BYTES
     groups = {}
-    for begins in range(outcomes_at + 1, min(ends_at, len(raw)), _OUTCOME_BYTES):
+    for begins in range(outcomes_at + 1, ends_at, _OUTCOME_BYTES):
+        if begins + _OUTCOME_BYTES > len(raw):
+            break
         group = raw[begins : begins + GROUP_BYTES]
         what, after_ms = raw[begins + GROUP_BYTES], raw[begins + GROUP_BYTES + 1 : begins + 9]
         try:
@@ -129,7 +141,8 @@ def _mark(raw: bytes, at: int) -> tuple[Mark | None, int]:
             at_ms=at_ms + int.from_bytes(after_ms, "big"),
             attempts=what & MAX_ATTEMPTS_NOTED,
         )
-    return Mark(digest=digest, at_ms=at_ms, groups=groups), ends_at
+    name = STATUSES[status - 1] if 0 < status <= len(STATUSES) else None
+    return Mark(digest=digest, at_ms=at_ms, status=name, groups=groups), ends_at
 
 
 def _both(first: Mark, second: Mark) -> Mark:

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bridge.contract.keys import partition_of
+from bridge.errors import BridgeError, RedisUnavailableError
 from bridge.operations import ledger, namespace
 from bridge.operations.ledger import Remembered
-from bridge.operations.namespace import Namespace
+from bridge.operations.namespace import Namespace, text
 from bridge.operations.progress import Bar, no_bar
 from bridge.operations.search import Found, Search
 from bridge.store.link import command as call
@@ -49,8 +50,8 @@ class Device:
     partition: int
     queues: list[Queue]
     notifications: list[Found]
-    remembered: Remembered
-    """What the ledger knows of its commands."""
+    remembered: Remembered | None
+    """What the ledger knows of its commands; `None` where the user may not look through it."""
 
     def document(self, limit: int = 0) -> dict[str, Any]:
         """As docs/commands.md has it, with the newest `limit` notifications; 0: all."""
@@ -58,7 +59,7 @@ class Device:
             "device": self.id,
             "partition": self.partition,
             "groups": [queue.document() for queue in self.queues],
-            "ledger": asdict(self.remembered),
+            "ledger": self.remembered and asdict(self.remembered),
             "total": len(self.notifications),
             "notifications": [found.document() for found in self.newest(limit)],
         }
@@ -70,10 +71,11 @@ class Device:
 
 async def look(connected: Namespace, device: str, *, bar: Bar = no_bar) -> Device:
     """Looks through the device's partition. Raises what `Namespace.ask` raises."""
+    text(device)
     keys = connected.keys
     partition = partition_of(device, connected.partitions)
     groups = await connected.groups()
-    search = Search(connected, groups, lambda entry: entry.ordered_by == device)
+    search = Search(connected, groups, lambda entry: entry.ordered_by == device, has=device)
     with bar(await connected.get(call("XLEN", keys.stream(partition)))) as advance:
         found = await search.through(partition, [device], advance)
     queues = []
@@ -97,8 +99,17 @@ async def look(connected: Namespace, device: str, *, bar: Bar = no_bar) -> Devic
         partition=partition,
         queues=queues,
         notifications=found,
-        remembered=await ledger.of_device(connected, device),
+        remembered=await _remembered(connected, device),
     )
+
+
+async def _remembered(connected: Namespace, device: str) -> Remembered | None:
+    try:
+        return await ledger.of_device(connected, device)
+    except RedisUnavailableError:
+        raise
+    except BridgeError:
+        return None
 
 
 def _worker_of(lease: bytes) -> str:

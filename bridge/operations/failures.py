@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from bridge.errors import BridgeError, RedisUnavailableError
 from bridge.operations.namespace import Namespace, decoded, fields_of
 from bridge.store.link import command
 
-MOST: Final = 5000
-"""Records that are read; of more, these stand for all."""
-_COUNT: Final = 500
-_NO_ERROR: Final = "a worker died while it ran"
+MOST: Final = 2000
+"""Records that are read, of each group and partition as many."""
+_COUNT: Final = 250
+_DIED: Final = "a worker died while it ran"
+_NOT_NOTED: Final = "it was not noted why"
 _NOT_A_RECORD: Final = b"clean"
 
 
@@ -34,7 +36,7 @@ class Failing:
     devices: set[str] = field(default_factory=set)
     most_attempts: int = 0
     since_ms: int | None = None
-    last_ms: int = 0
+    last_ms: int | None = None
     example: str = ""
     """A device that failed last."""
 
@@ -50,50 +52,68 @@ class Failures:
     total: int
     looked_at: int
     failing: list[Failing]
+    error: str | None = None
+    """Why nothing is known."""
 
     def document(self) -> dict[str, Any]:
         """As docs/commands.md has it."""
         return {
             "total": self.total,
             "looked_at": self.looked_at,
+            "error": self.error,
             "errors": [failing.document() for failing in self.failing],
         }
 
 
 async def look(connected: Namespace, groups: Sequence[str]) -> Failures:
-    """Reads `MOST` records at most. Raises what `Namespace.ask` raises."""
+    """Reads `MOST` records, or few more. Raises what `Namespace.ask` raises."""
+    try:
+        return await _look(connected, groups)
+    except RedisUnavailableError:
+        raise
+    except BridgeError as error:  # the user may not: the rest of what is asked is worth having
+        return Failures(total=0, looked_at=0, failing=[], error=str(error))
+
+
+async def _look(connected: Namespace, groups: Sequence[str]) -> Failures:
     from consumers.worker.delivery.attempts import Attempts
 
-    places = [(group, connected.keys.retry(p, group))
-              for group in groups for p in range(connected.partitions)]  # fmt: skip
-    lengths = await connected.ask(*(command("HLEN", key) for _, key in places))
-    failing: dict[tuple[str, str, str], Failing] = {}
-    total = looked_at = 0
-    for (group, key), length in zip(places, lengths, strict=True):
-        if not isinstance(length, int) or not length:
-            continue
-        total += length
-        if looked_at >= MOST:
-            continue
-        async for flat in connected.scan("HSCAN", key, count=_COUNT):
+    places = {connected.keys.retry(p, group): group
+              for group in groups for p in range(connected.partitions)}  # fmt: skip
+    calls = [(command("HLEN", key), command("HEXISTS", key, _NOT_A_RECORD)) for key in places]
+    replies = await connected.ask(*(call for both in calls for call in both))
+    lengths = [
+        length - clean if isinstance(length, int) and isinstance(clean, int) else 0
+        for length, clean in zip(replies[::2], replies[1::2], strict=True)
+    ]
+    keys = [key for key, length in zip(places, lengths, strict=True) if length]
+    share = max(1, MOST // max(1, len(keys)))
+    failing: dict[_Key, Failing] = {}
+    looked_at = 0
+    for key in keys:
+        seen = 0
+        async for _, flat in connected.scan([key], count=min(_COUNT, share)):
             for name, raw in fields_of(flat).items():
-                if name == _NOT_A_RECORD:
-                    total -= 1
-                    continue
-                looked_at += 1
-                _add(failing, group, decoded(name), Attempts.decode(raw))
-            if looked_at >= MOST:
+                if name != _NOT_A_RECORD:
+                    seen += 1
+                    _add(failing, places[key], decoded(name), Attempts.decode(raw))
+            if seen >= share:
                 break
-    ordered = sorted(failing.values(), key=lambda error: (-len(error.devices), -error.last_ms))
-    return Failures(total=total, looked_at=looked_at, failing=ordered)
+        looked_at += seen
+    ordered = sorted(
+        failing.values(), key=lambda error: (-len(error.devices), -(error.last_ms or 0))
+    )
+    return Failures(total=sum(lengths), looked_at=looked_at, failing=ordered)
 
 
-def _add(
-    failing: dict[tuple[str, str, str], Failing], group: str, entry_id: str, noted: Any
-) -> None:
+_Key = tuple[str, str, str, bool]
+"""Group, type, line, and whether that is all because the process died."""
+
+
+def _add(failing: dict[_Key, Failing], group: str, entry_id: str, noted: Any) -> None:
     last = noted.last_failure
     error_type, where = (last.error_type, last.where) if last is not None else ("", "")
-    key = (group, error_type, where)
+    key = (group, error_type, where, noted.suspect and last is None)
     found = failing.get(key)
     if found is None:
         found = failing[key] = Failing(group=group, error_type=error_type, where=where)
@@ -102,7 +122,10 @@ def _add(
     found.most_attempts = max(found.most_attempts, noted.count)
     if noted.first_failed_ms:
         found.since_ms = min(found.since_ms or noted.first_failed_ms, noted.first_failed_ms)
-    if noted.failed_ms >= found.last_ms:
-        found.last_ms = noted.failed_ms
-        found.error = last.error if last is not None else _NO_ERROR
+    if noted.failed_ms >= (found.last_ms or 0):
+        found.last_ms = noted.failed_ms or None
         found.example = noted.device
+        if last is not None:
+            found.error = last.error
+        else:
+            found.error = _DIED if noted.suspect else _NOT_NOTED

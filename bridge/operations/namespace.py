@@ -13,13 +13,24 @@ from typing import Any, Final
 
 from bridge.contract.keys import Keys
 from bridge.contract.meta import CONTRACT_VERSION, PARTITION_HASH, ContractError, Meta
-from bridge.errors import BridgeError, MetaMismatchError, RedisUnavailableError, advised
+from bridge.errors import (
+    BridgeError,
+    MetaMismatchError,
+    RedisUnavailableError,
+    UsageError,
+    advised,
+)
 from bridge.settings import Settings, without_password
 from bridge.store.connect import open_link
 from bridge.store.link import Call, Link, Refused, command
 
 TIMEOUT_S: Final = 5.0
 PAGE: Final = 500
+FIRST_PAGE: Final = 50
+PAGE_BYTES: Final = 512 * 1024
+"""Redis does nothing else while it writes a page: a millisecond for so much."""
+SCANNED_AT_ONCE: Final = 8
+_FORBIDDEN: Final = ("NOPERM",)
 
 Page = list[tuple[bytes, list[bytes]]]
 """Stream ids with their field names and values."""
@@ -52,10 +63,9 @@ class Namespace:
         """The registered groups."""
         return sorted(map(decoded, await self.get(command("SMEMBERS", self.keys.groups))))
 
-    async def pages(
-        self, key: str, *, after: bytes = b"-", count: int = PAGE
-    ) -> AsyncIterator[Page]:
-        """The entries of a stream, oldest first, so many at a time."""
+    async def pages(self, key: str, *, after: bytes = b"-") -> AsyncIterator[Page]:
+        """The entries of a stream, oldest first; about `PAGE_BYTES` at a time."""
+        count = FIRST_PAGE
         while True:
             page: Page = await self.get(command("XRANGE", key, after, "+", "COUNT", count))
             if page:
@@ -63,18 +73,31 @@ class Namespace:
             if len(page) < count:
                 return
             after = b"(" + page[-1][0]
+            size = sum(len(part) for _, flat in page for part in flat)
+            count = max(1, min(PAGE, PAGE_BYTES * len(page) // max(1, size)))
 
     async def scan(
-        self, verb: str, key: str, *, match: bytes = b"*", count: int
-    ) -> AsyncIterator[list[bytes]]:
-        """The replies of HSCAN, SSCAN or ZSCAN, until it has been through `key`."""
-        cursor: Any = b"0"
-        while True:
-            call = command(verb, key, cursor, "MATCH", match, "COUNT", count)
-            cursor, found = await self.get(call)
-            yield found
-            if int(cursor) == 0:
-                return
+        self, keys: Sequence[str], *, match: bytes = b"*", count: int
+    ) -> AsyncIterator[tuple[str, list[bytes]]]:
+        """What HSCAN finds in hashes, with the hash it is of; `SCANNED_AT_ONCE` in a round trip.
+
+        In the order of `keys`: the second of two is begun when the first is through, if there are
+        as many between them. `BridgeError` where the user may not.
+        """
+        waiting = [(key, b"0") for key in keys]
+        while waiting:
+            some, waiting = waiting[:SCANNED_AT_ONCE], waiting[SCANNED_AT_ONCE:]
+            calls = [
+                command("HSCAN", key, cursor, "MATCH", match, "COUNT", count, tolerated=_FORBIDDEN)
+                for key, cursor in some
+            ]
+            going_on = []
+            for (key, _), reply in zip(some, await self.ask(*calls), strict=True):
+                cursor, found = value(reply)
+                yield key, found
+                if int(cursor):
+                    going_on.append((key, cursor))
+            waiting = going_on + waiting
 
     async def refuse_while_held(self) -> None:
         """`BridgeError` while the partition count is being changed: nothing may be published."""
@@ -118,6 +141,15 @@ def value(reply: Any) -> Any:
     if isinstance(reply, Refused):
         raise BridgeError(f"Redis refused: {reply.text}")
     return reply
+
+
+def text(*words: str) -> None:
+    """`UsageError` for what no id is: words of a command line that are not UTF-8."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{word!r} is not UTF-8, as every id is") from None
 
 
 def decoded(raw: bytes) -> str:

@@ -6,9 +6,9 @@ just left, but none is reported in two.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bridge.contract.entries import DeadLetter, Entry, entry_order
 from bridge.contract.meta import ContractError
@@ -21,14 +21,7 @@ if TYPE_CHECKING:
 
 State = Literal["waiting", "pending", "parked", "dead", "handled", "not_for_it"]
 Wanted = Callable[[Entry], bool]
-
-SHORT: Final = 2000
-"""Entries of a stream that is looked through whatever is known of where to look."""
-AROUND_MS: Final = 100
-"""How far an entry's id may be from the time its script noted: a script may take that long."""
-MOST_AROUND: Final = 1000
-DEAD_PAGE: Final = 100
-"""Dead letters have tracebacks: more at once, and Redis does nothing else for too long."""
+"""Whether an entry is meant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +68,9 @@ class Found:
 
     @property
     def is_handled(self) -> bool:
-        """Whether no group has anything left to do with it."""
-        return all(place.state in ("handled", "not_for_it") for place in self.groups.values())
+        """Whether no group has anything left to do with it; there has to be one."""
+        states = {place.state for place in self.groups.values()}
+        return bool(states) and states <= {"handled", "not_for_it"}
 
     def document(self) -> dict[str, Any]:
         """As docs/commands.md has it."""
@@ -96,41 +90,32 @@ class Found:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hints:
-    """When the ledger says that something happened (epoch ms): streams are in that order, as long
-    as Redis' clock is not set back.
-    """
-
-    accepted_ms: Sequence[int]
-    dead_ms: Mapping[str, Sequence[int]]
-    """By group; a group of which nothing is known is missing."""
-
-
 class Search:
     """Looks for entries partition by partition."""
 
-    def __init__(self, connected: Namespace, groups: Sequence[str], wanted: Wanted) -> None:
+    def __init__(
+        self, connected: Namespace, groups: Sequence[str], wanted: Wanted, *, has: str
+    ) -> None:
+        """`has`: a value that each entry which is `wanted` has, so that others are not decoded."""
         self._in = connected
         self._groups = groups
         self._wanted = wanted
+        self._has = has.encode()
 
     async def through(
         self,
         partition: int,
         devices: Sequence[str] | None,
         on_page: Callable[[int], None],
-        *,
-        hints: Hints | None = None,
     ) -> list[Found]:
         """The entries of one partition, oldest first.
 
         `devices`: whose parked lists are looked through, `None` for all. `on_page` is called with
-        the number of stream entries looked at. With `hints` long streams are looked at only there.
+        the number of stream entries looked at.
         """
         found: dict[bytes, Found] = {}
         key = self._in.keys.stream(partition)
-        async for page in self._pages(key, None if hints is None else hints.accepted_ms):
+        async for page in self._in.pages(key):
             for entry_id, entry in self._meant(page):
                 found[entry_id] = Found(id=entry_id, partition=partition, entry=entry)
             on_page(len(page))
@@ -138,28 +123,25 @@ class Search:
         delivered = {} if isinstance(infos, Refused) else _delivered(infos)
         for group in self._groups:
             places = await self._parked(partition, group, devices, found)
-            dead_ms = None if hints is None else hints.dead_ms.get(group)
-            places |= await self._dead(partition, group, found, dead_ms)
+            places |= await self._dead(partition, group, found)
             await self._rest(partition, group, delivered.get(group), found, places)
         return sorted(found.values(), key=lambda entry: entry_order(entry.id))
 
-    async def _pages(
-        self, key: str, times_ms: Sequence[int] | None, *, count: int = PAGE
-    ) -> AsyncIterator[Page]:
-        """A stream's entries: all of a short one, else those around `times_ms`; `None`: all."""
-        if times_ms is None or await self._in.get(command("XLEN", key)) <= SHORT:
-            async for page in self._in.pages(key, count=count):
-                yield page
-            return
-        for begin_ms, end_ms in _around(times_ms):
-            call = command("XRANGE", key, begin_ms, end_ms, "COUNT", MOST_AROUND)
-            yield await self._in.get(call)
-
     def _meant(self, page: Page) -> Iterable[tuple[bytes, Entry]]:
         for entry_id, flat in page:
-            entry = _entry(flat)
-            if entry is not None and self._wanted(entry):
+            entry = self._entry(flat)
+            if entry is not None:
                 yield entry_id, entry
+
+    def _entry(self, flat: Sequence[bytes]) -> Entry | None:
+        """The entry, if it is one, and wanted."""
+        if self._has not in flat:
+            return None
+        try:
+            entry = Entry.decode(fields_of(flat))
+        except (ContractError, ValueError):
+            return None
+        return entry if self._wanted(entry) else None
 
     async def _parked(
         self,
@@ -178,8 +160,8 @@ class Search:
             async for entry_id, flat in self._messages(
                 keys.parked_device(partition, group, device)
             ):
-                entry = _entry(flat)
-                if entry is not None and self._wanted(entry):
+                entry = self._entry(flat)
+                if entry is not None:
                     found.setdefault(entry_id, Found(id=entry_id, partition=partition, entry=entry))
                     due_ms = int(float(due)) if is_head and due is not None else None
                     places[entry_id] = Place(state="parked", due_at_ms=due_ms)
@@ -204,14 +186,12 @@ class Search:
         partition: int,
         group: str,
         found: dict[bytes, Found],
-        times_ms: Sequence[int] | None,
     ) -> dict[bytes, Place]:
         places: dict[bytes, Place] = {}
-        key = self._in.keys.dead(partition, group)
-        async for page in self._pages(key, times_ms, count=DEAD_PAGE):
+        async for page in self._in.pages(self._in.keys.dead(partition, group)):
             for dead_id, flat in page:
-                entry = _entry(flat)
-                if entry is None or not self._wanted(entry):
+                entry = self._entry(flat)
+                if entry is None:
                     continue
                 try:
                     letter = DeadLetter.decode(fields_of(flat))
@@ -268,19 +248,6 @@ class Search:
             found[entry_id].groups[group] = place
 
 
-def _around(times_ms: Sequence[int]) -> Iterable[tuple[int, int]]:
-    """Ranges of epoch ms that have what Redis did then, as little as that is; merged, in order."""
-    begin_ms = end_ms = 0
-    for at_ms in sorted(times_ms):
-        if at_ms - AROUND_MS > end_ms:
-            if end_ms:
-                yield begin_ms, end_ms
-            begin_ms = at_ms - AROUND_MS
-        end_ms = at_ms + AROUND_MS
-    if end_ms:
-        yield begin_ms, end_ms
-
-
 def _failure(at_ms: int, failure: Failure | None) -> FailureNoted | None:
     return None if failure is None else FailureNoted(at_ms=at_ms, **asdict(failure))
 
@@ -304,10 +271,3 @@ def _place(
 def _delivered(infos: Sequence[Any]) -> dict[str, bytes]:
     groups = map(fields_of, infos)
     return {decoded(group[b"name"]): bytes(group[b"last-delivered-id"]) for group in groups}
-
-
-def _entry(flat: Sequence[bytes]) -> Entry | None:
-    try:
-        return Entry.decode(fields_of(flat))
-    except (ContractError, ValueError):
-        return None

@@ -10,16 +10,20 @@ from typing import Any, Final
 
 from bridge.contract.digests import LEDGER_DIGEST_BYTES
 from bridge.contract.keys import partition_of
-from bridge.contract.ledger import Became, Mark, Record, group_digest
+from bridge.contract.lapse import Lapse
+from bridge.contract.ledger import Mark, Record
+from bridge.errors import BridgeError, RedisUnavailableError
 from bridge.operations import ledger, spool_reading
-from bridge.operations.namespace import Namespace
-from bridge.operations.progress import Bar, no_bar, silent
-from bridge.operations.search import Found, Hints, Place, Search
+from bridge.operations.namespace import Namespace, decoded, fields_of, text
+from bridge.operations.progress import Bar, no_bar
+from bridge.operations.search import Found, Place, Search
 from bridge.outbox.records import Arrival
 from bridge.outbox.spool.row import UnreadableRowError, to_record
 from bridge.platform.notification import Notification
 from bridge.store.link import command as call
 
+LITTLE: Final = 20_000
+"""Entries in all streams that are looked through whatever the ledger knows."""
 RANKS: Final = ("none", "pending", "sent", "delivered", "final")
 
 
@@ -34,11 +38,12 @@ class Spooled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Standing:
     """Where a status is for one group, or what became of it there.
 
-    `state` is a `search.State`, or `skipped`: done with, without a call. `at_ms` is when the ledger
-    noted the outcome, `None` where it did not: then `handled` says only that nothing is left to do.
+    `state` is a `search.State`, or `skipped`: done with, without a call, or `missed`: the group
+    lapsed before it got to it. `at_ms` is when the ledger noted that, `None` where it did not: then
+    `handled` says only that nothing is left to do.
     """
 
     state: str
@@ -65,13 +70,13 @@ class Accepted:
     """A status of the command that the ledger remembers."""
 
     status: str | None
-    """`None` if it is neither in the streams any more nor of a usual spelling."""
+    """`None` if it is neither in the streams any more nor one that platforms document."""
     id_prefix: str
     """The first 16 hex digits of the notification's id."""
     accepted_at_ms: int
     handled: bool
-    """Whether no group has anything left to do with it."""
-    groups: dict[str, Outcome]
+    """Whether nothing of it is left in Redis that a group has to do with."""
+    groups: dict[str, Standing]
 
     def document(self) -> dict[str, Any]:
         """As docs/commands.md has it."""
@@ -80,7 +85,7 @@ class Accepted:
             "id_prefix": self.id_prefix,
             "accepted_at_ms": self.accepted_at_ms,
             "handled": self.handled,
-            "groups": {name: outcome.document() for name, outcome in self.groups.items()},
+            "groups": {name: standing.document() for name, standing in self.groups.items()},
         }
 
 
@@ -102,6 +107,8 @@ class Trace:
     devices: list[Known] = field(default_factory=list)
     notifications: list[Found] = field(default_factory=list)
     spooled: list[Spooled] = field(default_factory=list)
+    everywhere: bool = True
+    """Whether all streams were looked through; else those of the devices that the ledger knows."""
 
     @property
     def is_found(self) -> bool:
@@ -121,83 +128,76 @@ class Trace:
                 for known in self.devices
             ],
             "notifications": [found.document() for found in self.notifications],
+            "everywhere": self.everywhere,
             "spooled": [asdict(spooled) for spooled in self.spooled],
         }
 
 
 async def trace(
-    connected: Namespace, command: str, *, device: str | None = None, bar: Bar = no_bar
+    connected: Namespace,
+    command: str,
+    *,
+    device: str | None = None,
+    everywhere: bool = False,
+    bar: Bar = no_bar,
 ) -> Trace:
-    """Asks the ledger, and looks for what is left of the command where that says.
+    """Asks the ledger, and looks through the streams of the devices that it knows.
 
-    What the ledger does not know is looked for in all streams; with `device` in its partition's.
-    Raises what `Namespace.ask` raises.
+    Through all of them where it knows none, or may not be asked, where little is in them, and with
+    `everywhere`; with `device` through its own only. Raises what `Namespace.ask` raises.
     """
-    records = await ledger.of_command(connected, command, device=device, bar=bar)
-    found: list[Found] = []
-    if records:
-        names = await ledger.group_names(connected)
-        for record in records:
-            found += await _left_of(connected, command, record, names)
-        known = [_known(command, record, names, found) for record in records]
-        return Trace(command=command, devices=known, notifications=found)
-    search = await _search(connected, command, device)
-    partitions = (
-        range(connected.partitions)
-        if device is None
-        else (partition_of(device, connected.partitions),)
+    text(command, device or "")
+    try:
+        records = await ledger.of_command(connected, command, device=device, bar=bar)
+    except RedisUnavailableError:
+        raise
+    except BridgeError:  # the user may not: the streams say something, too
+        records = []
+    streams = [connected.keys.stream(partition) for partition in range(connected.partitions)]
+    lengths = [
+        length if isinstance(length, int) else 0
+        for length in await connected.ask(*(call("XLEN", stream) for stream in streams))
+    ]
+    devices = {record.device for record in records} if device is None else {device}
+    partitions = {partition_of(name, connected.partitions) for name in devices}
+    if device is None and (everywhere or not records or sum(lengths) <= LITTLE):
+        partitions = set(range(connected.partitions))
+    found = await _found(connected, command, device, lengths, sorted(partitions), bar)
+    names, missed = await ledger.group_names(connected), await _lapses(connected)
+    return Trace(
+        command=command,
+        devices=[_known(record, names, missed, found) for record in records],
+        notifications=found,
+        everywhere=len(partitions) == connected.partitions or device is not None,
     )
-    streams = [connected.keys.stream(partition) for partition in partitions]
-    lengths = await connected.ask(*(call("XLEN", stream) for stream in streams))
-    with bar(sum(length for length in lengths if isinstance(length, int))) as advance:
-        for partition in partitions:
-            devices = None if device is None else [device]
-            found += await search.through(partition, devices, advance)
-    return Trace(command=command, notifications=found)
 
 
-async def _search(connected: Namespace, command: str, device: str | None) -> Search:
-    return Search(
+async def _found(
+    connected: Namespace,
+    command: str,
+    device: str | None,
+    lengths: Sequence[int],
+    partitions: Sequence[int],
+    bar: Bar,
+) -> list[Found]:
+    search = Search(
         connected,
         await connected.groups(),
         lambda entry: entry.command == command and device in (None, entry.device),
+        has=command,
     )
+    found: list[Found] = []
+    with bar(sum(lengths[partition] for partition in partitions)) as advance:
+        for partition in partitions:
+            devices = None if device is None else [device]
+            found += await search.through(partition, devices, advance)
+    return found
 
 
-async def _left_of(
-    connected: Namespace, command: str, record: Record, names: dict[bytes, str]
-) -> list[Found]:
-    """What Redis still has of a command on one device.
-
-    Looked for where the ledger says; everywhere in the partition, if it knows of no outcome where
-    nothing was found: the workers of that group may keep no history.
-    """
-    search = await _search(connected, command, record.device)
-    partition = partition_of(record.device, connected.partitions)
-    dead_ms: dict[str, list[int]] = {name: [] for name in names.values()}
-    for mark in record.marks:
-        for group, noted in mark.groups.items():
-            if noted.became is Became.DEAD and group in names:
-                dead_ms[names[group]].append(noted.at_ms)
-    hints = Hints(accepted_ms=[mark.at_ms for mark in record.marks], dead_ms=dead_ms)
-    found = await search.through(partition, [record.device], silent, hints=hints)
-    if _is_all_there(record, found, await connected.groups()):
-        return found
-    return await search.through(partition, [record.device], silent)
-
-
-def _is_all_there(record: Record, found: Sequence[Found], groups: Sequence[str]) -> bool:
-    places = {(_prefix(entry), group): place.state
-              for entry in found for group, place in entry.groups.items()}  # fmt: skip
-    for mark in record.marks:
-        for group in groups:
-            noted = mark.groups.get(group_digest(group))
-            state = places.get((mark.digest, group), "handled")
-            if noted is None and state == "handled":
-                return False
-            if noted is not None and noted.became is Became.DEAD and state == "handled":
-                return False  # replayed, or dropped
-    return True
+async def _lapses(connected: Namespace) -> dict[str, Lapse]:
+    """What the groups missed that have lapsed, by name."""
+    raws = await connected.get(call("HGETALL", connected.keys.lapsed))
+    return {decoded(name): Lapse.decode(raw) for name, raw in fields_of(raws).items()}
 
 
 def in_spool(folder: Path, command: str, *, device: str | None = None) -> Iterator[Spooled]:
@@ -227,10 +227,14 @@ def _is_of(notification: Notification, command: str, device: str | None) -> bool
     return notification.command == command and device in (None, notification.device)
 
 
-def _known(command: str, record: Record, names: dict[bytes, str], found: Sequence[Found]) -> Known:
+def _known(
+    record: Record,
+    names: dict[bytes, str],
+    lapses: dict[str, Lapse],
+    found: Sequence[Found],
+) -> Known:
     here = [notification for notification in found if notification.entry.device == record.device]
-    statuses = ledger.status_names(record.device, command)
-    statuses |= {_prefix(notification): notification.entry.status for notification in here}
+    statuses = {_prefix(notification): notification.entry.status for notification in here}
     # What every group handled has left the streams; the ledger remembers that it was there.
     unhandled = {_prefix(notification) for notification in here if not notification.is_handled}
     return Known(
@@ -238,23 +242,29 @@ def _known(command: str, record: Record, names: dict[bytes, str], found: Sequenc
         furthest=RANKS[min(record.rank, len(RANKS) - 1)],
         accepted=[
             Accepted(
-                status=statuses.get(mark.digest),
+                status=mark.status or statuses.get(mark.digest),
                 id_prefix=mark.digest.hex(),
                 accepted_at_ms=mark.at_ms,
                 handled=mark.digest not in unhandled,
-                groups=_outcomes(mark, names, here),
+                groups=_standings(mark, names, lapses, here),
             )
             for mark in record.marks
         ],
     )
 
 
-def _outcomes(mark: Mark, names: dict[bytes, str], here: Sequence[Found]) -> dict[str, Outcome]:
+def _standings(
+    mark: Mark, names: dict[bytes, str], lapses: dict[str, Lapse], here: Sequence[Found]
+) -> dict[str, Standing]:
     """By group: what is there of it says more than what was noted before."""
-    outcomes = {}
+    standings = {
+        name: Standing(state="missed", at_ms=lapse.at_ms, attempts=0, place=None)
+        for name, lapse in lapses.items()
+        if lapse.at_ms >= mark.at_ms
+    }
     for digest, noted in mark.groups.items():
         if (name := names.get(digest)) is not None:
-            outcomes[name] = Outcome(
+            standings[name] = Standing(
                 state=noted.became.name.lower(),
                 at_ms=noted.at_ms,
                 attempts=noted.attempts,
@@ -264,17 +274,16 @@ def _outcomes(mark: Mark, names: dict[bytes, str], here: Sequence[Found]) -> dic
         if _prefix(notification) != mark.digest:
             continue
         for name, place in notification.groups.items():
-            if place.state == "not_for_it" or (place.state == "handled" and name in outcomes):
+            if place.state == "not_for_it" or (place.state == "handled" and name in standings):
                 continue
-            noted_before = outcomes.get(name)
-            is_same = noted_before is not None and noted_before.state == place.state
-            outcomes[name] = Outcome(
+            before = standings.get(name)
+            standings[name] = Standing(
                 state=place.state,
-                at_ms=noted_before.at_ms if noted_before and is_same else None,
+                at_ms=before.at_ms if before and before.state == place.state else None,
                 attempts=place.attempts,
                 place=place,
             )
-    return dict(sorted(outcomes.items()))
+    return dict(sorted(standings.items()))
 
 
 def _prefix(found: Found) -> bytes:

@@ -59,7 +59,9 @@ async def test_each_group_has_its_own_outcome_and_the_last_one_counts(
     await it.settle((entry, Became.HANDLED, 1))
     assert said(await it.noted()) == [(Became.HANDLED, 1)]
     assert said(await it.noted("other")) == [(Became.HANDLED, 1)]
+    before = await it.noted()
     await it.settle((entry, Became.HANDLED, 1))
+    assert await it.noted() == before  # its time, too
     ((mark,),) = ((await it.record()).marks,)
     assert len(mark.groups) == 2
 
@@ -79,8 +81,9 @@ async def test_what_the_ledger_does_not_know_makes_no_record(server: servers.Red
     await server.client.delete(*it.keys.ledger(0))
     assert await it.settle((entry, Became.HANDLED, 1)) == []
     assert (await it.record()).marks == ()
-    foreign = entry._replace(id="not hex")  # type: ignore[arg-type]
-    assert ledger.note_of(foreign, Became.HANDLED, 1) is None
+    for id_ in ("not hex", "", "12", "123456789abcdef"):
+        foreign = entry._replace(id=id_)  # type: ignore[arg-type]
+        assert ledger.note_of(foreign, Became.HANDLED, 1) is None
     assert ledger.note_of(entry._replace(command=""), Became.HANDLED, 1) is None
 
 
@@ -120,18 +123,33 @@ async def test_the_outcomes_of_a_mark_go_with_it(server: servers.Redis) -> None:
     ] + [None, None]  # fmt: skip
 
 
-async def test_turning_a_page_removes_those_of_version_0_1(server: servers.Redis) -> None:
+async def test_pages_of_version_0_1_go_when_nothing_on_them_counts_any_more(
+    server: servers.Redis,
+) -> None:
     it = Ledger(server, ledger_max_records=1)
     for page in it.keys.old_ledger(0):
         await server.client.hset(page, b"f" * 16, b"\x01" + b"m" * 14)  # type: ignore[misc]
-    await it.publish(command="c0")
-    assert await server.client.exists(*it.keys.old_ledger(0)) == 2
-    await it.publish(command="c1")
-    assert await server.client.exists(*it.keys.old_ledger(0)) == 0
+    seconds, _ = await server.client.time()
+    old, _ = it.keys.old_ledger(0)
+    for age_s, left in ((0, 2), (7190, 2), (7210, 0)):
+        await server.client.hset(old, "created", (int(seconds) - age_s) * 1000)  # type: ignore[misc]
+        await it.publish(command=f"young {age_s}")  # the page is full: the next turns it
+        await it.publish(command=f"other {age_s}")
+        assert await server.client.exists(*it.keys.old_ledger(0)) == left
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"\x04", b"\x04\x01\x00\x02d", b"\x04\x02\x00\x02d1" + b"m" * 14, b"\x01" * 60]
+    "raw",
+    [
+        b"",
+        b"\x04",
+        b"\xff\xff\x00\x00" + b"m" * 300,
+        b"\x04\x00\x00\x02d1" + b"m" * 16,
+        b"\x04\x01\x00\x02d1" + b"m" * 15 + b"\x01gggg\x41",
+        b"\x04\x01\x00\x02d",
+        b"\x04\x02\x00\x02d1" + b"m" * 14,
+        b"\x01" * 60,
+    ],
 )
 async def test_a_record_that_is_not_ours_loses_nothing_but_itself(
     server: servers.Redis, raw: bytes
@@ -141,9 +159,11 @@ async def test_a_record_that_is_not_ours_loses_nothing_but_itself(
     field = accept_command_status(body()).ledger_field
     await server.client.hset(it.keys.ledger(0)[0], field, raw)  # type: ignore[misc]
     assert await it.settle((entry, Became.HANDLED, 1)) == []
-    assert await it.publish("DELIVERED")
-    assert await server.client.xlen(it.keys.stream(0)) == 2
     ledger.read([raw])
+    others = [await it.publish(command=f"c{n + 2}") for n in range(3)]
+    await it.publish("DELIVERED")
+    await it.publish("DELIVERED")  # a duplicate
+    assert await server.client.xlen(it.keys.stream(0)) == 2 + len(others)
 
 
 steps = st.lists(

@@ -243,7 +243,7 @@ async def test_a_command_keeps_sixteen_marks(server: servers.Redis) -> None:
     assert await publish(to, arrival(detail=0)) == [Outcome.PUBLISHED]
     page, _ = server.keys.ledger(partition_of("d1", PARTITIONS))
     record = await server.client.hget(page, accept_command_status(body()).ledger_field)
-    assert len(record) == 4 + len("d1") + 16 * 15
+    assert len(record) == 4 + len("d1") + 16 * 16
 
 
 async def test_a_stream_of_the_wrong_type_refuses_its_partition_only(
@@ -400,7 +400,7 @@ async def test_a_record_holds_the_highest_rank_and_the_last_sixteen_of_its_comma
             marks = [*marks, digest][-16:]
     page, _ = server.keys.ledger(partition_of("d1", PARTITIONS))
     raw = await server.client.hget(page, accept_command_status(body()).ledger_field)
-    assert len(raw) == 4 + len("d1") + 15 * len(marks)
+    assert len(raw) == 4 + len("d1") + 16 * len(marks)
     record = ledger.read([raw])
     assert (record.device, record.rank) == ("d1", max(ranks))
     assert {mark.digest for mark in record.marks} == set(marks)

@@ -4,7 +4,7 @@
 -- KEYS[2]  {<ns>:pp}:commands:0   the current page
 -- KEYS[3]  {<ns>:pp}:commands:1   the previous page, or missing
 -- KEYS[4]  {<ns>:pp}:ledger:other:0, KEYS[5] …:1   the same for notifications of no command
--- KEYS[6]  {<ns>:pp}:ledger:0, KEYS[7] …:1   what version 0.1 keeps: goes with a page of ours
+-- KEYS[6]  {<ns>:pp}:ledger:0, KEYS[7] …:1   what version 0.1 keeps: goes when it is of no use any more
 -- ARGV[1]  dedupe window, milliseconds
 -- ARGV[2]  records at which a page is full
 -- ARGV[3…] eleven for each notification, oldest first: ledger field (16 bytes), the first 8 bytes
@@ -20,14 +20,16 @@
 --
 -- One script because look-up, append and mark must not interleave with another ingress publishing
 -- the same notification. All appends precede the marks, of which one call writes all: no mark
--- without its entry, and nothing between them that could fail while Redis lives.
+-- without its entry, and nothing between them that could fail while Redis lives. A record that is
+-- not one of ours counts as none.
 --
 -- A record of a command:
 --    1 byte   the highest rank
 --    1        number of marks, 16 at most: then the oldest goes
 --    2        length of the device, which follows
---    marks    8 bytes of digest, 6 of accept time (epoch ms of this server), 1 number of outcomes,
---             and each outcome in 9 bytes: consumers/worker/scripts/history.lua writes them
+--    marks    8 bytes of digest, 6 of accept time (epoch ms of this server), 1 status (its place in
+--             STATUSES, 0 for another), 1 number of outcomes, and each outcome in 9 bytes:
+--             consumers/worker/scripts/history.lua writes them
 -- All numbers are big-endian. 8 bytes tell 16 statuses of one command apart; the whole digest would
 -- cost 24 bytes more per command. A record of another notification is its last 6 bytes: when it was
 -- accepted (before it, for version 0.1, a byte 0 and 8 bytes of digest). The page's field `created`
@@ -35,7 +37,12 @@
 -- each ledger is turned a call, and only of a ledger that the call asks.
 
 local STRIDE, SLICE = 11, 1000 -- Lua passes on some thousands of values
-local HEAD, DIGEST, MARK, OUTCOME, MOST = 4, 8, 15, 9, 16
+local HEAD, DIGEST, MARK, OUTCOME, MOST = 4, 8, 16, 9, 16
+-- As in bridge/contract/ledger.py.
+local STATUSES = {
+  PENDING = 1, SENT = 2, DELIVERED = 3, SUCCESSFUL = 4, FAILED = 5, TIMEOUT = 6, EXPIRED = 7,
+  CANCELED = 8, SUCCESS = 9, FAIL = 10, DEFAULT = 11,
+}
 local stream = KEYS[1]
 local window_ms, page_records = tonumber(ARGV[1]), tonumber(ARGV[2])
 
@@ -72,8 +79,17 @@ local function read(page, fields)
   return records
 end
 
+-- A page of version 0.1 that was begun two windows ago has nothing that counts: what is on it was
+-- accepted before it would have been turned, a window after that. Its ingresses turn it themselves.
+local function forget_old_version()
+  local created_ms = tonumber(redis.pcall('HGET', KEYS[6], 'created'))
+  if created_ms and now_ms - created_ms >= 2 * window_ms then
+    redis.pcall('UNLINK', KEYS[6], KEYS[7])
+  end
+end
+
 -- A ledger as this call sees it, a page turned if it is time; or Redis' refusal.
-local function open(current, previous, fields, ...)
+local function open(current, previous, fields)
   local created_ms = redis.call('HGET', current, 'created')
   local turned = '-'
   if created_ms then
@@ -84,7 +100,7 @@ local function open(current, previous, fields, ...)
     end
   end
   if turned ~= '-' then
-    local reply = redis.pcall('UNLINK', previous, ...)
+    local reply = redis.pcall('UNLINK', previous)
     if refused(reply) then return reply end
     reply = redis.pcall('RENAME', current, previous)
     if refused(reply) then return reply end
@@ -123,9 +139,15 @@ local function write(ledger)
   end
 end
 
+local function is_ours(record)
+  if not record or #record < HEAD + MARK then return false end
+  local _, count, high, low = string.byte(record, 1, HEAD)
+  return count > 0 and count <= MOST and #record >= HEAD + high * 256 + low + MARK
+end
+
 -- Where the mark of a digest begins, or nil.
 local function find(record, digest)
-  if not record or #record <= HEAD then return nil end
+  if not is_ours(record) then return nil end
   local length = string.byte(record, 3) * 256 + string.byte(record, 4)
   return string.find(record, digest, HEAD + 1 + length, true)
 end
@@ -136,7 +158,7 @@ local function has(record, digest)
 end
 
 local function rank_of(record)
-  return record and string.byte(record, 1) or 0
+  return is_ours(record) and math.min(string.byte(record, 1), 4) or 0
 end
 
 local function ends_of(record, at)
@@ -151,17 +173,17 @@ end
 local stamp = stamp_of(now_ms)
 
 -- A record with one mark more, of which it has none that counts.
-local function with(record, rank, device, digest)
-  if not record or #record <= HEAD then
+local function with(record, rank, device, digest, status)
+  if not is_ours(record) then
     record = string.char(0, 0, math.floor(#device / 256), #device % 256) .. device
   end
   local at = find(record, digest)
-  if not at and string.byte(record, 2) >= MOST then
+  if not at and string.byte(record, 2) == MOST then
     at = HEAD + 1 + string.byte(record, 3) * 256 + string.byte(record, 4)
   end
   if at then record = without(record, at) end
   return string.char(rank, string.byte(record, 2) + 1) .. string.sub(record, 3)
-    .. digest .. stamp .. '\0'
+    .. digest .. stamp .. string.char(STATUSES[status] or 0, 0)
 end
 
 local fields = { {}, {} }
@@ -169,8 +191,9 @@ for i = 3, #ARGV, STRIDE do
   local of = fields[tonumber(ARGV[i + 2]) < 0 and 2 or 1]
   of[#of + 1] = ARGV[i]
 end
-local commands = #fields[1] > 0 and open(KEYS[2], KEYS[3], fields[1], KEYS[6], KEYS[7])
+local commands = #fields[1] > 0 and open(KEYS[2], KEYS[3], fields[1])
 if refused(commands) then return commands end
+if commands and commands.turned ~= '-' then forget_old_version() end
 local others = #fields[2] > 0 and open(KEYS[4], KEYS[5], fields[2])
 if refused(others) then return others end
 local outcomes = { commands and commands.turned or '-', others and others.turned or '-' }
@@ -214,7 +237,7 @@ local function publish_command(i, rank)
   local late = rank > 0 and rank < highest
   local reply = publish(i, late)
   if refused(reply) then return reply end
-  mark(commands, field, with(record, math.max(rank, highest), ARGV[i + 5], digest))
+  mark(commands, field, with(record, math.max(rank, highest), ARGV[i + 5], digest, ARGV[i + 7]))
   return late and 'l' or 'p'
 end
 

@@ -60,12 +60,13 @@ class Attempts:
     given_up: str = ""
 
     def failed(self, failure: Failure, *, at_ms: int, device: str) -> Attempts:
-        """The same after one more failure, charged or not."""
+        """The same after one more failure, charged or not; its time may be noted already."""
+        first_ms = self.first_failed_ms or at_ms
         return replace(
             self,
-            first_failed_ms=self.first_failed_ms or at_ms,
+            first_failed_ms=first_ms,
             failed_ms=at_ms,
-            first_failure=self.first_failure or failure,
+            first_failure=self.first_failure or (failure if first_ms == at_ms else None),
             last_failure=failure,
             device=device,
         )
@@ -97,9 +98,9 @@ class Attempts:
 
     def _why(self, last: Failure) -> bytes:
         why: dict[str, Any] = {"device": self.device, "last": _packed(last)}
-        if self.first_failure not in (None, last):
+        if self.first_failure != last:
             why["first"] = _packed(self.first_failure)
-        return json.dumps(why, separators=(",", ":")).encode()
+        return json.dumps(why, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
 
     @classmethod
     def decode(cls, raw: bytes | None) -> Attempts:
@@ -149,7 +150,8 @@ def _unpacked(why: bytes) -> tuple[Failure | None, Failure | None, str]:
     try:
         found = json.loads(why)
         last = Failure.of(*map(str, found["last"]))
-        first = Failure.of(*map(str, found.get("first") or found["last"]))
+        noted = found.get("first", found["last"])
+        first = Failure.of(*map(str, noted)) if noted else None
         return first, last, str(found["device"])
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None, None, ""

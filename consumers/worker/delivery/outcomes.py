@@ -140,6 +140,8 @@ class Outcomes:
         error: BaseException | None = None,
     ) -> None:
         """The head of `lane` is given up; its device goes on when that is recorded."""
+        if error is not None:
+            self._note_why(lane, error, clock.epoch_ms())
         letter = DeadLetter(
             reason=reason,
             attempts=attempts,
@@ -211,8 +213,6 @@ class Outcomes:
             self._note_failure(lane, outcome.error)
         known, is_charged = self._charging.after_failure(lane.head.attempts)
         error = outcome.error
-        failure = Failure.of(type_of(error), text_of(error), line_of(error))
-        known = known.failed(failure, at_ms=known.failed_ms, device=lane.device)
         if is_charged and self._policy.is_exhausted(known.count):
             self.bury(lane, known.count, "max_attempts", error=error)
             return "dead"
@@ -221,7 +221,9 @@ class Outcomes:
         else:
             wait_s = self._uncharged_wait_s(known)
         self._tell_failed(lane, known.count, wait_s, error)
-        self._try_again(lane, known, wait_s)
+        lane.head.attempts = known
+        self._note_why(lane, error, known.failed_ms)
+        self._try_again(lane, wait_s)
         self.count("retry")
         return "retry"
 
@@ -263,9 +265,14 @@ class Outcomes:
                 advice="logged once; --show-deliveries and NB_BRIDGE_LOG_LEVEL=debug show each",
             )
 
-    def _try_again(self, lane: Lane, known: Attempts, wait_s: float) -> None:
+    def _note_why(self, lane: Lane, error: BaseException, at_ms: int) -> None:
+        failure = Failure.of(type_of(error), text_of(error), line_of(error))
+        head = lane.head
+        head.attempts = head.attempts.failed(failure, at_ms=at_ms, device=lane.device)
+
+    def _try_again(self, lane: Lane, wait_s: float) -> None:
         due_ms = clock.epoch_ms() + round(wait_s * 1000)
-        lane.head.attempts = replace(known, due_ms=due_ms)
+        lane.head.attempts = replace(lane.head.attempts, due_ms=due_ms)
         due_s = clock.boottime_s() + wait_s
         if self._parking.wants(lane, wait_s):
             self._parking.park(lane, due_s)

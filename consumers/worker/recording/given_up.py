@@ -66,11 +66,14 @@ class GivenUp:
         known = self._held.get((lane.partition.number, head.id))
         if known is not None:
             return known
+        last = head.attempts.last_failure
         return DeadLetter(
             reason=head.attempts.given_up,
             attempts=head.attempts.count,
-            error_type="",
-            error="given up before, when the dead stream was full",
+            error_type="" if last is None else last.error_type,
+            error=last.error
+            if last is not None
+            else "given up before, when the dead stream was full",
             traceback="",
             dead_at_ms=clock.epoch_ms(),
             entry_id=EntryId(head.id),

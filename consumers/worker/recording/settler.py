@@ -19,7 +19,7 @@ from bridge.errors import RedisUnavailableError
 from bridge.store.link import Argument, Call, Link, Refused
 from bridge.telemetry import logs, metrics
 from consumers.worker import scripts
-from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts, Failure
+from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Item, Lane, Partition
 from consumers.worker.recording.given_up import FULL_WAIT_S, GivenUp
@@ -40,11 +40,10 @@ OnReply = Callable[[Any], None]
 class Batch:
     """What waits to be recorded for one partition."""
 
-    handled: list[bytes] = field(default_factory=list)
+    handled: dict[bytes, bytes] = field(default_factory=dict)
+    """By entry id, what the ledger is told of it; `b""`: nothing."""
     forgotten: list[bytes] = field(default_factory=list)
     retries: dict[bytes, Attempts] = field(default_factory=dict)
-    notes: list[bytes] = field(default_factory=list)
-    """What the ledger is told of the handled ones."""
     dead: dict[bytes, tuple[Lane, Attempts, DeadLetter]] = field(default_factory=dict)
     written: list[asyncio.Future[bool]] = field(default_factory=list)
     calls: list[tuple[Call, OnReply]] = field(default_factory=list)
@@ -53,12 +52,13 @@ class Batch:
     def arguments(self, history: History) -> list[Argument]:
         """The variable part of settle.lua's ARGV."""
         counts = (len(self.handled), len(self.forgotten), len(self.retries), len(self.dead))
-        arguments: list[Argument] = [*counts, history.group, len(self.notes)]
+        notes = [note for note in self.handled.values() if note]
+        arguments: list[Argument] = [*counts, history.group, len(notes)]
         arguments += self.handled
         arguments += self.forgotten
         for entry_id, record in self.retries.items():
             arguments += (entry_id, record.encode())
-        arguments += self.notes
+        arguments += notes
         for entry_id, (lane, record, letter) in self.dead.items():
             fields, note = dead_fields(lane, letter), history.dead(lane, letter)
             arguments += (entry_id, record.encode(), note, len(fields), *fields)
@@ -103,7 +103,7 @@ class Settler:
         """What became of those given up; parking's, too."""
         self._batches: dict[Partition, Batch] = {}
         self._in_flight: dict[Partition, Batch] = {}
-        self._unrecorded: dict[int, set[bytes]] = {}
+        self._unrecorded: dict[int, dict[bytes, bytes]] = {}
         self._buffered = 0
         self._something = asyncio.Event()
         self._enough = asyncio.Event()
@@ -114,18 +114,16 @@ class Settler:
     def handled(self, partition: Partition, item: Item, note: bytes = b"") -> None:
         """The entry is done with; `note` is what the ledger is told of it."""
         batch = self._batch(partition)
-        batch.handled.append(item.id)
-        if note:
-            batch.notes.append(note)
+        batch.handled[item.id] = note
         # Known attempts are on record, or would be with this batch: the script forgets, then notes.
         batch.retries.pop(item.id, None)
         if item.attempts is not NO_ATTEMPT:
             batch.forgotten.append(item.id)
 
     def forget(self, partition: Partition, entry_id: bytes) -> None:
-        """The entry is pending but exists no more: nothing to handle, nothing to keep."""
+        """The entry is pending, but exists no more, or was handled under a lease that was lost."""
         batch = self._batch(partition)
-        batch.handled.append(entry_id)
+        batch.handled[entry_id] = self._unrecorded.get(partition.number, {}).get(entry_id, b"")
         batch.forgotten.append(entry_id)
 
     def retry(self, partition: Partition, item: Item) -> None:
@@ -191,7 +189,7 @@ class Settler:
 
     def was_handled(self, partition: Partition, entry_id: bytes) -> bool:
         """Whether this worker handled an entry under a lease it lost before that was recorded."""
-        return entry_id in self._unrecorded.get(partition.number, ())
+        return entry_id in self._unrecorded.get(partition.number, {})
 
     def forget_unrecorded(self, partition: Partition) -> None:
         """All that is pending was read: nothing will be asked of `was_handled` any more."""
@@ -199,7 +197,7 @@ class Settler:
 
     def _remember(self, partition: Partition, batch: Batch | None) -> None:
         if batch is not None and batch.handled:
-            self._unrecorded.setdefault(partition.number, set()).update(batch.handled)
+            self._unrecorded.setdefault(partition.number, {}).update(batch.handled)
 
     def _batch(self, partition: Partition) -> Batch:
         batch = self._batches.get(partition)
@@ -313,14 +311,7 @@ def dead_fields(lane: Lane, letter: DeadLetter) -> list[bytes]:
 
 
 def record_of_held(lane: Lane, letter: DeadLetter) -> Attempts:
-    """What is known of the head of `lane` if the dead stream is full: it is not called again.
-
-    A suspect stays one, for older programs, which do call it again: not as if it were innocent.
-    """
-    known = replace(
+    """What is known of the head of `lane` if the dead stream is full: it is not called again."""
+    return replace(
         lane.head.attempts, count=letter.attempts, due_ms=0, stuck=False, given_up=letter.reason
     )
-    if known.last_failure is not None or not letter.error:
-        return known
-    failure = Failure.of(letter.error_type, letter.error, "")
-    return known.failed(failure, at_ms=letter.dead_at_ms, device=lane.device)

@@ -15,7 +15,7 @@
 -- and what is recorded is recorded. (A page of a wrong type is refused, and said, at publishing.)
 local note_outcomes
 do
-  local HEAD, DIGEST, STAMPED, OUTCOME, MOST_GROUPS, SLICE = 4, 8, 14, 9, 64, 500
+  local HEAD, DIGEST, STAMPED, OUTCOME, MOST_GROUPS, SLICE = 4, 8, 15, 9, 64, 500
 
   local function ms_at(record, at)
     local a, b, c, d, e, f = string.byte(record, at, at + 5)
@@ -43,6 +43,9 @@ do
     local outcome = group .. string.sub(note, 25) .. after(now_ms - ms_at(record, at + DIGEST))
     local behind = first + count * OUTCOME
     for other = first, behind - 1, OUTCOME do
+      if string.sub(record, other, other + 4) == string.sub(outcome, 1, 5) then
+        return record
+      end
       if string.sub(record, other, other + 3) == group then
         return string.sub(record, 1, other - 1) .. outcome .. string.sub(record, other + OUTCOME)
       end

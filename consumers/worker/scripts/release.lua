@@ -51,9 +51,9 @@ if done then
 end
 for i = 4, #ARGV, 2 do
   local record, before = ARGV[i + 1], redis.call('HGET', KEYS[2], ARGV[i])
-  local failures = before and string.find(before, ':%d+:%d+:{')
+  local failures = before and string.match(before, '^%d+:%d+:[%a_:]*(%d+:%d+.*)$')
   if failures and not string.find(record, '{', 1, true) then
-    record = record .. string.sub(before, failures)
+    record = record .. ':' .. failures
   end
   redis.call('HSET', KEYS[2], ARGV[i], record)
 end

@@ -41,11 +41,14 @@ each_slice(tonumber(ARGV[5]), function(...) redis.call('XACK', KEYS[2], group, .
 each_slice(tonumber(ARGV[6]), function(...) redis.call('HDEL', KEYS[3], ...) end)
 each_slice(2 * tonumber(ARGV[7]), function(...) redis.call('HSET', KEYS[3], ...) end)
 
-local held, dead, notes = {}, tonumber(ARGV[8]), {}
+local pages, notes = { KEYS[5], KEYS[6] }, {}
 for _ = 1, tonumber(ARGV[10]) do
   notes[#notes + 1] = ARGV[at]
   at = at + 1
 end
+note_outcomes(pages, ARGV[9], notes)
+
+local held, dead, buried = {}, tonumber(ARGV[8]), {}
 if dead > 0 then
   -- Acknowledges nothing: without the right to, each try would leave one more copy.
   redis.call('XACK', KEYS[2], group, '0-0')
@@ -62,10 +65,10 @@ for _ = 1, dead do
     redis.call('XACK', KEYS[2], group, id)
     redis.call('HDEL', KEYS[3], id)
     if note ~= '' then
-      notes[#notes + 1] = note
+      buried[#buried + 1] = note
     end
   end
   at = at + 4 + n
 end
-note_outcomes({ KEYS[5], KEYS[6] }, ARGV[9], notes)
+note_outcomes(pages, ARGV[9], buried)
 return held

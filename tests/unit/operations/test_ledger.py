@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from bridge.contract.digests import canonical_json, name_digest, notification_digest
-from bridge.contract.ledger import Became
+from bridge.contract.digests import name_digest
+from bridge.contract.ledger import STATUSES, Became
 from bridge.operations import ledger
+from bridge.platform.statuses import KNOWN_RESULT_CODES
+from bridge.store.link import Script
 from support import servers
 from support.ledgers import Ledger
 
@@ -73,12 +77,13 @@ async def test_groups_are_known_by_name_after_they_have_gone(streams: Streams) -
     assert all(digest == name_digest(name)[:4] for digest, name in names.items())
 
 
-def test_a_status_is_named_by_its_digest_for_every_usual_detail() -> None:
-    names = ledger.status_names("d", "c")
-    for code in ("SENT", "SUCCESS", "SUCCESSFUL", "TIMEOUT"):
-        for detail in (b"", canonical_json(None), canonical_json("None")):
-            assert names[notification_digest("d", "c", code, detail)[:8]] == code
-    assert notification_digest("d", "c", "SENT", b'"else"')[:8] not in names
+def test_every_status_that_has_a_rank_has_a_number_and_the_script_the_same_ones() -> None:
+    assert set(STATUSES) == set(KNOWN_RESULT_CODES)
+    script = Script.load("bridge.outbox", "publish").text
+    numbers = dict(
+        re.findall(r"(\w+) = (\d+),", script.partition("STATUSES = {")[2].partition("}")[0])
+    )
+    assert numbers == {name: str(number) for number, name in enumerate(STATUSES, 1)}
 
 
 def test_what_became_of_it_has_a_name_for_each() -> None:

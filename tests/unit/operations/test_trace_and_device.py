@@ -20,7 +20,13 @@ async def test_nothing_is_known_of_a_command_that_never_came(streams: Streams) -
     await streams.register(GROUP)
     found = await trace.trace(streams.connected, "c9")
     assert not found.is_found
-    assert found.document() == {"command": "c9", "devices": [], "notifications": [], "spooled": []}
+    assert found.document() == {
+        "command": "c9",
+        "devices": [],
+        "notifications": [],
+        "everywhere": True,
+        "spooled": [],
+    }
 
 
 async def test_each_notification_of_a_command_is_where_its_group_has_it(streams: Streams) -> None:
