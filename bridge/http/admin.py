@@ -10,13 +10,13 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
 from bridge.http import listener
+from bridge.http.own_names import OwnNames
 from bridge.http.problem import SERVER, Problem
 from bridge.http.server import HttpServer
 from bridge.telemetry import metrics
@@ -51,7 +51,7 @@ class AdminListener:
         more: Mapping[str, Callable[[], Mapping[str, Any]]] | None = None,
         names: Sequence[str] = (),
     ) -> None:
-        self._names = {host.lower(), socket.gethostname().lower(), *map(str.lower, names)}
+        self._names = OwnNames([host, *names])
         self._pages: dict[str, Callable[[], web.Response]] = {
             "/livez": lambda: _health(live()),
             "/readyz": lambda: _health(ready()),
@@ -80,7 +80,7 @@ class AdminListener:
         await self._http.shutdown(timeout=1)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if not self._is_ours(request.headers.get("Host", "")):
+        if not self._names.has(request.headers.get("Host", "")):
             return Problem(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "admin",
@@ -94,17 +94,6 @@ class AdminListener:
                 HTTPStatus.METHOD_NOT_ALLOWED, "admin", "only GET", headers={"Allow": "GET, HEAD"}
             ).response()
         return page()
-
-    def _is_ours(self, host: str) -> bool:
-        name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.split(":")[0]
-        name = name.lower().rstrip(".")
-        if "." not in name or name in self._names:
-            return True
-        try:
-            ip_address(name)
-        except ValueError:
-            return False
-        return True
 
 
 def _page(body: bytes, content_type: str, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
