@@ -23,8 +23,9 @@ from bridge.http.problem import Problem
 from bridge.operations.progress import Advance, Bar
 
 T = TypeVar("T")
-PATIENCE_S: Final = 0.2
-LASTS_S: Final = 30.0
+PATIENCE_S: Final = 0.1
+LASTS_S: Final = 60.0
+"""A command that the ledger does not know is looked for in every stream, however long they are."""
 AT_ONCE: Final = 3
 _MARK: Final = "<!-- found -->"
 
