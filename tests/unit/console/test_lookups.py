@@ -13,7 +13,7 @@ from bridge.console import filters, looking
 from bridge.console.looking import Answer, looked_up
 from bridge.errors import BridgeError
 from bridge.http.problem import Problem
-from bridge.operations import device, trace
+from bridge.operations import device, search_anything, trace
 from bridge.operations.progress import Bar
 from bridge.operations.trace import Spooled
 from support.entries import entry
@@ -120,6 +120,7 @@ async def test_a_search_that_finds_several_things_offers_them(
     document = await (await client.get("/search?q=same", headers=JSON)).json()
     assert document == {
         "schema": 1, "asked": "same", "commands": ["same"], "devices": ["same"],
+        "is_complete": True,
         "urls": ["/commands/same", "/devices/same"],
     }  # fmt: skip
 
@@ -132,6 +133,18 @@ async def test_a_search_that_finds_nothing_keeps_what_was_asked(
     assert answer.status == 404
     assert "<script>" not in text
     assert 'value="&#34;&gt;&lt;script&gt;"' in text
+
+
+async def test_a_search_does_not_read_long_streams(
+    client: Client, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_anything, "SHORT", 0)
+    await streams.register("first")
+    await streams.publish(entry("d1", "c1"))  # the ledger does not know it
+    answer = await client.get("/search?q=c1")
+    assert answer.status == 404
+    assert 'href="/commands/c1">Look through every stream' in await answer.text()
+    assert (await client.get("/commands/c1")).status == 200
 
 
 @pytest.mark.parametrize("asked", ["", "   ", "x" * 257])
