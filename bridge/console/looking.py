@@ -90,7 +90,8 @@ async def _begun(
     await response.write(before.encode())
     try:
         made = answer(await finding)
-        content = _rendered(request, made.template, made.context)
+        context = {"content": made.template, "location": made.location, **made.context}
+        content = _rendered(request, "looked_up_later.html", context)
     except Problem as problem:
         content = _failed(request, problem)
     except BridgeError as error:

@@ -25,6 +25,12 @@ JSON = {"Accept": "application/json"}
 MARKUP = "<img src=x onerror=alert(1)>/%2F"
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine must not turn an answer into one that has begun."""
+    monkeypatch.setattr(looking, "PATIENCE_S", 60.0)
+
+
 async def test_a_command_is_what_trace_says(client: Client, streams: Streams, world: World) -> None:
     await streams.register("first", "second")
     await streams.publish(entry("d1", "c1", "SENT"), entry("d1", "c1", "DELIVERED", late=True))
@@ -161,6 +167,7 @@ class Slow:
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
         self.fails: Exception | None = None
+        self.location: str | None = None
         self.is_cancelled = False
         self.routes = (web.get("/slow", self.show),)
 
@@ -184,11 +191,12 @@ class Slow:
             template="problem_content.html",
             context={"problem": Problem(HTTPStatus.OK, "x", found), "detail": found},
             document={"found": found},
+            location=self.location,
         )
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+def slow(_patient: None, monkeypatch: pytest.MonkeyPatch) -> Slow:
     monkeypatch.setattr(looking, "PATIENCE_S", 0.01)
     return Slow()
 
@@ -202,6 +210,14 @@ async def test_a_page_that_takes_long_begins_at_once(begin: Begin, slow: Slow) -
     rest = (await answer.content.read()).decode()
     assert "&lt;found&gt;" in rest
     assert rest.rstrip().endswith("</html>")
+
+
+async def test_a_page_that_has_begun_goes_to_where_it_is_shown(begin: Begin, slow: Slow) -> None:
+    client = await begin(routes=slow.routes)
+    slow.location = "/commands/a%22b"
+    answer = await client.get("/slow")
+    slow.go_on.set()
+    assert 'http-equiv="refresh" content="0; url=/commands/a%22b"' in await answer.text()
 
 
 async def test_json_is_whole_however_long_it_takes(begin: Begin, slow: Slow) -> None:
