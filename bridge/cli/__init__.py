@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "status": "What is going on: backlog, leases, workers, ingresses, spool, dead letters.",
     "check": "Look for what is wrong with Redis, the settings and this machine.",
     "ping": "Whether the program here is ready, for health checks of containers.",
+    "console": "The operators' web console: the same questions, in a browser.",
     "trace": "Where is my command: accepted, waiting, tried, parked, dead, handled.",
     "device": "What is known of a device, and what waits for it.",
     "dead": "Dead letters: list, show, replay, drop.",

@@ -25,8 +25,8 @@ _MARKS: Final = {"ok": "ok", "skipped": "–", "warning": "WARNING", "problem": 
 @options.setting_option("spool_dir")
 @click.option(
     "--role",
-    type=click.Choice(("ingress", "worker")),
-    help="Leave out what only the other program needs.  [default: both]",
+    type=click.Choice(("ingress", "worker", "console")),
+    help="Leave out what only the other programs need.  [default: ingress and worker]",
 )
 @report.json_option
 def command(role: checks.Role | None, as_json: bool) -> int:

@@ -43,8 +43,8 @@ def settings_options(half: str, *, besides: Collection[str] = ()) -> Callable[[F
     return decorate
 
 
-def setting_option(name: str) -> Callable[[F], F]:
-    """The option of one setting, named as its field."""
+def setting_option(name: str, option: str | None = None) -> Callable[[F], F]:
+    """The option of one setting, named as its field, or `option`."""
     spec = next(spec for spec in fields(Settings) if spec.name == name)
     variable = settings.variable(name)
 
@@ -54,7 +54,7 @@ def setting_option(name: str) -> Callable[[F], F]:
             os.environ.pop(f"{variable}_FILE", None)  # the option is said later, and louder
 
     return click.option(
-        f"--{name.replace('_', '-')}",
+        option or f"--{name.replace('_', '-')}",
         metavar=_METAVARS[spec.metadata["read"]],
         expose_value=False,
         callback=put,

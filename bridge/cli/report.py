@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 import click
 
-from bridge.operations import time_expressions
+from bridge.operations import documents, time_expressions
 from bridge.terminal import visible, visible_line
 
 if TYPE_CHECKING:
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-JSON_SCHEMA: Final = 1
 _WIDTH_IN_A_PIPE: Final = 200  # nothing is gained by folding what `grep` reads
 
 json_option = click.option(
@@ -27,7 +25,7 @@ json_option = click.option(
 
 def print_json(**document: object) -> None:
     """One JSON object on stdout, its version first."""
-    click.echo(json.dumps({"schema": JSON_SCHEMA, **document}, indent=2, default=str))
+    click.echo(documents.written(**document))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:

@@ -8,32 +8,25 @@ callers who are refused must not be able to fill the log.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
 import socket
 from collections.abc import Sequence
 from functools import lru_cache
-from hashlib import blake2b
 from http import HTTPStatus
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, Literal
 
 from aiohttp import web
 
 from bridge.clock import Clock
+from bridge.http.credentials import Credentials, digest, is_among
 from bridge.http.problem import Problem
+from bridge.http.sources import Network, Sources, address_in, is_in
 from bridge.telemetry import logs, metrics
 
-Network = IPv4Network | IPv6Network
-Address = IPv4Address | IPv6Address
 Refusal = Literal["credentials", "network"]
 
 _LOG_EVERY_S: Final = 10.0
 _REMEMBERED_PEERS: Final = 1024
 """Peers' own addresses: nothing is remembered by what a caller writes."""
-_MAX_FORWARDED_CHARS: Final = 4096
-_MAX_HOPS: Final = 32
 
 
 class AccessControl:
@@ -54,14 +47,13 @@ class AccessControl:
         enforce: bool = True,
         clock: Clock,
     ) -> None:
-        self._tokens = [_digest(token) for token in tokens]
-        self._basic = [_digest(pair) for pair in basic_credentials]
+        self._credentials = Credentials(tokens=tokens, basic_credentials=basic_credentials)
         self._headers: dict[str, list[bytes]] = {}
         for pair in secret_headers:
             name, _, value = pair.partition(":")
-            self._headers.setdefault(name.strip(), []).append(_digest(value.strip()))
+            self._headers.setdefault(name.strip(), []).append(digest(value.strip()))
         self._allowed = tuple(allowed_networks)
-        self._proxies = tuple(trusted_proxies)
+        self._sources = Sources(trusted_proxies)
         self._enforce = enforce
         self._clock = clock
         self._is_peer_allowed = lru_cache(_REMEMBERED_PEERS)(self._look_up_peer)
@@ -72,7 +64,7 @@ class AccessControl:
     @property
     def is_open(self) -> bool:
         """Whether anybody who can reach the port may call."""
-        return not (self._tokens or self._basic or self._headers or self._allowed)
+        return not (self._credentials or self._headers or self._allowed)
 
     def is_proxy(self, sock: socket.socket) -> bool:
         """Whether who opened a connection is a proxy of ours."""
@@ -80,9 +72,9 @@ class AccessControl:
             name = sock.getpeername()
         except OSError:  # gone already
             return False
-        peer = _address(name[0]) if isinstance(name, tuple) else None
+        peer = address_in(name[0]) if isinstance(name, tuple) else None
         is_local = not isinstance(name, tuple)  # a unix socket: the file system lets callers in
-        return is_local or (peer is not None and _is_in(peer, self._proxies))
+        return is_local or (peer is not None and self._sources.is_proxy(peer))
 
     def check(self, request: web.BaseRequest) -> None:
         """Returns if the request may pass; raises `Problem` 403 or 401."""
@@ -92,7 +84,7 @@ class AccessControl:
                 is_allowed = self._is_forwarded_allowed(request)
             if not is_allowed:
                 self._refuse("network", request.remote)
-        if (self._tokens or self._basic or self._headers) and not self._has_credential(request):
+        if (self._credentials or self._headers) and not self._has_credential(request):
             self._refuse("credentials", request.remote)
 
     def _refuse(self, reason: Refusal, remote: str | None) -> None:
@@ -122,20 +114,17 @@ class AccessControl:
         )
 
     def _challenge(self) -> str:  # RFC 9110, 11.6.1: a 401 names at least one scheme
-        schemes = [("Bearer", self._tokens), ("Basic", self._basic), ("Header", self._headers)]
+        valid = self._credentials
+        schemes = [("Bearer", valid.tokens), ("Basic", valid.pairs), ("Header", self._headers)]
         return ", ".join(f'{name} realm="nb-bridge"' for name, used in schemes if used)
 
     # --- credentials
 
     def _has_credential(self, request: web.BaseRequest) -> bool:
-        scheme, _, value = request.headers.get("Authorization", "").partition(" ")
-        scheme = scheme.lower()
-        if scheme == "bearer" and _is_among(value.strip(), self._tokens):
-            return True
-        if scheme == "basic" and _is_among(_decoded(value), self._basic):
+        if self._credentials.are_in(request.headers):
             return True
         return any(
-            _is_among(presented, digests)
+            is_among(presented, digests)
             for name, digests in self._headers.items()
             for presented in request.headers.getall(name, ())
         )
@@ -149,71 +138,11 @@ class AccessControl:
         """
         if not remote:
             return None
-        peer = _address(remote)
-        if peer is not None and _is_in(peer, self._proxies):
+        peer = address_in(remote)
+        if peer is not None and self._sources.is_proxy(peer):
             return None
-        return peer is not None and _is_in(peer, self._allowed)
+        return peer is not None and is_in(peer, self._allowed)
 
     def _is_forwarded_allowed(self, request: web.BaseRequest) -> bool:
-        source = self._source(request)
-        return source is not None and _is_in(source, self._allowed)
-
-    def _source(self, request: web.BaseRequest) -> Address | None:
-        """The address of the caller: the last one that is not a proxy of ours.
-
-        Every proxy appends who called it, so only what stands right of the first address we do not
-        trust was written by us; anything further left may be invented by the caller. Read from the
-        right, and no further than any chain of proxies is long.
-        """
-        if getattr(request.protocol, "is_for_nobody", False) is True:
-            # The proxy writes no such line: who called it did.
-            return _address(request.remote or "")
-        lines = request.headers.getall("X-Forwarded-For", ())
-        text = ",".join(line[-_MAX_FORWARDED_CHARS:] for line in lines[-_MAX_HOPS:])
-        hops = text[-_MAX_FORWARDED_CHARS:].rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]
-        if not lines:
-            return _address(request.remote or "")
-        source = _address(request.remote) if request.remote else _address(hops.pop())
-        while source is not None and hops and _is_in(source, self._proxies):
-            source = _address(hops.pop())
-        return source
-
-
-def _is_in(address: Address, networks: Sequence[Network]) -> bool:
-    return any(address.version == network.version and address in network for network in networks)
-
-
-def _address(text: str) -> Address | None:
-    """An address as written by proxies: with or without port, IPv6 perhaps in brackets."""
-    text = text.strip()
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-def _digest(secret: str) -> bytes:
-    return blake2b(secret.encode("utf-8", "surrogateescape"), digest_size=32).digest()
-
-
-def _is_among(presented: str, digests: Sequence[bytes]) -> bool:
-    """Compares digests of one length, and all of them: the time says nothing of the secrets."""
-    found = False
-    digest = _digest(presented)
-    for valid in digests:
-        found |= hmac.compare_digest(digest, valid)
-    return found
-
-
-def _decoded(value: str) -> str:
-    try:
-        return base64.b64decode(value.strip(), validate=True).decode()
-    except (binascii.Error, ValueError):
-        return ""
+        source = self._sources.of(request)
+        return source is not None and is_in(source, self._allowed)

@@ -6,23 +6,25 @@ so that all of them work while Redis is away.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
 from bridge.http import listener
+from bridge.http.own_names import OwnNames
 from bridge.http.problem import SERVER, Problem
 from bridge.http.server import HttpServer
 from bridge.telemetry import metrics
 
 TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 16
+_LOOK_UP_S: Final = 1.0  # of our own name: usually a file says it
 _JSON: Final = "application/json"
 
 
@@ -51,7 +53,7 @@ class AdminListener:
         more: Mapping[str, Callable[[], Mapping[str, Any]]] | None = None,
         names: Sequence[str] = (),
     ) -> None:
-        self._names = {host.lower(), socket.gethostname().lower(), *map(str.lower, names)}
+        self._names = OwnNames([host, *names])
         self._pages: dict[str, Callable[[], web.Response]] = {
             "/livez": lambda: _health(live()),
             "/readyz": lambda: _health(ready()),
@@ -72,6 +74,24 @@ class AdminListener:
         self._listener.serve()
         self.url = f"http://{self._listener.address}"
 
+    async def url_for_others(self) -> str:
+        """The same as programs on other machines may reach it: where it listens on every address,
+        by this machine's own, if that is found soon.
+        """
+        assert self._listener is not None, "it is started"
+        port = self.url.rpartition(":")[2]
+        if not self._listener.is_everywhere:
+            return self.url
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_LOOK_UP_S):
+                found = await loop.getaddrinfo(
+                    socket.gethostname(), None, family=socket.AF_INET, type=socket.SOCK_STREAM
+                )
+        except (OSError, TimeoutError):
+            return self.url
+        return f"http://{found[0][4][0]}:{port}" if found else self.url
+
     async def stop(self) -> None:
         """Stops listening and closes its connections; may be called twice."""
         if self._listener is None or self._http is None:
@@ -80,7 +100,7 @@ class AdminListener:
         await self._http.shutdown(timeout=1)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if not self._is_ours(request.headers.get("Host", "")):
+        if not self._names.has(request.headers.get("Host", "")):
             return Problem(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "admin",
@@ -94,17 +114,6 @@ class AdminListener:
                 HTTPStatus.METHOD_NOT_ALLOWED, "admin", "only GET", headers={"Allow": "GET, HEAD"}
             ).response()
         return page()
-
-    def _is_ours(self, host: str) -> bool:
-        name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.split(":")[0]
-        name = name.lower().rstrip(".")
-        if "." not in name or name in self._names:
-            return True
-        try:
-            ip_address(name)
-        except ValueError:
-            return False
-        return True
 
 
 def _page(body: bytes, content_type: str, status: HTTPStatus = HTTPStatus.OK) -> web.Response:

@@ -26,6 +26,7 @@ _POLL_S: Final = 0.02
 _LOG_EVERY_S: Final = 10.0
 LINGER_S: Final = 2.0  # for reading on after an early answer, so that the client can receive it
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+RequestFactory = Callable[..., web.BaseRequest]
 
 
 class HttpServer(web.Server):
@@ -43,11 +44,13 @@ class HttpServer(web.Server):
         max_connections: int,
         gauge: Gauge | None = None,
         has_header: Callable[[socket.socket], bool] | None = None,
+        request_factory: RequestFactory | None = None,
     ) -> None:
         """Makes one that has no connections yet.
 
         - `timeout_s`: for a PROXY header, a TLS handshake, a request head, and reading an answer
         - `has_header`: whether who connected is a proxy that begins with a PROXY header
+        - `request_factory`: what makes the requests that `handler` takes; else bare ones
         """
         super().__init__(
             handler,
@@ -58,6 +61,7 @@ class HttpServer(web.Server):
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_LINE_BYTES,
             max_headers=MAX_HEADERS,
+            request_factory=request_factory,
         )
         self._timeout_s = timeout_s
         self.max_connections = max_connections

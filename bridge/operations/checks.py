@@ -14,12 +14,16 @@ from bridge.operations.findings import Finding, problem
 from bridge.operations.namespace import Namespace
 from bridge.settings import Settings
 
-Role = Literal["ingress", "worker"]
+Role = Literal["ingress", "worker", "console"]
 
 
 def here(settings: Settings, environ: Mapping[str, str], role: Role | None) -> list[Finding]:
-    """This machine and the settings, as far as a program of `role` needs them; `None`: either."""
+    """This machine and the settings, as far as a program of `role` needs them; `None`: an ingress
+    or a worker.
+    """
     findings = [check_machine.variables(environ), *check_machine.imports(settings)]
+    if role == "console":
+        return findings
     if role != "ingress":
         findings.append(check_machine.receiver(settings))
     if role != "worker":

@@ -65,17 +65,17 @@ class Failures:
         }
 
 
-async def look(connected: Namespace, groups: Sequence[str]) -> Failures:
-    """Reads `MOST` records, or few more. Raises what `Namespace.ask` raises."""
+async def look(connected: Namespace, groups: Sequence[str], *, most: int | None = None) -> Failures:
+    """Reads `most` records, by default `MOST`, or few more. Raises what `Namespace.ask` raises."""
     try:
-        return await _look(connected, groups)
+        return await _look(connected, groups, MOST if most is None else most)
     except RedisUnavailableError:
         raise
     except BridgeError as error:  # the user may not: the rest of what is asked is worth having
         return Failures(total=0, looked_at=0, failing=[], error=str(error))
 
 
-async def _look(connected: Namespace, groups: Sequence[str]) -> Failures:
+async def _look(connected: Namespace, groups: Sequence[str], most: int) -> Failures:
     from consumers.worker.delivery.attempts import Attempts
 
     places = {connected.keys.retry(p, group): group
@@ -87,7 +87,7 @@ async def _look(connected: Namespace, groups: Sequence[str]) -> Failures:
         for length, clean in zip(replies[::2], replies[1::2], strict=True)
     ]
     keys = [key for key, length in zip(places, lengths, strict=True) if length]
-    share = max(1, MOST // max(1, len(keys)))
+    share = max(1, most // max(1, len(keys)))
     failing: dict[_Key, Failing] = {}
     looked_at = 0
     for key in keys:

@@ -1,7 +1,8 @@
 """The namespace as the operations commands see it: a link, its keys, its number of partitions.
 
-Owns connecting for one question and what is said when that fails. The partition count is the one
-that Redis has, not the one this shell is set to: an operator's shell may have no settings at all.
+Owns connecting, for one question or for many, and what is said when that fails. The partition
+count is the one that Redis has, not the one this shell is set to: an operator's shell may have no
+settings at all.
 """
 
 from __future__ import annotations
@@ -108,13 +109,36 @@ class Namespace:
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Namespace]:
     """The namespace of `settings`, for as long as the context lasts."""
-    link = open_link(settings.redis_url, name="nb-bridge-cli")
+    connection = Connection(settings, name="nb-bridge-cli")
     try:
-        yield await _look_up(link, settings)
-    except RedisUnavailableError as error:
-        raise advised(without_password(settings.redis_url), error) from error
+        async with connection.opened() as namespace:
+            yield namespace
     finally:
-        await link.close()
+        await connection.close()
+
+
+class Connection:
+    """A link for many questions. `name` is what CLIENT LIST shows.
+
+    The namespace is looked up for each: another program may make it meanwhile, or change its
+    number of partitions.
+    """
+
+    def __init__(self, settings: Settings, *, name: str) -> None:
+        self._settings = settings
+        self._link = open_link(settings.redis_url, name=name)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Namespace]:
+        """The namespace, for one question. Raises `RedisUnavailableError` with what to do."""
+        try:
+            yield await _look_up(self._link, self._settings)
+        except RedisUnavailableError as error:
+            raise advised(without_password(self._settings.redis_url), error) from error
+
+    async def close(self) -> None:
+        """Closes the link; it may be used again."""
+        await self._link.close()
 
 
 async def _look_up(link: Link, settings: Settings) -> Namespace:

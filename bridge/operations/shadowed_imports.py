@@ -15,9 +15,12 @@ from typing import Final
 
 DISTRIBUTIONS: Final = {
     "aiohttp": "aiohttp",
+    "aiohttp_jinja2": "aiohttp-jinja2",
+    "aiohttp_sse": "aiohttp-sse",
     "click": "click",
     "environs": "environs",
     "hiredis": "hiredis",
+    "jinja2": "jinja2",
     "marshmallow": "marshmallow",
     "orjson": "orjson",
     "prometheus_client": "prometheus-client",

@@ -1,4 +1,4 @@
-"""Every setting: one row each, here for workers, in `common` and `ingress` for the rest.
+"""Every setting: one row each, here for workers; in `common`, `ingress` and `console` the rest.
 
 The variable is the field's name in capitals, with the prefix `NB_BRIDGE_`. To add a setting, add a
 row: `--help`, `nb-bridge settings` and the reading of the environment follow from it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from bridge.settings.ingress import WithIngress
+from bridge.settings.console import WithConsole
 from bridge.settings.readers import (
     matching,
     number,
@@ -22,8 +22,8 @@ WORKER: Final = "worker"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings(WithIngress):
-    """Every setting of both halves. The variable is the field's name in capitals, prefixed."""
+class Settings(WithConsole):
+    """Every setting of all programs. The variable is the field's name in capitals, prefixed."""
 
     receiver: str | None = setting(
         None,

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 COMPOSITION_ROOTS = (
-    "bridge/ingress/app.py", "consumers/worker/process/",
+    "bridge/ingress/app.py", "bridge/console/app.py", "consumers/worker/process/",
     "consumers/worker/sandbox/inside.py", "bridge/cli/", "bridge/operations/",
 )  # fmt: skip
 
