@@ -20,6 +20,8 @@ from bridge.console.door.attempts import LogInAttempts
 from bridge.console.door.authentication import Authentication
 from bridge.console.door.requests import RequestRules
 from bridge.console.door.sessions import Sessions
+from bridge.console.jobs.jobs import Jobs
+from bridge.console.notes import Notes
 from bridge.console.parts import Parts
 from bridge.errors import BridgeError, UsageError
 from bridge.http import listener
@@ -29,6 +31,7 @@ from bridge.http.sources import Sources, address_in
 from bridge.operations import checks, status
 from bridge.operations.findings import Finding
 from bridge.operations.namespace import Connection
+from bridge.operations.quarantined import Replayer
 from bridge.operations.status import Status
 from bridge.settings import Settings, Shown
 from bridge.telemetry import logs
@@ -46,6 +49,8 @@ class Console:
         self._settings = settings
         self._log = logs.get("console")
         self._connection = Connection(settings, name="nb-bridge-console")
+        self._jobs_connection = Connection(settings, name="nb-bridge-console-jobs")
+        self._jobs = Jobs(self._jobs_connection.opened)
         self._listener: listener.Listener | None = None
         self._clock = asyncio.get_running_loop().time
         self.url = ""
@@ -96,9 +101,11 @@ class Console:
             return
         self._listener.close()
         self._listener = None
+        await self._jobs.stop()
         await self._http.finish(timeout_s=_FINISH_S)
         await self._runner.cleanup()
         await self._connection.close()
+        await self._jobs_connection.close()
         self._log.info("console_stopped")
 
     # --- what pages ask
@@ -110,6 +117,9 @@ class Console:
             look=self._look,
             settings=self._shown,
             check=self._check,
+            replayer=lambda connected: Replayer(connected, self._settings),
+            jobs=self._jobs,
+            notes=Notes(),
             has_actions=self._settings.console_actions == "on",
         )
 

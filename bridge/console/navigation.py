@@ -11,7 +11,15 @@ from typing import Final, Protocol
 from aiohttp import web
 
 from bridge.console.entries import Entry
-from bridge.console.pages import overview, settings
+from bridge.console.pages import (
+    audit,
+    dead_letters,
+    group_actions,
+    jobs,
+    overview,
+    quarantine,
+    settings,
+)
 
 
 class Page(Protocol):
@@ -22,7 +30,15 @@ class Page(Protocol):
         """Its routes."""
 
 
-PAGES: Final[Sequence[Page]] = (overview, settings)
+PAGES: Final[Sequence[Page]] = (
+    overview,
+    dead_letters,
+    quarantine,
+    group_actions,
+    jobs,
+    audit,
+    settings,
+)
 ENTRIES: Final[Sequence[Entry]] = tuple(
     entry for module in PAGES if (entry := getattr(module, "ENTRY", None)) is not None
 )

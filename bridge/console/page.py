@@ -14,6 +14,7 @@ from aiohttp import web
 
 from bridge import __version__
 from bridge.console import parts
+from bridge.console.notes import QUERY
 from bridge.errors import UsageError
 from bridge.operations import documents
 
@@ -52,6 +53,7 @@ def page(
         "who": request.get(WHO, ""),
         "has_session": request.get(HAS_SESSION, False),
         "path": request.path,
+        "note": parts.of(request).notes.find(request.query.get(QUERY, "")),
     }
     return aiohttp_jinja2.render_template(template, request, {**shared, **context}, status=status)
 

@@ -9,8 +9,11 @@ from typing import Final
 
 from aiohttp import web
 
+from bridge.console.jobs.jobs import Jobs
+from bridge.console.notes import Notes
 from bridge.operations.findings import Finding
 from bridge.operations.namespace import Namespace
+from bridge.operations.quarantined import Replayer
 from bridge.operations.status import Status
 from bridge.settings import Shown
 
@@ -28,6 +31,10 @@ class Parts:
     """Every setting of this process, secrets hidden."""
     check: Callable[[], Awaitable[Sequence[Finding]]]
     """What `check` finds here."""
+    replayer: Callable[[Namespace], Replayer]
+    """What publishes quarantined bodies."""
+    jobs: Jobs
+    notes: Notes
     has_actions: bool
     """Whether pages may offer what changes something."""
 

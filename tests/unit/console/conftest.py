@@ -17,6 +17,8 @@ from bridge.console.door.attempts import LogInAttempts
 from bridge.console.door.authentication import Authentication
 from bridge.console.door.requests import RequestRules
 from bridge.console.door.sessions import Sessions
+from bridge.console.jobs.jobs import Jobs
+from bridge.console.notes import Notes
 from bridge.console.parts import Parts
 from bridge.errors import RedisUnavailableError
 from bridge.http.credentials import Credentials
@@ -24,8 +26,9 @@ from bridge.http.sources import Sources
 from bridge.operations import findings
 from bridge.operations.findings import Finding
 from bridge.operations.namespace import Namespace
+from bridge.operations.quarantined import Replayer
 from bridge.operations.status import Status
-from bridge.settings import Network, Shown
+from bridge.settings import Network, Settings, Shown
 
 Client = TestClient[web.Request, web.Application]
 
@@ -59,8 +62,14 @@ class World:
             look=self._look,
             settings=lambda: self.rows,
             check=self._check,
+            replayer=lambda connected: Replayer(connected, Settings()),
+            jobs=self.jobs,
+            notes=Notes(),
             has_actions=has_actions,
         )
+
+    def __post_init__(self) -> None:
+        self.jobs = Jobs(self._opened)
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Namespace]:
@@ -131,3 +140,9 @@ async def begin(world: World, clock: Clock) -> AsyncIterator[Begin]:
 async def client(begin: Begin) -> Client:
     """Of a console on loopback that only shows, and where nobody logs in."""
     return await begin()
+
+
+@pytest.fixture
+async def acting(begin: Begin) -> Client:
+    """Of a console that acts."""
+    return await begin(has_actions=True)
