@@ -101,7 +101,7 @@ audit: unsafe ## … and for known faults of the pinned versions: ADVISORIES=opt
 
 check: lint format-check types unsafe coverage ## All of lint, format-check, types, unsafe, test, coverage: what CI runs
 
-deploy-tools: ## Fetch what tests/deploy reads deploy/ with into .deploy-tools; without it those skip
+deploy-tools: ## Fetch what tests/deploy and tests/browser need into .deploy-tools; without it those skip
 	@PYTHON='$(PYTHON)' '$(ROOT)/deploy/ci-tools.sh'
 
 # For every Python from 3.11 and every platform, with the hashes of all files of a version: pip then

@@ -9,7 +9,7 @@ import aiohttp_jinja2
 import jinja2
 from aiohttp import web
 
-from bridge.console import failures, filters, headers, navigation
+from bridge.console import failures, filters, headers, health, navigation
 from bridge.console.assets import Assets
 from bridge.console.door.authentication import Authentication
 from bridge.console.door.requests import MAX_BODY_BYTES, RequestRules
@@ -43,6 +43,7 @@ def make(parts: Parts, authentication: Authentication, rules: RequestRules) -> w
     )
     environment.globals.update(filters.GLOBALS, asset=assets.address, entries=navigation.ENTRIES)
     application.add_routes(assets.routes)
+    application.add_routes(health.ROUTES)
     if authentication.credentials:
         application.add_routes(LogIn(authentication).routes)
     for module in navigation.PAGES:
