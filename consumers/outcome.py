@@ -6,10 +6,15 @@ or `Reject` to give the notification up at once; any other exception means a ret
 
 from __future__ import annotations
 
+import os
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeGuard, TypeVar
+
+_INSTALLED: Final = ("site-packages", "dist-packages")
+_NOT_USERS: Final = ("<", f"{Path(os.__file__).parent}/", f"{Path(__file__).parent}/worker/")
+"""What begins so is generated, the standard library's, or ours."""
 
 _E = TypeVar("_E", bound=BaseException)
 MAX_AFTER_S: Final = 86400.0 * 30
@@ -150,14 +155,26 @@ def traceback_of(error: BaseException) -> str:
 
 
 def line_of(error: BaseException) -> str:
-    """Where an error was raised, `file.py:12`; empty if that is not known."""
+    """Where an error was raised, `file.py:12`: the innermost line of the user's own code, else of
+    any. Empty if that is not known.
+    """
     if is_a(error, ReportedError):
         return error.where
     try:
-        frames = traceback.extract_tb(error.__traceback__, limit=-1)
-        return f"{Path(frames[0].filename).name}:{frames[0].lineno}" if frames else ""
+        where = ""
+        is_users = False
+        for frame, line in traceback.walk_tb(error.__traceback__):
+            file = frame.f_code.co_filename
+            if _is_users(file) or not is_users:
+                is_users = _is_users(file)
+                where = f"{Path(file).name}:{line}"
+        return where
     except BaseException:  # whatever its class makes of that
         return ""
+
+
+def _is_users(file: str) -> bool:
+    return not file.startswith(_NOT_USERS) and not any(name in file for name in _INSTALLED)
 
 
 def _asked_s(error: Retry) -> float | None:

@@ -38,6 +38,13 @@ def command(device_id: str, limit: int, as_json: bool) -> None:
         ("group", "waiting", "pending", "parked", "parked until", "dead", "owner"),
         [_row(queue) for queue in found.queues],
     )
+    known = found.remembered
+    if known.commands:
+        last = time_expressions.shown(known.last_accepted_at_ms)
+        click.echo(
+            f"ledger: {known.commands} commands, {known.final} of them with a final status; "
+            f"the last status was accepted {last}"
+        )
     shown = found.newest(limit)
     print_notifications(shown)
     if len(shown) < len(found.notifications):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LISTED: Final = 8
 """Partitions named in one cell; beyond, they are counted."""
+_ERRORS: Final = 10
 
 
 @click.command()
@@ -91,6 +92,8 @@ def _tables(status: Status, by_partition: bool) -> list[RenderableType]:
         found.append(_facts(document, status.seen))
         if status.seen.groups:
             found.append(_groups_table(status.seen))
+        if status.seen.failures.failing:
+            found.append(_failures_table(status.seen))
         if by_partition:
             found += [_partitions_table(group) for group in status.seen.groups]
         if status.seen.ingresses:
@@ -144,6 +147,33 @@ def _groups_table(seen: Overview) -> RenderableType:
             )
         )
     return report.table(columns, rows)
+
+
+def _failures_table(seen: Overview) -> RenderableType:
+    """Devices that fail now, and why."""
+    failures = seen.failures
+    columns = ("group", "devices", "error", "at", "tries", "for", "last", "such as")
+    rows = [
+        (
+            failing.group,
+            str(len(failing.devices)),
+            ": ".join(part for part in (failing.error_type, failing.error) if part),
+            failing.where or "–",
+            str(failing.most_attempts),
+            time_expressions.span(seen.now_ms - failing.since_ms) if failing.since_ms else "–",
+            f"{time_expressions.span(seen.now_ms - failing.last_ms)} ago"
+            if failing.last_ms
+            else "–",
+            failing.example or "–",
+        )
+        for failing in failures.failing[:_ERRORS]
+    ]
+    title = f"failing, and tried again: {failures.total} notifications"
+    if failures.looked_at < failures.total:
+        title += f", of which {failures.looked_at} were looked at"
+    if len(failures.failing) > _ERRORS:
+        title += f"; the {_ERRORS} errors of most devices"
+    return report.table(columns, rows, title)
 
 
 def _listed(partitions: list[int]) -> str:

@@ -15,7 +15,7 @@ from bridge.terminal import visible_line
 
 if TYPE_CHECKING:
     from bridge.operations.search import Found
-    from bridge.operations.trace import Trace
+    from bridge.operations.trace import Accepted, Trace
 
 
 @click.command()
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 @report.json_option
 def command(command_id: str, device: str | None, as_json: bool) -> int:
     """Where is COMMAND_ID: which of its statuses were accepted when, late or not; for each group
-    waiting, pending with its attempts, parked, dead or handled; and what the spool here has of it.
+    waiting, pending or parked with its attempts and its error, dead, handled or skipped; and what
+    the spool here has of it.
 
-    Without --device every stream is read. A status that every group handled has left the streams;
-    what is known of it then is in the ledger, which is asked by device and command: where neither
-    --device nor another status has the device, it is not found. Exit code 1: nothing was found.
+    The ledger is asked first: it tells what became of each status in each group, when, and after
+    how many attempts. A command that it does not know (any more) is looked for in every stream;
+    with --device in its partition's. Exit code 1: nothing was found.
     """
     from bridge.operations import trace as tracing
 
@@ -46,22 +47,15 @@ def command(command_id: str, device: str | None, as_json: bool) -> int:
     if as_json:
         report.print_json(**found.document())
     else:
-        _print(found, is_device_known=device is not None)
+        _print(found)
     return 0 if found.is_found else 1
 
 
-def _print(trace: Trace, *, is_device_known: bool) -> None:
+def _print(trace: Trace) -> None:
     for known in trace.devices:
         report.print_table(
-            ("accepted", "status", "handled"),
-            [
-                (
-                    time_expressions.shown(accepted.accepted_at_ms),
-                    accepted.status or "?",
-                    "by every group" if accepted.handled else "no, see below",
-                )
-                for accepted in known.accepted
-            ],
+            ("accepted", "status", "group", "is", "since", "tries"),
+            [row for accepted in known.accepted for row in _rows(accepted)],
             f"device {known.device}: {known.furthest}",
         )
     print_notifications(trace.notifications)
@@ -73,8 +67,18 @@ def _print(trace: Trace, *, is_device_known: bool) -> None:
             )
         )
     if not trace.is_found:
-        hint = "" if is_device_known else "; with --device ID the ledger can be asked, too"
-        click.echo(f"nothing is known of command {trace.command}{hint}", err=True)
+        click.echo(f"nothing is known of command {trace.command}", err=True)
+
+
+def _rows(accepted: Accepted) -> list[tuple[str, ...]]:
+    """A row for each group; one where nothing is known but that nothing is left to do."""
+    first = (time_expressions.shown(accepted.accepted_at_ms), accepted.status or "?")
+    rows: list[tuple[str, ...]] = []
+    for name, outcome in accepted.groups.items():
+        since = time_expressions.shown(outcome.at_ms)
+        rows.append((*first, name, outcome.state, since, str(outcome.attempts or "–")))
+        first = ("", "")
+    return rows or [(*first, "all", "handled", "–", "–")]
 
 
 def print_notifications(found: list[Found]) -> None:
@@ -87,6 +91,8 @@ def print_notifications(found: list[Found]) -> None:
         for group, place in notification.groups.items():
             marks = " late" * notification.entry.late + " replayed" * notification.entry.replayed
             error = ": ".join(part for part in (place.error_type, place.error) if part)
+            if place.last_failure is not None and place.last_failure.where:
+                error = f"{place.last_failure.where} {error}"
             rows.append(
                 (
                     notification.entry.device,

@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Final, NewType
 
 NotificationId = NewType("NotificationId", str)
@@ -74,9 +75,21 @@ def _with_exact_numbers(value: object) -> str:
     return "\n".join((text, *exact))
 
 
-def command_digest(device: str, command: str) -> bytes:
-    """The ledger's field for a command: 16 bytes."""
-    return _digest(device.encode(), command.encode())
+@lru_cache(4096)
+def name_digest(name: str) -> bytes:
+    """A device, command or group where only its digest is kept: 8 bytes.
+
+    Cached, for each comes with several notifications.
+    """
+    return _digest(name.encode())[:LEDGER_DIGEST_BYTES]
+
+
+def ledger_field(device: str, command: str) -> bytes:
+    """The ledger's field for a command: the digests of its id and of its device, 16 bytes.
+
+    The command comes first, so that its field can be looked for without the device.
+    """
+    return name_digest(command) + name_digest(device)
 
 
 def notification_digest(
@@ -87,17 +100,6 @@ def notification_digest(
     `canonical_detail` is `canonical_json(resultDetail)`, or `b""` where the field is absent.
     """
     return _digest(device.encode(), command.encode(), result_code.encode(), canonical_detail)
-
-
-def both_digests(
-    device: str, command: str, result_code: str, canonical_detail: bytes
-) -> tuple[bytes, bytes]:
-    """`command_digest` and `notification_digest`; what the first hashes, the second begins with."""
-    named = _framed(device.encode()) + _framed(command.encode())
-    digest = hashlib.blake2b(named, digest_size=DIGEST_BYTES)
-    of_command = digest.digest()
-    digest.update(_framed(result_code.encode()) + _framed(canonical_detail))
-    return of_command, digest.digest()
 
 
 def platform_digest(canonical_body: bytes) -> bytes:

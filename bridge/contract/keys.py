@@ -97,11 +97,15 @@ class Keys:
         return f"{self._of(partition)}:stream"
 
     def ledger(self, partition: int) -> tuple[str, str]:
-        """The current and the previous ledger hash."""
+        """The current and the previous page of the ledger of commands."""
+        return f"{self._of(partition)}:commands:0", f"{self._of(partition)}:commands:1"
+
+    def old_ledger(self, partition: int) -> tuple[str, str]:
+        """The pages that version 0.1 keeps instead: removed when a page of ours is turned."""
         return f"{self._of(partition)}:ledger:0", f"{self._of(partition)}:ledger:1"
 
     def platform_ledger(self, partition: int) -> tuple[str, str]:
-        """As `ledger`, for the platform's other notifications: one field per notification."""
+        """The same for the platform's other notifications: one field per notification."""
         return f"{self._of(partition)}:ledger:other:0", f"{self._of(partition)}:ledger:other:1"
 
     def lease(self, partition: int, group: str) -> str:

@@ -17,7 +17,7 @@ from bridge.store import rights, server_info
 from bridge.store.link import Link, Refused, command
 
 OLDEST: Final = (6, 2)
-LEDGER_RECORD_BYTES: Final = 130
+LEDGER_RECORD_BYTES: Final = 240
 ENTRY_BYTES: Final = 400
 """Upper bounds per command in the ledger and per entry; deploy/README.md, "Sizing"."""
 _LEDGER_PAGES: Final = 2

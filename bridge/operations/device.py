@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bridge.contract.keys import partition_of
-from bridge.operations import namespace
+from bridge.operations import ledger, namespace
+from bridge.operations.ledger import Remembered
 from bridge.operations.namespace import Namespace
 from bridge.operations.progress import Bar, no_bar
 from bridge.operations.search import Found, Search
@@ -48,6 +49,8 @@ class Device:
     partition: int
     queues: list[Queue]
     notifications: list[Found]
+    remembered: Remembered
+    """What the ledger knows of its commands."""
 
     def document(self, limit: int = 0) -> dict[str, Any]:
         """As docs/commands.md has it, with the newest `limit` notifications; 0: all."""
@@ -55,6 +58,7 @@ class Device:
             "device": self.id,
             "partition": self.partition,
             "groups": [queue.document() for queue in self.queues],
+            "ledger": asdict(self.remembered),
             "total": len(self.notifications),
             "notifications": [found.document() for found in self.newest(limit)],
         }
@@ -88,7 +92,13 @@ async def look(connected: Namespace, device: str, *, bar: Bar = no_bar) -> Devic
                 states=Counter(notification.groups[group].state for notification in found),
             )
         )
-    return Device(id=device, partition=partition, queues=queues, notifications=found)
+    return Device(
+        id=device,
+        partition=partition,
+        queues=queues,
+        notifications=found,
+        remembered=await ledger.of_device(connected, device),
+    )
 
 
 def _worker_of(lease: bytes) -> str:

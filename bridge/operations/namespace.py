@@ -53,15 +53,29 @@ class Namespace:
         """The registered groups."""
         return sorted(map(decoded, await self.get(command("SMEMBERS", self.keys.groups))))
 
-    async def pages(self, key: str, *, after: bytes = b"-") -> AsyncIterator[Page]:
-        """The entries of a stream, oldest first."""
+    async def pages(
+        self, key: str, *, after: bytes = b"-", count: int = PAGE
+    ) -> AsyncIterator[Page]:
+        """The entries of a stream, oldest first, so many at a time."""
         while True:
-            page: Page = await self.get(command("XRANGE", key, after, "+", "COUNT", PAGE))
+            page: Page = await self.get(command("XRANGE", key, after, "+", "COUNT", count))
             if page:
                 yield page
-            if len(page) < PAGE:
+            if len(page) < count:
                 return
             after = b"(" + page[-1][0]
+
+    async def scan(
+        self, verb: str, key: str, *, match: bytes = b"*", count: int
+    ) -> AsyncIterator[list[bytes]]:
+        """The replies of HSCAN, SSCAN or ZSCAN, until it has been through `key`."""
+        cursor: Any = b"0"
+        while True:
+            call = command(verb, key, cursor, "MATCH", match, "COUNT", count)
+            cursor, found = await self.get(call)
+            yield found
+            if int(cursor) == 0:
+                return
 
     async def refuse_while_held(self) -> None:
         """`BridgeError` while the partition count is being changed: nothing may be published."""

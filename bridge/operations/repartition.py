@@ -289,12 +289,10 @@ class Change:
 
     async def _forget_ledgers(self) -> None:
         """Of partitions that are no more: nobody would ever turn their pages."""
-        await self._in.ask(
-            *(
-                command("UNLINK", *self._keys.ledger(number), *self._keys.platform_ledger(number))
-                for number in range(self._wanted, MAX_PARTITIONS)
-            )
-        )
+        keys = self._keys
+        for number in range(self._wanted, MAX_PARTITIONS):
+            pages = *keys.ledger(number), *keys.platform_ledger(number), *keys.old_ledger(number)
+            await self._in.ask(command("UNLINK", *pages))
 
     # --- release
 

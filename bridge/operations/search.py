@@ -6,9 +6,9 @@ just left, but none is reported in two.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from bridge.contract.entries import DeadLetter, Entry, entry_order
 from bridge.contract.meta import ContractError
@@ -16,8 +16,29 @@ from bridge.operations import group_progress
 from bridge.operations.namespace import PAGE, Namespace, Page, decoded, fields_of
 from bridge.store.link import Refused, command
 
+if TYPE_CHECKING:
+    from consumers.worker.delivery.attempts import Failure
+
 State = Literal["waiting", "pending", "parked", "dead", "handled", "not_for_it"]
 Wanted = Callable[[Entry], bool]
+
+SHORT: Final = 2000
+"""Entries of a stream that is looked through whatever is known of where to look."""
+AROUND_MS: Final = 100
+"""How far an entry's id may be from the time its script noted: a script may take that long."""
+MOST_AROUND: Final = 1000
+DEAD_PAGE: Final = 100
+"""Dead letters have tracebacks: more at once, and Redis does nothing else for too long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureNoted:
+    """A failed attempt at what is tried again. `where`: `file.py:12` of the receiver's code."""
+
+    at_ms: int
+    error_type: str
+    error: str
+    where: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,7 +47,7 @@ class Place:
 
     `waiting`: not fetched yet. `pending`: fetched; it runs, waits behind others of its device, or
     waits for its next attempt. `handled` also where a dead letter was dropped. `attempts`: those
-    that were noted, that is failed ones.
+    that were noted, that is failed ones. The error is a dead letter's, or the last failure's.
     """
 
     state: State
@@ -35,6 +56,12 @@ class Place:
     dead_id: str | None = None
     error_type: str | None = None
     error: str | None = None
+    first_failure: FailureNoted | None = None
+    last_failure: FailureNoted | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As docs/commands.md has it."""
+        return asdict(self)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,18 +92,19 @@ class Found:
             "received_at_ms": entry.received_at_ms,
             "late": entry.late,
             "replayed": entry.replayed,
-            "groups": {
-                name: {
-                    "state": place.state,
-                    "attempts": place.attempts,
-                    "due_at_ms": place.due_at_ms,
-                    "dead_id": place.dead_id,
-                    "error_type": place.error_type,
-                    "error": place.error,
-                }
-                for name, place in self.groups.items()
-            },
+            "groups": {name: place.document() for name, place in self.groups.items()},
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hints:
+    """When the ledger says that something happened (epoch ms): streams are in that order, as long
+    as Redis' clock is not set back.
+    """
+
+    accepted_ms: Sequence[int]
+    dead_ms: Mapping[str, Sequence[int]]
+    """By group; a group of which nothing is known is missing."""
 
 
 class Search:
@@ -88,16 +116,21 @@ class Search:
         self._wanted = wanted
 
     async def through(
-        self, partition: int, devices: Sequence[str] | None, on_page: Callable[[int], None]
+        self,
+        partition: int,
+        devices: Sequence[str] | None,
+        on_page: Callable[[int], None],
+        *,
+        hints: Hints | None = None,
     ) -> list[Found]:
         """The entries of one partition, oldest first.
 
         `devices`: whose parked lists are looked through, `None` for all. `on_page` is called with
-        the number of stream entries looked at.
+        the number of stream entries looked at. With `hints` long streams are looked at only there.
         """
         found: dict[bytes, Found] = {}
         key = self._in.keys.stream(partition)
-        async for page in self._in.pages(key):
+        async for page in self._pages(key, None if hints is None else hints.accepted_ms):
             for entry_id, entry in self._meant(page):
                 found[entry_id] = Found(id=entry_id, partition=partition, entry=entry)
             on_page(len(page))
@@ -105,9 +138,22 @@ class Search:
         delivered = {} if isinstance(infos, Refused) else _delivered(infos)
         for group in self._groups:
             places = await self._parked(partition, group, devices, found)
-            places |= await self._dead(partition, group, found)
+            dead_ms = None if hints is None else hints.dead_ms.get(group)
+            places |= await self._dead(partition, group, found, dead_ms)
             await self._rest(partition, group, delivered.get(group), found, places)
         return sorted(found.values(), key=lambda entry: entry_order(entry.id))
+
+    async def _pages(
+        self, key: str, times_ms: Sequence[int] | None, *, count: int = PAGE
+    ) -> AsyncIterator[Page]:
+        """A stream's entries: all of a short one, else those around `times_ms`; `None`: all."""
+        if times_ms is None or await self._in.get(command("XLEN", key)) <= SHORT:
+            async for page in self._in.pages(key, count=count):
+                yield page
+            return
+        for begin_ms, end_ms in _around(times_ms):
+            call = command("XRANGE", key, begin_ms, end_ms, "COUNT", MOST_AROUND)
+            yield await self._in.get(call)
 
     def _meant(self, page: Page) -> Iterable[tuple[bytes, Entry]]:
         for entry_id, flat in page:
@@ -154,10 +200,15 @@ class Search:
                 yield entry_id, flat
 
     async def _dead(
-        self, partition: int, group: str, found: dict[bytes, Found]
+        self,
+        partition: int,
+        group: str,
+        found: dict[bytes, Found],
+        times_ms: Sequence[int] | None,
     ) -> dict[bytes, Place]:
         places: dict[bytes, Place] = {}
-        async for page in self._in.pages(self._in.keys.dead(partition, group)):
+        key = self._in.keys.dead(partition, group)
+        async for page in self._pages(key, times_ms, count=DEAD_PAGE):
             for dead_id, flat in page:
                 entry = _entry(flat)
                 if entry is None or not self._wanted(entry):
@@ -209,7 +260,29 @@ class Search:
                 noted = Attempts.decode(record)
                 place.attempts = noted.count
                 place.due_at_ms = noted.due_ms or place.due_at_ms
+                place.first_failure = _failure(noted.first_failed_ms, noted.first_failure)
+                place.last_failure = _failure(noted.failed_ms, noted.last_failure)
+                if place.last_failure is not None:
+                    place.error_type = place.last_failure.error_type
+                    place.error = place.last_failure.error
             found[entry_id].groups[group] = place
+
+
+def _around(times_ms: Sequence[int]) -> Iterable[tuple[int, int]]:
+    """Ranges of epoch ms that have what Redis did then, as little as that is; merged, in order."""
+    begin_ms = end_ms = 0
+    for at_ms in sorted(times_ms):
+        if at_ms - AROUND_MS > end_ms:
+            if end_ms:
+                yield begin_ms, end_ms
+            begin_ms = at_ms - AROUND_MS
+        end_ms = at_ms + AROUND_MS
+    if end_ms:
+        yield begin_ms, end_ms
+
+
+def _failure(at_ms: int, failure: Failure | None) -> FailureNoted | None:
+    return None if failure is None else FailureNoted(at_ms=at_ms, **asdict(failure))
 
 
 def _slices(ids: Sequence[bytes]) -> Iterable[Sequence[bytes]]:

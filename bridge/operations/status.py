@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import BridgeError, RedisUnavailableError
-from bridge.operations import ingresses, namespace, spool_reading
+from bridge.operations import failures, ingresses, namespace, spool_reading
+from bridge.operations.failures import Failures
 from bridge.operations.group_progress import Group, groups_of
 from bridge.operations.ingresses import Ingress
 from bridge.operations.namespace import TIMEOUT_S, Namespace, decoded
@@ -30,6 +31,7 @@ class Overview:
     quarantined: int
     quarantine_dropped: int
     """Bodies that its bound has cost since it was last empty."""
+    failures: Failures
 
 
 async def take(namespace: Namespace) -> Overview:
@@ -45,15 +47,17 @@ async def take(namespace: Namespace) -> Overview:
         *(command("XLEN", keys.stream(number)) for number in numbers),
     )
     now_ms = await namespace.now_ms()
+    groups = await groups_of(namespace, now_ms)
     return Overview(
         now_ms=now_ms,
         servers=[server_info.parsed(info) for info in infos],
         held=decoded(held) if isinstance(held, bytes) else None,
-        groups=await groups_of(namespace, now_ms),
+        groups=groups,
         ingresses=[] if isinstance(beats, Refused) else ingresses.decode(beats, now_ms),
         entries=sum(length for length in streams if isinstance(length, int)),
         quarantined=0 if isinstance(quarantined, Refused) else quarantined,
         quarantine_dropped=counted(dropped),
+        failures=await failures.look(namespace, [group.name for group in groups]),
     )
 
 
@@ -86,6 +90,7 @@ class Status:
             },
             "entries": seen and seen.entries,
             "groups": [] if seen is None else [_group(group) for group in seen.groups],
+            "failing": seen and seen.failures.document(),
             "ingresses": [] if seen is None else [_ingress(ingress) for ingress in seen.ingresses],
             "quarantine": {
                 "entries": seen and seen.quarantined,

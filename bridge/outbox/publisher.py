@@ -51,7 +51,8 @@ class Publisher:
         self._script = Script.load("bridge.outbox", "publish")
         self._quarantine_script = Script.load("bridge.outbox", "quarantine")
         self._partition_keys = [
-            (keys.stream(p), *keys.ledger(p), *keys.platform_ledger(p)) for p in range(partitions)
+            (keys.stream(p), *keys.ledger(p), *keys.platform_ledger(p), *keys.old_ledger(p))
+            for p in range(partitions)
         ]
 
     async def probe(self, *, timeout_s: float) -> None:

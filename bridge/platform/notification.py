@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from bridge.contract.digests import (
     DIGEST_BYTES,
     NotificationId,
-    both_digests,
     canonical_json,
+    ledger_field,
+    notification_digest,
     platform_digest,
 )
 from bridge.platform.identity import Identity
@@ -60,7 +61,7 @@ def command_status(
 
     `canonical_detail` is `canonical_json` of the detail, or `b""` where there is none.
     """
-    of_command, digest = both_digests(device, command, code, canonical_detail)
+    digest = notification_digest(device, command, code, canonical_detail)
     return Notification(  # by position: by name takes twice the time
         NotificationId(digest.hex()),
         type_,
@@ -68,7 +69,7 @@ def command_status(
         command,
         code,
         RANK_BY_CODE.get(code),
-        of_command,
+        ledger_field(device, command),
         body,
     )
 

@@ -91,6 +91,13 @@ class Settings(WithConsole):
         doc="skip: count late notifications as handled without a call",
         halves=WORKER,
     )
+    history: Literal["outcomes", "accepted"] = one_of(
+        "outcomes",
+        "accepted",
+        doc="what is remembered of a command: also what became of each status, or only when it was "
+        "accepted, which saves a write for each outcome",
+        halves=WORKER,
+    )
     dead_max_entries: int = number(
         100_000,
         "dead letters per partition; a full one holds its devices",

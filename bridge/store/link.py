@@ -47,10 +47,11 @@ class Script:
     sha: str
 
     @classmethod
-    def load(cls, package: str, name: str) -> Script:
-        """Reads `<package>/scripts/<name>.lua`."""
-        path = resources.files(package) / "scripts" / f"{name}.lua"
-        text = path.read_text(encoding="utf-8")
+    def load(cls, package: str, name: str, *, behind: Sequence[str] = ()) -> Script:
+        """Reads `<package>/scripts/<name>.lua`, behind others whose functions it calls."""
+        folder = resources.files(package) / "scripts"
+        files = [folder / f"{part}.lua" for part in (*behind, name)]
+        text = "".join(file.read_text(encoding="utf-8") for file in files)
         # SHA-1 is how EVALSHA names a script; nothing secret hangs on it.
         return cls(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 

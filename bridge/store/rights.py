@@ -15,15 +15,15 @@ from bridge.store.link import Needs, Refused, Script, command
 from bridge.store.reply_errors import CONNECTING, is_unknown_command
 
 INGRESS: Final = (
-    "TIME", "GET", "SET", "INCRBY", "EXISTS", "UNLINK", "RENAME", "SMEMBERS", "HGET", "HLEN",
-    "HSET", "HDEL", "HGETALL", "XADD", "XLEN", "XRANGE", "XTRIM", "XPENDING", "XINFO",
+    "TIME", "GET", "SET", "INCRBY", "EXISTS", "UNLINK", "RENAME", "SMEMBERS", "HGET", "HMGET",
+    "HLEN", "HSET", "HDEL", "HGETALL", "XADD", "XLEN", "XRANGE", "XTRIM", "XPENDING", "XINFO",
 )  # fmt: skip
 LAPSING: Final = ("ZRANGE", "SREM", "XGROUP")
 """What an ingress needs besides, to let go of groups without workers; not asked for at start."""
 WORKER: Final = (
     "TIME", "GET", "SET", "EXISTS", "DEL", "UNLINK", "PEXPIRE", "PTTL",
     "SADD", "SREM", "SISMEMBER", "SMEMBERS",
-    "HGET", "HSET", "HDEL",
+    "HGET", "HMGET", "HSET", "HDEL",
     "ZADD", "ZREM", "ZRANGE", "ZRANGEBYSCORE", "ZREMRANGEBYSCORE",
     "RPUSH", "LPOP", "LINDEX", "LINSERT", "LLEN", "LRANGE",
     "XADD", "XACK", "XDEL", "XLEN", "XRANGE", "XTRIM", "XPENDING", "XINFO", "XGROUP", "XREAD",

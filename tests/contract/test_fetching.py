@@ -16,6 +16,7 @@ from consumers.worker.delivery.fetcher import Fetcher
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Partition
 from consumers.worker.partitions.window import Window
+from consumers.worker.recording.history import History
 from consumers.worker.recording.settler import Settler
 from support import servers
 from support.entries import entry
@@ -48,6 +49,7 @@ class Reading:
             group=GROUP,
             lease_ttl_s=60,
             dead_max_entries=10,
+            history=History(group=GROUP, is_kept=True),
             clock=clock.boottime_s,
             on_room=lambda: self.fetcher.wake(),
             on_lost=lambda partition: pytest.fail("the lease was lost"),

@@ -15,6 +15,7 @@ from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Lane, Partition
 from consumers.worker.partitions.window import Window
 from consumers.worker.recording import netstrings, parking
+from consumers.worker.recording.history import History
 from consumers.worker.recording.parking import Parking
 from consumers.worker.recording.parking_recovery import DEVICES
 from consumers.worker.recording.settler import Settler
@@ -43,6 +44,7 @@ class Lot:
             group=GROUP,
             lease_ttl_s=60,
             dead_max_entries=DEAD_MAX,
+            history=History(group=GROUP, is_kept=True),
             clock=clock.boottime_s,
             on_room=lambda: None,
             on_lost=lambda partition: pytest.fail("the lease was lost"),
@@ -215,12 +217,13 @@ async def test_an_older_message_that_is_there_again_stops_all_behind_it(real_lot
     names = (
         keys.lease(NUMBER, GROUP), keys.parked(NUMBER, GROUP),
         keys.parked_device(NUMBER, GROUP, "d"), keys.retry(NUMBER, GROUP), keys.dead(NUMBER, GROUP),
+        *keys.ledger(NUMBER),
     )  # fmt: skip
     await real_lot.client.set(names[0], real_lot.partition.token)
 
     async def handled(id_: bytes) -> Any:
         head = netstrings.encode((id_,))
-        call = UNPARK.call(names, (real_lot.partition.token, 60_000, "d", head, "handled"))
+        call = UNPARK.call(names, (real_lot.partition.token, 60_000, "d", head, "", "", "handled"))
         return await real_lot.link.one(call, timeout_s=10)
 
     reply = await handled(newer)

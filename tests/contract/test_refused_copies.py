@@ -30,6 +30,7 @@ class Half:
         self.asking: redis.asyncio.Redis = redis_.client
         self.lease, self.stream = keys.lease(3, GROUP), keys.stream(3)
         self.retry, self.dead = keys.retry(3, GROUP), keys.dead(3, GROUP)
+        self.pages = keys.ledger(3)
         self.parked, self.list = keys.parked(3, GROUP), keys.parked_device(3, GROUP, DEVICE)
 
     async def pending(self, count: int = 1) -> list[bytes]:
@@ -61,8 +62,8 @@ class Half:
         return await self.asking.eval(text, len(keys), *keys, *args)  # type: ignore[misc]
 
     async def bury(self, entry_id: bytes, *, most: int = 10) -> Any:
-        keys = [self.lease, self.stream, self.retry, self.dead]
-        outcomes = (0, 0, 0, 1, entry_id, b"3:0", 2, b"device", b"d")
+        keys = [self.lease, self.stream, self.retry, self.dead, *self.pages]
+        outcomes = (0, 0, 0, 1, "", 0, entry_id, b"3:0", "", 2, b"device", b"d")
         return await self.ask(SETTLE.text, keys, TOKEN, TTL_MS, GROUP, most, *outcomes)
 
     async def park(self, *ids: bytes) -> Any:
@@ -71,11 +72,10 @@ class Half:
         return await self.ask(PARK.text, keys, TOKEN, TTL_MS, GROUP, DEVICE, 7, *messages)
 
     async def unpark_dead(self, entry_id: bytes) -> Any:
-        keys = [self.lease, self.parked, self.list, self.retry, self.dead]
-        outcome = (b"dead", b"3:0", 8, 10, b"device", b"d")
-        return await self.ask(
-            UNPARK.text, keys, TOKEN, TTL_MS, DEVICE, netstrings.encode((entry_id,)), *outcome
-        )
+        keys = [self.lease, self.parked, self.list, self.retry, self.dead, *self.pages]
+        head = netstrings.encode((entry_id,))
+        outcome = ("", "", b"dead", b"3:0", 8, 10, b"device", b"d")
+        return await self.ask(UNPARK.text, keys, TOKEN, TTL_MS, DEVICE, head, *outcome)
 
     async def left(self) -> int:
         return (await self.client.xpending(self.stream, GROUP))["pending"]  # type: ignore[no-any-return]

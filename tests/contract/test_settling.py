@@ -18,6 +18,7 @@ from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
 from consumers.worker.delivery.fetcher import CONSUMER
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Item, Lane, LaneState, Partition
+from consumers.worker.recording.history import History
 from consumers.worker.recording.settler import Settler
 from support import servers
 from support.entries import entry
@@ -55,6 +56,7 @@ class Settling:
             group=GROUP,
             lease_ttl_s=60,
             dead_max_entries=DEAD_MAX,
+            history=History(group=GROUP, is_kept=True),
             clock=clock.boottime_s,
             on_room=lambda: None,
             on_lost=lambda partition: pytest.fail("the lease was lost"),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis.exceptions
 
+from bridge.contract import ledger
 from bridge.contract.entries import DeadLetter, EntryId, entry_order
 from bridge.errors import RedisUnavailableError
 from bridge.store.link import Link, Refused, Script, command
@@ -94,17 +95,22 @@ class Partition:
         handled: Sequence[bytes] = (),
         forgotten: Sequence[bytes] = (),
         retries: Sequence[tuple[bytes, bytes]] = (),
+        notes: Sequence[bytes] = (),
         dead: Sequence[tuple[bytes, bytes, list[bytes]]] = (),
+        dead_note: bytes = b"",
         dead_max: int = 100,
     ) -> Any:
         arguments: list[Any] = [self.token, TTL_MS, self.group, dead_max]
         arguments += [len(handled), len(forgotten), len(retries), len(dead)]
+        arguments += [ledger.group_digest(self.group), len(notes)]
         arguments += [*handled, *forgotten]
         for entry_id, record in retries:
             arguments += [entry_id, record]
+        arguments += notes
         for entry_id, record, fields in dead:
-            arguments += [entry_id, record, len(fields), *fields]
-        keys = (self.lease, self.stream, self.retry, self.dead)
+            arguments += [entry_id, record, dead_note, len(fields), *fields]
+        pages = self.redis.keys.ledger(3)
+        keys = (self.lease, self.stream, self.retry, self.dead, *pages)
         return await self.call(SETTLE, keys, arguments)
 
     async def trim(self, *groups: str) -> Any:

@@ -165,11 +165,35 @@ def test_trace_leads_to_the_dead_letter(busy: Busy) -> None:
 
 
 def test_trace_knows_what_was_handled_from_the_ledger(busy: Busy) -> None:
-    (device,) = busy.system.json("trace", "of-ok-1", "--device", "ok-1")["devices"]
+    found = busy.system.json("trace", "of-ok-1")
+    assert busy.system.json("trace", "of-ok-1", "--device", "ok-1") == found
+    (device,) = found["devices"]
     assert device["furthest"] == "delivered"
     accepted = [(status["status"], status["handled"]) for status in device["accepted"]]
     assert accepted == [("DELIVERED", True), ("SENT", True)]
+    for status in device["accepted"]:
+        outcome = status["groups"]["default"]
+        assert (outcome["state"], outcome["attempts"]) == ("handled", 1)
+        assert outcome["handled_at_ms"] >= status["accepted_at_ms"]
+    assert "handled" in busy.system.nb("trace", "of-ok-1").out
     assert busy.system.nb("trace", "of-nobody").code == 1
+
+
+def test_trace_and_status_say_why_something_is_tried_again(busy: Busy) -> None:
+    """Parked or not."""
+    (device,) = busy.system.json("trace", "of-bad")["devices"]
+    failed = device["accepted"][0]["groups"]["default"]["last_failure"]
+    assert (failed["error_type"], failed["error"]) == (
+        "ValueError", "failed on purpose, attempt 1",
+    )  # fmt: skip
+    assert failed["where"].startswith("history.py:")
+    assert "failed on purpose" in busy.system.nb("trace", "of-bad").out
+    failing = busy.system.json("status")["failing"]
+    (error,) = failing["errors"]
+    assert (failing["total"], error["devices"], error["example"]) == (1, 1, "bad")
+    assert (error["error_type"], error["where"]) == ("ValueError", failed["where"])
+    assert error["since_ms"] == error["last_ms"] == failed["at_ms"]
+    assert failed["where"] in busy.system.nb("status").out
 
 
 def test_device_shows_what_waits_for_it_and_who_owns_it(busy: Busy) -> None:

@@ -109,7 +109,7 @@ def test_a_worker_ends_with_its_terminal(tmp_path: Path) -> None:
         wait_until_sync(lambda: "worker_started" in log.read_text(), "it to start")
         os.close(its)
         os.close(ours)
-        assert program.wait(timeout=60) == 0
+        assert program.wait(timeout=120) == 0
         assert "worker_stopped" in log.read_text()
     finally:
         program.kill()

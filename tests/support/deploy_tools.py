@@ -49,7 +49,7 @@ def check(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 0, f"{command[0]} finds fault:\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr

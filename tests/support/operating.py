@@ -190,6 +190,6 @@ def run(*words: str, folder: Path, **environ: str) -> subprocess.CompletedProces
         env={**os.environ, **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )

@@ -72,7 +72,7 @@ class Serve:
         """SIGTERM, without waiting."""
         self._process.send_signal(signal.SIGTERM)
 
-    def ended(self, bound_s: float = 30) -> int:
+    def ended(self, bound_s: float = 120) -> int:
         """Waits for its end; the exit code."""
         code = self._process.wait(bound_s)
         self._reader.join(5)

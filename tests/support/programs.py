@@ -58,7 +58,7 @@ class Program:
 
     def ends(self) -> int:
         """Waits for the end; the exit code."""
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=120)
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.contract.digests import command_digest
+from bridge.contract import ledger
+from bridge.contract.digests import ledger_field
 from bridge.contract.entries import Entry, entry_order
 from bridge.contract.keys import Keys
 from bridge.platform.statuses import CommandStatus
@@ -184,11 +185,12 @@ class Promises:
         for (device, command), marks in self._marks.items():
             if not marks:
                 continue
-            field = command_digest(device, command)
+            field = ledger_field(device, command)
             pages = [self._look.hget(self._keys.ledger(p)[0], field) for p in self._partitions]
-            (record,) = [page for page in pages if page is not None]
-            digests = {record[at : at + 8] for at in range(1, len(record), 14)}
-            assert (record[0], digests) == (self._highest[device, command], marks)
+            record = ledger.read([page for page in pages if page is not None])
+            assert record.device == device
+            digests = {mark.digest for mark in record.marks}
+            assert (record.rank, digests) == (self._highest[device, command], marks)
 
     # --- looking
 

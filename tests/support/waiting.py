@@ -10,7 +10,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-BOUND_S = 30.0  # generous: only a failing test ever waits this long
+BOUND_S = 90.0  # generous: only a failing test ever waits this long
 
 
 async def wait_until(

@@ -11,7 +11,7 @@ local FORMS = {
   DEL = {}, UNLINK = {}, EXISTS = {}, GET = {}, PTTL = {}, SMEMBERS = {}, HGETALL = {}, HLEN = {},
   LLEN = {}, LPOP = {}, XLEN = {}, PEXPIRE = {1000}, SET = {'', 'PX', 1000},
   INCRBY = {1}, SADD = {'a'}, SREM = {'a'}, SISMEMBER = {'a'},
-  HSET = {'a', 'b'}, HGET = {'a'}, HDEL = {'a'},
+  HSET = {'a', 'b'}, HGET = {'a'}, HMGET = {'a'}, HDEL = {'a'},
   ZADD = {1, 'a'}, ZREM = {'a'}, ZRANGE = {0, -1}, ZRANGEBYSCORE = {0, 1},
   ZREMRANGEBYSCORE = {0, 1},
   RPUSH = {'a'}, LINDEX = {0}, LINSERT = {'BEFORE', 'a', 'b'}, LRANGE = {0, 0}, LREM = {0, 'a'},

@@ -50,7 +50,15 @@ class Charging:
         has_succeeded = self._succeeded_ms > _boottime_ms() - age_ms
         is_charged = has_succeeded or now_ms - first_ms >= self._give_up_after_ms
         count = known.count + is_charged
-        return Attempts(count=count, first_failed_ms=first_ms, failed_ms=now_ms), is_charged
+        after = Attempts(
+            count=count,
+            first_failed_ms=first_ms,
+            failed_ms=now_ms,
+            first_failure=known.first_failure,
+            last_failure=known.last_failure,
+            device=known.device,
+        )
+        return after, is_charged
 
 
 def _boottime_ms() -> int:

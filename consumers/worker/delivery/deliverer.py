@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bridge import clock
 from bridge.telemetry import logs, metrics
 from consumers.context import Delivery
 from consumers.outcome import ABANDONED, Failed, Outcome, Rejected
-from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.delivery.handler import Handler, Handlers
 from consumers.worker.delivery.invocations import Invocations
 from consumers.worker.delivery.outcomes import Outcomes
@@ -104,7 +103,7 @@ class Deliverer:
         if self._begin(lane, clock.boottime_s()) is None or self._is_used_up(lane):
             return
         delivery, head, partition = self._delivery(lane), lane.head, lane.partition
-        record = Attempts(count=delivery.attempt, suspect=True, stuck=head.attempts.stuck)
+        record = replace(head.attempts, count=delivery.attempt, due_ms=0, suspect=True)
         slot, started_s = self._shared.sandbox_slot, clock.boottime_s()
         try:
             await self._sandbox.ready()
@@ -166,7 +165,7 @@ class Deliverer:
             return None
         handler = self._handler_for(item)
         if handler is None:
-            self._outcomes.handled(lane)
+            self._outcomes.skip(lane)
             return None
         if item.attempts.given_up:
             self._outcomes.bury_again(lane)

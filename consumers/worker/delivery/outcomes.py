@@ -22,11 +22,12 @@ from consumers.outcome import (
     Rejected,
     Retry,
     is_a,
+    line_of,
     text_of,
     traceback_of,
     type_of,
 )
-from consumers.worker.delivery.attempts import Attempts
+from consumers.worker.delivery.attempts import Attempts, Failure
 from consumers.worker.delivery.charging import Charging
 from consumers.worker.delivery.circuit_breaker import RETRY_S, CircuitBreaker
 from consumers.worker.delivery.retry_policy import RetryPolicy
@@ -44,7 +45,7 @@ OUTCOMES: Final = ("handled", "retry", "abandoned", "ignored", "skipped")
 
 
 class Outcomes:
-    """`record` after every call; `handled` and `bury` for what ends without one."""
+    """`record` after every call; `skip` and `bury` for what ends without one."""
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class Outcomes:
     ) -> None:
         self._lanes = lanes
         self._settler = settler
+        self._history = settler.history
         self._parking = parking
         self._policy = policy
         self._breaker = breaker
@@ -83,7 +85,7 @@ class Outcomes:
         """Does what follows from `outcome` for the head of `lane`; returns how it counts."""
         if isinstance(outcome, Handled):
             self._succeeded()
-            self.handled(lane)
+            self._done(lane, self._history.handled(lane, attempt))
             self._counts["handled"] += 1
             return "handled"
         if isinstance(outcome, Failed):
@@ -116,12 +118,16 @@ class Outcomes:
                 self._counters[outcome].inc(count)
                 self._counts[outcome] = 0
 
-    def handled(self, lane: Lane) -> None:
-        """The head of `lane` is done with."""
+    def skip(self, lane: Lane) -> None:
+        """The head of `lane` is done with, without a call."""
+        is_ours = lane.head.entry.for_group in (None, self._group)
+        self._done(lane, self._history.skipped(lane) if is_ours else b"")
+
+    def _done(self, lane: Lane, note: bytes) -> None:
         if lane.is_parked:
-            self._parking.handled(lane)
+            self._parking.handled(lane, note)
         else:
-            self._settler.handled(lane.partition, lane.head)
+            self._settler.handled(lane.partition, lane.head, note)
         self._lanes.finished(lane)
 
     def bury(
@@ -168,13 +174,14 @@ class Outcomes:
 
     def _killed(self, lane: Lane, attempt: int, outcome: Killed) -> str:
         """It stays a suspect. That its attempt counts is on record since before it ran."""
-        known = Attempts(count=attempt, suspect=True, stuck=outcome.is_stuck)
+        known = replace(lane.head.attempts, count=attempt, suspect=True, stuck=outcome.is_stuck)
+        failure = Failure.of("Killed", outcome.text, "")
+        known = known.failed(failure, at_ms=clock.epoch_ms(), device=lane.device)
         lane.head.attempts = known
         if self._policy.is_exhausted(attempt):
             self.bury_suspect(lane, outcome.text)
             return "dead"
-        if outcome.is_stuck:
-            self._settler.retry(lane.partition, lane.head)
+        self._settler.retry(lane.partition, lane.head)
         self._lanes.wait(lane, 0.0)
         self.count("retry")
         return "retry"
@@ -203,14 +210,17 @@ class Outcomes:
         if not is_a(outcome.error, Retry):
             self._note_failure(lane, outcome.error)
         known, is_charged = self._charging.after_failure(lane.head.attempts)
+        error = outcome.error
+        failure = Failure.of(type_of(error), text_of(error), line_of(error))
+        known = known.failed(failure, at_ms=known.failed_ms, device=lane.device)
         if is_charged and self._policy.is_exhausted(known.count):
-            self.bury(lane, known.count, "max_attempts", error=outcome.error)
+            self.bury(lane, known.count, "max_attempts", error=error)
             return "dead"
         if outcome.after_s is not None or (is_charged and not self._breaker.is_open):
             wait_s = self._policy.wait_s(known.count, outcome.after_s)
         else:
             wait_s = self._uncharged_wait_s(known)
-        self._tell_failed(lane, known.count, wait_s, outcome.error)
+        self._tell_failed(lane, known.count, wait_s, error)
         self._try_again(lane, known, wait_s)
         self.count("retry")
         return "retry"

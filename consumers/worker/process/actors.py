@@ -28,6 +28,7 @@ from consumers.worker.partitions.shared_state import SharedState
 from consumers.worker.partitions.window import Window
 from consumers.worker.partitions.worker_id import WorkerId
 from consumers.worker.recording.dead_letter_counts import DeadLetterCounts
+from consumers.worker.recording.history import History
 from consumers.worker.recording.parking import Parking
 from consumers.worker.recording.settler import Settler
 from consumers.worker.recording.trimmer import Trimmer
@@ -111,6 +112,9 @@ class Actors:
             group=self._settings.group,
             lease_ttl_s=self._settings.lease_ttl_s,
             dead_max_entries=self._settings.dead_max_entries,
+            history=History(
+                group=self._settings.group, is_kept=self._settings.history == "outcomes"
+            ),
             clock=clock.boottime_s,
             on_room=self._on_room,
             on_lost=self.owned.lost,

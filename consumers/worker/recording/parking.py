@@ -172,9 +172,9 @@ class Parking:
 
     # --- outcomes of parked heads
 
-    def handled(self, lane: Lane) -> None:
-        """The head of a parked lane is done with."""
-        self._unpark(lane, ("handled",), self._confirmed)
+    def handled(self, lane: Lane, note: bytes = b"") -> None:
+        """The head of a parked lane is done with; `note` is what the ledger is told of it."""
+        self._unpark(lane, ("handled",), self._confirmed, note)
 
     def dead(self, lane: Lane, letter: DeadLetter) -> None:
         """The head of a parked lane is given up; the lane is closed until that is recorded."""
@@ -186,7 +186,8 @@ class Parking:
             self._dead_max,
             *dead_fields(lane, letter),
         ]
-        self._unpark(lane, outcome, partial(self._buried, letter))
+        note = self._settler.history.dead(lane, letter)
+        self._unpark(lane, outcome, partial(self._buried, letter), note)
 
     # --- loading
 
@@ -253,11 +254,12 @@ class Parking:
         lane: Lane,
         outcome: Sequence[Argument],
         on_reply: Callable[[Lane, list[int]], None],
+        note: bytes = b"",
     ) -> None:
         if lane.partition.lost:
             return
         lane.partition.parked[lane.device].unconfirmed += 1
-        call = self._unpark_call(lane, _beginning(lane.head), outcome)
+        call = self._unpark_call(lane, _beginning(lane.head), outcome, note)
         self._settler.call(lane.partition, call, partial(on_reply, lane))
 
     def _found_empty(self, lane: Lane) -> None:
@@ -265,7 +267,9 @@ class Parking:
         call = self._unpark_call(lane, b"-", ("handled",))  # which no message is
         self._settler.call(lane.partition, call, partial(self._confirmed, lane))
 
-    def _unpark_call(self, lane: Lane, beginning: bytes, outcome: Sequence[Argument]) -> Call:
+    def _unpark_call(
+        self, lane: Lane, beginning: bytes, outcome: Sequence[Argument], note: bytes = b""
+    ) -> Call:
         return scripts.unpark(
             self._keys,
             self._group,
@@ -274,6 +278,7 @@ class Parking:
             token=lane.partition.token,
             ttl_ms=self._ttl_ms,
             beginning=beginning,
+            history=(self._settler.history.group, note),
             outcome=outcome,
         )
 

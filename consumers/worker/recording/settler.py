@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -19,10 +19,11 @@ from bridge.errors import RedisUnavailableError
 from bridge.store.link import Argument, Call, Link, Refused
 from bridge.telemetry import logs, metrics
 from consumers.worker import scripts
-from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
+from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts, Failure
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Item, Lane, Partition
 from consumers.worker.recording.given_up import FULL_WAIT_S, GivenUp
+from consumers.worker.recording.history import History
 
 # How long outcomes gather. Short beside any handler that does something, long beside a round trip.
 GATHER_S: Final = 0.002
@@ -42,20 +43,25 @@ class Batch:
     handled: list[bytes] = field(default_factory=list)
     forgotten: list[bytes] = field(default_factory=list)
     retries: dict[bytes, Attempts] = field(default_factory=dict)
+    notes: list[bytes] = field(default_factory=list)
+    """What the ledger is told of the handled ones."""
     dead: dict[bytes, tuple[Lane, Attempts, DeadLetter]] = field(default_factory=dict)
     written: list[asyncio.Future[bool]] = field(default_factory=list)
     calls: list[tuple[Call, OnReply]] = field(default_factory=list)
     """Further fenced calls (parking), made after the outcomes, in their order."""
 
-    def arguments(self) -> list[Argument]:
+    def arguments(self, history: History) -> list[Argument]:
         """The variable part of settle.lua's ARGV."""
         counts = (len(self.handled), len(self.forgotten), len(self.retries), len(self.dead))
-        arguments: list[Argument] = [*counts, *self.handled, *self.forgotten]
+        arguments: list[Argument] = [*counts, history.group, len(self.notes)]
+        arguments += self.handled
+        arguments += self.forgotten
         for entry_id, record in self.retries.items():
             arguments += (entry_id, record.encode())
+        arguments += self.notes
         for entry_id, (lane, record, letter) in self.dead.items():
-            fields = dead_fields(lane, letter)
-            arguments += (entry_id, record.encode(), len(fields), *fields)
+            fields, note = dead_fields(lane, letter), history.dead(lane, letter)
+            arguments += (entry_id, record.encode(), note, len(fields), *fields)
         return arguments
 
     def tell_writers(self, *, done: bool) -> None:
@@ -77,6 +83,7 @@ class Settler:
         group: str,
         lease_ttl_s: float,
         dead_max_entries: int,
+        history: History,
         clock: Callable[[], float],
         on_room: Callable[[], None],
         on_lost: Callable[[Partition], None],
@@ -87,6 +94,8 @@ class Settler:
         self._group = group
         self._lease_ttl_ms = round(lease_ttl_s * 1000)
         self._dead_max = dead_max_entries
+        self.history = history
+        """What is noted of outcomes; of parked ones, too."""
         self._clock = clock
         self._on_room = on_room
         self._on_lost = on_lost
@@ -102,10 +111,12 @@ class Settler:
 
     # --- outcomes
 
-    def handled(self, partition: Partition, item: Item) -> None:
-        """The entry is done with."""
+    def handled(self, partition: Partition, item: Item, note: bytes = b"") -> None:
+        """The entry is done with; `note` is what the ledger is told of it."""
         batch = self._batch(partition)
         batch.handled.append(item.id)
+        if note:
+            batch.notes.append(note)
         # Known attempts are on record, or would be with this batch: the script forgets, then notes.
         batch.retries.pop(item.id, None)
         if item.attempts is not NO_ATTEMPT:
@@ -271,7 +282,7 @@ class Settler:
             token=partition.token,
             ttl_ms=self._lease_ttl_ms,
             dead_max=self._dead_max,
-            outcomes=batch.arguments(),
+            outcomes=batch.arguments(self.history),
         )
         return [(outcomes, partial(self._recorded, partition, batch)), *batch.calls]
 
@@ -306,5 +317,10 @@ def record_of_held(lane: Lane, letter: DeadLetter) -> Attempts:
 
     A suspect stays one, for older programs, which do call it again: not as if it were innocent.
     """
-    is_suspect = lane.head.attempts.suspect
-    return Attempts(count=letter.attempts, suspect=is_suspect, given_up=letter.reason)
+    known = replace(
+        lane.head.attempts, count=letter.attempts, due_ms=0, stuck=False, given_up=letter.reason
+    )
+    if known.last_failure is not None or not letter.error:
+        return known
+    failure = Failure.of(letter.error_type, letter.error, "")
+    return known.failed(failure, at_ms=letter.dead_at_ms, device=lane.device)

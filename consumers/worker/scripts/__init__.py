@@ -26,9 +26,9 @@ REGISTER: Final = Script.load(PACKAGE, "register")
 RELEASE: Final = Script.load(PACKAGE, "release")
 RENEW: Final = Script.load(PACKAGE, "renew")
 REPLAY: Final = Script.load(PACKAGE, "replay")
-SETTLE: Final = Script.load(PACKAGE, "settle")
+SETTLE: Final = Script.load(PACKAGE, "settle", behind=("history",))
 TRIM: Final = Script.load(PACKAGE, "trim")
-UNPARK: Final = Script.load(PACKAGE, "unpark")
+UNPARK: Final = Script.load(PACKAGE, "unpark", behind=("history",))
 
 RENEWED: Final = 1
 GROUP_MISSING: Final = -1
@@ -175,6 +175,7 @@ def settle(
         keys.stream(number),
         keys.retry(number, group),
         keys.dead(number, group),
+        *keys.ledger(number),
     )
     return SETTLE.call(names, (token, ttl_ms, group, dead_max, *outcomes))
 
@@ -239,17 +240,21 @@ def unpark(
     token: str,
     ttl_ms: int,
     beginning: bytes,
+    history: tuple[bytes, bytes],
     outcome: Sequence[Argument],
 ) -> Call:
-    """Replies an `Unparked`, FENCED, or WENTBACK. `beginning`: what the message begins with."""
+    """Replies an `Unparked`, FENCED, or WENTBACK. `beginning`: what the message begins with;
+    `history`: group and note as history.lua takes them, empty for none.
+    """
     names = (
         keys.lease(number, group),
         keys.parked(number, group),
         keys.parked_device(number, group, device),
         keys.retry(number, group),
         keys.dead(number, group),
+        *keys.ledger(number),
     )
-    return UNPARK.call(names, (token, ttl_ms, device, beginning, *outcome))
+    return UNPARK.call(names, (token, ttl_ms, device, beginning, *history, *outcome))
 
 
 # --- groups, while Redis is full

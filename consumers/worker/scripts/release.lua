@@ -11,6 +11,8 @@
 --
 -- Where the group has nothing left to do, records that are still there are of entries that it will
 -- never see: it lapsed while they were pending, or a call that was given up arrived after all.
+--
+-- Who writes a record here knows of no failures: those of the record before are kept behind it.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
@@ -48,7 +50,12 @@ if done then
   redis.call('DEL', KEYS[2])
 end
 for i = 4, #ARGV, 2 do
-  redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+  local record, before = ARGV[i + 1], redis.call('HGET', KEYS[2], ARGV[i])
+  local failures = before and string.find(before, ':%d+:%d+:{')
+  if failures and not string.find(record, '{', 1, true) then
+    record = record .. string.sub(before, failures)
+  end
+  redis.call('HSET', KEYS[2], ARGV[i], record)
 end
 redis.call('HSET', KEYS[2], 'clean', ARGV[2])
 return 1

@@ -1,12 +1,14 @@
 -- Records the outcomes of deliveries of one partition.
 --
--- KEYS 1 lease  2 stream  3 retry  4 dead
+-- KEYS 1 lease  2 stream  3 retry  4 dead  5, 6 pages of the commands' ledger
 -- ARGV 1 token "worker:epoch"  2 ttl_ms  3 group  4 most dead letters
---      5 number of handled  6 number of forgotten  7 number of retries  8 number of dead, then
+--      5 number of handled  6 number of forgotten  7 number of retries  8 number of dead
+--      9 group as history.lua takes it  10 number of notes, then
 --      handled: id…                 acknowledged
 --      forgotten: id…               their attempt records go (a part of the handled ones)
 --      retries: id, record…         attempts set, not incremented
---      dead: id, record, n, n fields and values…
+--      notes: note…                 what became of handled ones
+--      dead: id, record, note or "", n, n fields and values…
 --
 -- Returns the ids of dead ones that were not taken because the dead stream is full; they stay
 -- pending with their record. Error FENCED when the lease is not ours: then nothing was written.
@@ -23,7 +25,7 @@ end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 
 local group, dead_max = ARGV[3], tonumber(ARGV[4])
-local at = 9
+local at = 11
 
 -- Lua's unpack has a limit of some thousands of values.
 local function each_slice(count, call)
@@ -39,23 +41,31 @@ each_slice(tonumber(ARGV[5]), function(...) redis.call('XACK', KEYS[2], group, .
 each_slice(tonumber(ARGV[6]), function(...) redis.call('HDEL', KEYS[3], ...) end)
 each_slice(2 * tonumber(ARGV[7]), function(...) redis.call('HSET', KEYS[3], ...) end)
 
-local held, dead = {}, tonumber(ARGV[8])
+local held, dead, notes = {}, tonumber(ARGV[8]), {}
+for _ = 1, tonumber(ARGV[10]) do
+  notes[#notes + 1] = ARGV[at]
+  at = at + 1
+end
 if dead > 0 then
   -- Acknowledges nothing: without the right to, each try would leave one more copy.
   redis.call('XACK', KEYS[2], group, '0-0')
 end
 for _ = 1, dead do
-  local id, record, n = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  local id, record, note, n = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
   if #redis.call('XPENDING', KEYS[2], group, id, id, 1) == 0 then
     -- An earlier call recorded it.
   elseif redis.call('XLEN', KEYS[4]) >= dead_max then
     redis.call('HSET', KEYS[3], id, record)
     held[#held + 1] = id
   else
-    redis.call('XADD', KEYS[4], '*', unpack(ARGV, at + 3, at + 2 + n))
+    redis.call('XADD', KEYS[4], '*', unpack(ARGV, at + 4, at + 3 + n))
     redis.call('XACK', KEYS[2], group, id)
     redis.call('HDEL', KEYS[3], id)
+    if note ~= '' then
+      notes[#notes + 1] = note
+    end
   end
-  at = at + 3 + n
+  at = at + 4 + n
 end
+note_outcomes({ KEYS[5], KEYS[6] }, ARGV[9], notes)
 return held

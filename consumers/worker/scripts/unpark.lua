@@ -1,12 +1,14 @@
 -- Records the outcome of the head of a parked device's list.
 --
 -- KEYS 1 lease  2 parked  3 parked list of the device  4 retry  5 dead
+--      6, 7 pages of the commands' ledger
 -- ARGV 1 token "worker:epoch"  2 ttl_ms  3 device
 --      4 what the head begins with: its entry id as a netstring; of what is none of our messages, all
---      5 what happened:
+--      5 group as history.lua takes it  6 note for it, or ""
+--      7 what happened:
 --      "handled"
---      "retry"  6 attempt record  7 due_ms
---      "dead"   6 attempt record  7 due_ms if it must be held  8 most dead letters  9… fields
+--      "retry"  8 attempt record  9 due_ms
+--      "dead"   8 attempt record  9 due_ms if it must be held  10 most dead letters  11… fields
 --
 -- Returns {length of the list, 1 if a dead letter was refused because the dead stream is full}.
 -- Error FENCED when the lease is not ours, WENTBACK when an older message is before that head.
@@ -20,7 +22,7 @@ end
 -- First write: PEXPIRE is allowed when Redis is out of memory, and opens the way for the rest.
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 
-local device, beginning, outcome = ARGV[3], ARGV[4], ARGV[5]
+local device, beginning, outcome = ARGV[3], ARGV[4], ARGV[7]
 local id = string.match(beginning, '^%d+:(%d+%-%d+),$')
 local head = redis.call('LINDEX', KEYS[3], 0)
 local is_head = head == beginning or (id and head and string.sub(head, 1, #beginning) == beginning)
@@ -41,21 +43,24 @@ if found and id and before(found, id) then
 end
 local held = 0
 if is_head then
-  if outcome == 'dead' and redis.call('XLEN', KEYS[5]) >= tonumber(ARGV[8]) then
+  if outcome == 'dead' and redis.call('XLEN', KEYS[5]) >= tonumber(ARGV[10]) then
     held = 1
   end
   if outcome == 'retry' or held == 1 then
     if id then
-      redis.call('HSET', KEYS[4], id, ARGV[6])
+      redis.call('HSET', KEYS[4], id, ARGV[8])
     end
-    redis.call('ZADD', KEYS[2], ARGV[7], device)
+    redis.call('ZADD', KEYS[2], ARGV[9], device)
   else
     if outcome == 'dead' then
-      redis.call('XADD', KEYS[5], '*', unpack(ARGV, 9))
+      redis.call('XADD', KEYS[5], '*', unpack(ARGV, 11))
     end
     redis.call('LPOP', KEYS[3])
     if id then
       redis.call('HDEL', KEYS[4], id)
+    end
+    if ARGV[6] ~= '' then
+      note_outcomes({ KEYS[6], KEYS[7] }, ARGV[5], { ARGV[6] })
     end
   end
 end

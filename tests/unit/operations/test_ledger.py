@@ -1,34 +1,85 @@
-"""Reading the ledger's records; what publish.lua writes is held against it in the integration."""
+"""Asking the ledger, with and without a device; how its statuses are named."""
 
 from __future__ import annotations
 
-from bridge.contract.digests import canonical_json, notification_digest
+import pytest
+
+from bridge.contract.digests import canonical_json, name_digest, notification_digest
+from bridge.contract.ledger import Became
 from bridge.operations import ledger
-from bridge.operations.ledger import Accepted
+from support import servers
+from support.ledgers import Ledger
+
+from .conftest import PARTITIONS, Streams
 
 
-def mark(digest: bytes, at_ms: int) -> bytes:
-    return digest + at_ms.to_bytes(6, "big")
+@pytest.fixture
+def written(server: servers.Redis) -> Ledger:
+    return Ledger(server, partitions=PARTITIONS)
 
 
-A, B = b"A" * 8, b"B" * 8
+async def test_a_command_is_found_without_its_device_on_every_page(
+    streams: Streams, written: Ledger
+) -> None:
+    for device in ("d1", "d2", "d3"):
+        await written.publish("SENT", device=device)
+        await written.publish("SENT", device=device, command="other")
+    for partition in range(PARTITIONS):
+        current, previous = written.keys.ledger(partition)
+        if await written.client.exists(current):
+            await written.client.rename(current, previous)
+    await written.publish("SUCCESSFUL", device="d2")
+    found = await ledger.of_command(streams.connected, "c1")
+    assert [(record.device, record.rank) for record in found] == [("d1", 2), ("d2", 4), ("d3", 2)]
+    assert len(found[1].marks) == 2
+    (alone,) = await ledger.of_command(streams.connected, "c1", device="d2")
+    assert alone == found[1]
+    assert await ledger.of_command(streams.connected, "c1", device="d9") == []
+    assert await ledger.of_command(streams.connected, "nobody") == []
 
 
-def test_both_pages_are_one_record_oldest_first() -> None:
-    current = b"\x02" + mark(B, 2000)
-    previous = b"\x04" + mark(A, 1000) + mark(B, 500)
-    found = ledger.read([current, previous])
-    assert found.rank == 4
-    assert found.accepted == (Accepted(digest=A, at_ms=1000), Accepted(digest=B, at_ms=2000))
+async def test_any_bytes_of_a_digest_are_looked_for_as_they_are(
+    streams: Streams, written: Ledger
+) -> None:
+    """Those that a pattern would take for something else come in some digest of a few hundred."""
+    special = [name for name in (f"c{n}" for n in range(3000))
+               if set(name_digest(name)) & set(b"*?[]\\^-")][:60]  # fmt: skip
+    assert {byte for name in special for byte in name_digest(name)} >= set(b"*?[]\\")
+    for name in special:
+        await written.publish(command=name)
+    for name in special:
+        (record,) = await ledger.of_command(streams.connected, name)
+        assert record.device == "d1"
 
 
-def test_a_record_that_is_cut_short_is_read_as_far_as_it_goes() -> None:
-    assert ledger.read([b"\x01" + mark(A, 7) + b"rest"]).accepted == (Accepted(digest=A, at_ms=7),)
+async def test_of_a_device_the_commands_are_counted(streams: Streams, written: Ledger) -> None:
+    assert await ledger.of_device(streams.connected, "d1") == ledger.Remembered()
+    for n in range(3):
+        await written.publish(command=f"c{n}")
+    await written.publish("SUCCESSFUL", command="c1")
+    await written.publish(device="d2")
+    found = await ledger.of_device(streams.connected, "d1")
+    assert (found.commands, found.final) == (3, 1)
+    newest = (await written.record(command="c1")).marks[-1]
+    assert found.last_accepted_at_ms == newest.at_ms
+
+
+async def test_groups_are_known_by_name_after_they_have_gone(streams: Streams) -> None:
+    await streams.client.sadd(streams.keys.groups, "here")  # type: ignore[misc]
+    await streams.client.sadd(streams.keys.retired, "retired")  # type: ignore[misc]
+    await streams.client.hset(streams.keys.lapsed, "lapsed", "{}")  # type: ignore[misc]
+    names = await ledger.group_names(streams.connected)
+    assert set(names.values()) == {"here", "retired", "lapsed"}
+    assert all(digest == name_digest(name)[:4] for digest, name in names.items())
 
 
 def test_a_status_is_named_by_its_digest_for_every_usual_detail() -> None:
-    names = ledger.usual_names("d", "c")
+    names = ledger.status_names("d", "c")
     for code in ("SENT", "SUCCESS", "SUCCESSFUL", "TIMEOUT"):
         for detail in (b"", canonical_json(None), canonical_json("None")):
             assert names[notification_digest("d", "c", code, detail)[:8]] == code
     assert notification_digest("d", "c", "SENT", b'"else"')[:8] not in names
+
+
+def test_what_became_of_it_has_a_name_for_each() -> None:
+    assert [became.name.lower() for became in Became] == ["handled", "dead", "skipped"]

@@ -117,7 +117,7 @@ except Bad:
 def test_whatever_a_line_has_in_it_is_no_reason_to_raise(format: str) -> None:
     said = subprocess.run(
         [sys.executable, "-c", SAYS, format],
-        capture_output=True, check=True, timeout=30,
+        capture_output=True, check=True, timeout=120,
     )  # fmt: skip
     for event in (b"surrogate", b"long", b"object", b"failed"):
         assert event in said.stderr

@@ -22,7 +22,7 @@ except ValueError:
 def test_a_terminal_obeys_nothing_that_strangers_sent() -> None:
     said = subprocess.run(
         [sys.executable, "-c", SAYS],
-        capture_output=True, check=True, timeout=30,
+        capture_output=True, check=True, timeout=120,
     )  # fmt: skip
     text = said.stderr.decode()
     assert text.count("]0;b") == 4

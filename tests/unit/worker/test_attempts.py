@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
+from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts, Failure
 from consumers.worker.delivery.retry_policy import RetryPolicy
 
 records = st.builds(
@@ -22,6 +22,29 @@ records = st.builds(
     suspect=st.just(True),
     stuck=st.just(True),
 )
+failures = st.builds(Failure.of, st.text(), st.text(), st.text())
+
+
+@given(records, st.lists(failures, min_size=1, max_size=3), st.text())
+def test_a_record_has_its_first_and_its_last_failure(
+    record: Attempts, failed: list[Failure], device: str
+) -> None:
+    for at_ms, failure in enumerate(failed, 1):
+        record = record.failed(failure, at_ms=at_ms, device=device)
+    assert (record.first_failure, record.last_failure) == (failed[0], failed[-1])
+    assert (record.first_failed_ms, record.failed_ms) == (1, len(failed))
+    read = Attempts.decode(record.encode())
+    assert read == record
+    assert all(len(part) <= 200 for part in (failed[0].error, failed[0].error_type))
+
+
+@pytest.mark.parametrize(
+    "why", [b"{", b"{}", b"[]", b'{"device":"d","last":["a"]}', b'{"device":1,"last":7}', b"{\xff"]
+)
+def test_failures_that_cannot_be_read_cost_nothing_else(why: bytes) -> None:
+    read = Attempts.decode(b"3:17::5:9:" + why)
+    assert (read.count, read.due_ms, read.failed_ms) == (3, 17, 9)
+    assert read.last_failure is None
 
 
 @given(records)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from consumers.worker.delivery import charging
-from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
+from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts, Failure
 from consumers.worker.delivery.charging import RECENT_MS, Charging
 
 HOUR_S = 3600.0
@@ -126,4 +126,7 @@ def test_version_0_1_reads_a_record_of_this_version() -> None:
     count, _, rest = record.partition(b":")
     due, _, flag = rest.partition(b":")
     assert (int(count), int(due), flag == b"s") == (3, 17, False)
-    assert Attempts(count=3, suspect=True, failed_ms=9).encode() == b"3:0:s"
+    assert Attempts(count=3, suspect=True).encode() == b"3:0:s"
+    why = Attempts(count=3).failed(Failure.of("E", "a:s", ""), at_ms=9, device="d").encode()
+    count, _, rest = why.partition(b":")
+    assert (int(count), rest.partition(b":")[2] == b"s") == (3, False)

@@ -45,7 +45,7 @@ asyncio.run(main())
 def run(*arguments: str) -> dict[str, Any]:
     told = subprocess.run(
         [sys.executable, "-c", WORKER, *arguments],
-        capture_output=True, text=True, timeout=30, check=True,
+        capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     found: dict[str, Any] = json.loads(told.stdout)
     return found

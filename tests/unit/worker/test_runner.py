@@ -31,6 +31,7 @@ from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Item, Lane, Partition
 from consumers.worker.partitions.shared_state import SharedState, Wish
 from consumers.worker.recording.given_up import GivenUp
+from consumers.worker.recording.history import History
 from support.entries import item, partition
 from support.sandbox import SandboxHere
 
@@ -48,6 +49,7 @@ class Recorder:
     def __init__(self, lanes: Lanes) -> None:
         self.lanes = lanes
         self.given_up = GivenUp(group="g")
+        self.history = History(group="g", is_kept=True)
         self.handled_ids: list[bytes] = []
         self.retries: list[tuple[bytes, int]] = []
         self.letters: list[DeadLetter] = []
@@ -55,7 +57,7 @@ class Recorder:
         self.on_write: Callable[[], bool] = lambda: True
         self.on_room: Callable[[], None] = lambda: None
 
-    def handled(self, _: Partition, item: Item) -> None:
+    def handled(self, _: Partition, item: Item, note: bytes = b"") -> None:
         self.handled_ids.append(item.id)
 
     def retry(self, _: Partition, item: Item) -> None:
@@ -487,7 +489,7 @@ async def test_retries_that_are_due_together_start_together(
 
     it = bench(handle)
     it.add(*"abcd")
-    await wait_until(lambda: running == set("abcd"), "all of them to run", bound_s=5)
+    await wait_until(lambda: running == set("abcd"), "all of them to run", bound_s=60)
 
 
 async def test_a_retry_that_is_due_later_starts_while_an_earlier_one_still_runs(
@@ -504,7 +506,7 @@ async def test_a_retry_that_is_due_later_starts_while_an_earlier_one_still_runs(
 
     it = bench(handle)
     it.add(*"ab")
-    await wait_until(lambda: running == ["a", "b"], "both to run", bound_s=5)
+    await wait_until(lambda: running == ["a", "b"], "both to run", bound_s=60)
 
 
 # --- leases
