@@ -19,13 +19,15 @@ from support.programs import Program, Programs
 from support.waiting import wait_until_sync
 from support.workers import logged
 
-# What `resultDetail` says of the handling of a notification: the text of an error, or nothing.
+# Fails where `resultDetail` says with which text; with "no: …" for good.
 BROKEN = """
-from consumers import PushMessageReceiver, request
+from consumers import PushMessageReceiver, Reject, request
 
 class Receiver(PushMessageReceiver):
     def handleNBCommandStateChanged(self):
         detail = request.json["result"].get("resultDetail")
+        if detail and detail.startswith("no:"):
+            raise Reject(detail)
         if detail:
             raise ValueError(detail)
 """
@@ -133,20 +135,31 @@ class Installation:
     def send(
         self, device: str, command: str, *, code: str = "SENT", error: str | None = None
     ) -> None:
-        """One callback, answered 200; with `error` the broken receiver fails, saying so."""
+        """One callback; with `error` the broken receiver fails, saying so."""
+        self.post(body(device, command, code, error))
+
+    def post(self, raw: bytes) -> None:
+        """Any body, answered 200: what is no notification goes into quarantine."""
         assert self._ingress is not None
         url = str(logged(self._ingress, "ingress_listening")[0]["url"])
-        request = urllib.request.Request(url, data=body(device, command, code, error))
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, data=raw), timeout=30) as answer:
             assert answer.status == 200
 
     def dead(self) -> list[dict[str, Any]]:
         """The dead letters, as the command line lists them."""
-        found = self.run("dead", "list", "--json", "--limit", "1000")
-        return list(json.loads(found.output)["dead"]) if found.process.returncode == 0 else []
+        return self._listed("dead")
+
+    def quarantined(self) -> list[dict[str, Any]]:
+        """What is in quarantine, as the command line lists it."""
+        return self._listed("quarantine")
 
     def has_dead(self, count: int) -> None:
         """Returns when there are as many dead letters."""
         wait_until_sync(
             lambda: len(self.dead()) == count, f"{count} dead letters", bound_s=_BOUND_S
         )
+
+    def _listed(self, what: str) -> list[dict[str, Any]]:
+        found = self.run(what, "list", "--json", "--limit", "0")
+        # Before the first worker there is no group to ask for.
+        return list(json.loads(found.output)[what]) if found.process.returncode == 0 else []
