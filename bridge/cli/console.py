@@ -12,7 +12,7 @@ from bridge.cli import options, redis_commands, running
 from bridge.errors import UsageError
 
 EXTRA: Final = "nb-command-bridge[console]"
-_NEEDED: Final = ("aiohttp_jinja2", "jinja2")
+_NEEDED: Final = ("aiohttp_jinja2", "aiohttp_sse", "jinja2")
 
 
 @click.command()
@@ -25,7 +25,8 @@ _NEEDED: Final = ("aiohttp_jinja2", "jinja2")
 @options.setting_option("trusted_proxies")
 @options.setting_option("log_level")
 @options.setting_option("log_format")
-def command() -> int:
+@click.option("--quiet", is_flag=True, hidden=True, help="Do not say where it is: `dev` does.")
+def command(quiet: bool) -> int:
     """Show in a browser what status, trace, device, dead, quarantine and the like show, and with
     --console-actions on do what they do.
 
@@ -48,7 +49,8 @@ def command() -> int:
         console = Console(settings)
         await console.start()
         try:
-            click.echo(f"the console is at {console.url}, Ctrl-C ends it")
+            if not quiet:
+                click.echo(f"the console is at {console.url}, Ctrl-C ends it")
             await stop.wait()
         finally:
             await console.stop()

@@ -1,4 +1,4 @@
-"""`nb-bridge dev`: an embedded server, the ingress and a worker, as one command to try things with.
+"""`nb-bridge dev`: an embedded server, the ingress, a worker and the console, as one command.
 
 Owns the start, the end and the environment of these; each is the same program as in production.
 """
@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 
 import click
 
-from bridge.cli import PROGRAM, options, running
+from bridge.cli import PROGRAM, console, options, running
 from bridge.cli.dev_processes import Child
 from bridge.errors import BridgeError, RedisUnavailableError, UsageError
 from bridge.operations import certificate, dev_environment
@@ -51,11 +51,12 @@ _SERVER_CHECK_S: Final = 0.25
 )
 @click.option("--tls", is_flag=True, help="Listen with TLS, by a certificate made for this run.")
 def command(receiver: str | None, port: int | None, data: Path, reload: bool, tls: bool) -> int:
-    """Run all of it here: a Redis with its data in --data, the ingress, and a worker with RECEIVER
-    (path/to/file.py:Class, module:Class or a name; else an example that prints what comes).
+    """Run all of it here: a Redis with its data in --data, the ingress, a worker with RECEIVER
+    (path/to/file.py:Class, module:Class or a name; else an example that prints what comes), and the
+    web console, if its extra is installed.
 
-    NB_BRIDGE_ variables reach the ingress and the worker, except those that say where to listen and
-    which Redis to use. Ctrl-C ends everything.
+    NB_BRIDGE_ variables reach them, except those that say where to listen and which Redis to use;
+    NB_BRIDGE_CONSOLE_PORT does. Ctrl-C ends everything.
     """
     started_s = time.monotonic()
     around = DevEnvironment.choose(
@@ -75,7 +76,10 @@ def command(receiver: str | None, port: int | None, data: Path, reload: bool, tl
 
 
 class Dev:
-    """The ingress and the worker beside a running server: all end when one of them does."""
+    """The ingress, the worker and the console beside a running server.
+
+    All end when one of them does, but for the console: it is nobody's promise.
+    """
 
     def __init__(
         self, server: EmbeddedServer, around: DevEnvironment, *, reload: bool, started_s: float
@@ -88,6 +92,10 @@ class Dev:
         self._ingress = Child("serve", environ=environ, admin_port=around.ingress_admin_port)
         self._worker = Child(
             "worker", "--show-deliveries", environ=environ, admin_port=around.worker_admin_port
+        )
+        # Asks the ingress' admin listener until a heartbeat says where one is.
+        self._console = Child(
+            "console", "--quiet", environ=environ, admin_port=around.ingress_admin_port
         )
 
     async def run(self, stop: asyncio.Event) -> int:
@@ -106,6 +114,7 @@ class Dev:
             # The ingress first, so that the worker can finish what came in.
             await self._ingress.stop(timeout_s=STOP_TIMEOUT_S)
             await self._worker.stop(timeout_s=STOP_TIMEOUT_S)
+            await self._console.stop(timeout_s=STOP_TIMEOUT_S)
         return 0
 
     async def _greet(self) -> NoReturn:
@@ -115,6 +124,11 @@ class Dev:
         except TimeoutError:
             raise BridgeError(f"not ready after {READY_TIMEOUT_S:g} s") from None
         click.echo(_greeting(self._around, self._server, time.monotonic() - self._started_s))
+        if not console.is_installed():
+            await asyncio.Future()
+        await self._console.start()  # only now: it would keep the others waiting for the processor
+        code = await self._console.ended()
+        click.echo(f"the console ended {_ended(code)}; all else goes on")
         await asyncio.Future()
         raise AssertionError  # pragma: no cover - the future above never has a result
 
@@ -188,7 +202,11 @@ def _greeting(around: DevEnvironment, server: EmbeddedServer, took_s: float) -> 
     )
     program = _program()
     trust = f"--cacert {around.certificate.ca} " if around.certificate else ""
+    looks = (
+        around.console_url if console.is_installed() else f"needs: pip install '{console.EXTRA}'"
+    )
     return f"""ready in {took_s:.1f} s, Ctrl-C ends it
+  console    {looks}
   callbacks  {around.callback_url}
   receiver   {around.receiver}
   redis      {server.url}, data in {server.data_dir}

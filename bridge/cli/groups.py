@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Final
 
 import click
@@ -32,9 +31,7 @@ def list_(as_json: bool) -> None:
     """List the groups, registered or not, and those that were retired."""
     found = redis_commands.run(groups.listed)
     if as_json:
-        report.print_json(
-            groups=[_document(group) for group in found.groups], retired=found.retired
-        )
+        report.print_json(**found.document())
         return
     report.print_table(
         ("group", "state", "workers", "unhandled", "dead", "oldest unhandled"),
@@ -42,20 +39,6 @@ def list_(as_json: bool) -> None:
     )
     if found.retired:
         click.echo(f"retired: {', '.join(found.retired)}")
-
-
-def _document(group: Group) -> dict[str, object]:
-    return {
-        "name": group.name,
-        "registered": group.registered,
-        "paused": group.paused,
-        "protected": group.protected,
-        "lapsed": group.lapsed and asdict(group.lapsed),
-        "workers": len(group.workers),
-        "unhandled": group.total("unhandled"),
-        "dead": group.total("dead"),
-        "oldest_unhandled_at_ms": group.oldest_ms,
-    }
 
 
 def _row(group: Group) -> tuple[str, ...]:
@@ -99,7 +82,7 @@ def retire(group: str, dry_run: bool, yes: bool, as_json: bool) -> None:
 
     found = redis_commands.run(work)
     if as_json:
-        report.print_json(**_document(found), retired=not dry_run)
+        report.print_json(**groups.document(found), retired=not dry_run)
     else:
         click.echo(f"{_lost(found)} Nothing was done." if dry_run else f"group {group} is retired")
 

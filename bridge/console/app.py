@@ -20,16 +20,18 @@ from bridge.console.door.attempts import LogInAttempts
 from bridge.console.door.authentication import Authentication
 from bridge.console.door.requests import RequestRules
 from bridge.console.door.sessions import Sessions
+from bridge.console.live.hub import Hub
 from bridge.console.parts import Parts
 from bridge.errors import BridgeError, UsageError
 from bridge.http import listener
 from bridge.http.credentials import Credentials
 from bridge.http.server import HttpServer
 from bridge.http.sources import Sources, address_in
-from bridge.operations import checks, status
+from bridge.operations import checks, trace
 from bridge.operations.findings import Finding
 from bridge.operations.namespace import Connection
-from bridge.operations.status import Status
+from bridge.operations.snapshot import Snapshots
+from bridge.operations.trace import Spooled
 from bridge.settings import Settings, Shown
 from bridge.telemetry import logs
 
@@ -37,6 +39,8 @@ TIMEOUT_S: Final = 15.0
 """For a request head, and for reading an answer: long enough for a phone with a bad network."""
 MAX_CONNECTIONS: Final = 256
 _FINISH_S: Final = 2.0
+DEFAULT_ADMIN_PORT: Final = 8081
+"""Where an ingress on this machine may be asked, if no heartbeat has said where one is."""
 
 
 class Console:
@@ -48,6 +52,13 @@ class Console:
         self._connection = Connection(settings, name="nb-bridge-console")
         self._listener: listener.Listener | None = None
         self._clock = asyncio.get_running_loop().time
+        self._looking = Connection(settings, name="nb-bridge-console-looks")
+        port = settings.admin_port or DEFAULT_ADMIN_PORT
+        snapshots = Snapshots(
+            settings, self._looking, admin_url=f"http://{settings.admin_host}:{port}"
+        )
+        self._hub = Hub(snapshots.take, self._clock)
+        self._task: asyncio.Task[None] | None = None
         self.url = ""
         """Where it is, once started."""
 
@@ -84,6 +95,7 @@ class Console:
         )
         self._listener = listener.Listener(self._http.take, sockets)
         self._listener.serve()
+        self._task = asyncio.create_task(self._hub.run(), name="looking")
         self.url = f"http://{self._listener.address}"
         self._log.info(
             "console_listening", url=self.url, actions=settings.console_actions,
@@ -96,9 +108,14 @@ class Console:
             return
         self._listener.close()
         self._listener = None
+        self._hub.close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         await self._http.finish(timeout_s=_FINISH_S)
         await self._runner.cleanup()
         await self._connection.close()
+        await self._looking.close()
         self._log.info("console_stopped")
 
     # --- what pages ask
@@ -107,14 +124,23 @@ class Console:
         return Parts(
             namespace=self._settings.namespace,
             opened=self._connection.opened,
-            look=self._look,
+            hub=self._hub,
+            in_spool=self._in_spool,
             settings=self._shown,
             check=self._check,
             has_actions=self._settings.console_actions == "on",
         )
 
-    async def _look(self) -> Status:
-        return await status.look(self._settings)
+    async def _in_spool(self, command: str, device: str | None) -> Sequence[Spooled]:
+        folder = self._settings.spool_path
+
+        def look() -> list[Spooled]:
+            try:
+                return list(trace.in_spool(folder, command, device=device))
+            except BridgeError:  # the overview says why it cannot be read
+                return []
+
+        return await asyncio.to_thread(look)
 
     def _shown(self) -> list[Shown]:
         return settings_module.shown(self._settings, os.environ)

@@ -9,7 +9,7 @@ import aiohttp_jinja2
 import jinja2
 from aiohttp import web
 
-from bridge.console import failures, filters, headers, health, navigation
+from bridge.console import failures, filters, headers, health, looking, navigation
 from bridge.console.assets import Assets
 from bridge.console.door.authentication import Authentication
 from bridge.console.door.requests import MAX_BODY_BYTES, RequestRules
@@ -30,6 +30,7 @@ def make(parts: Parts, authentication: Authentication, rules: RequestRules) -> w
         client_max_size=MAX_BODY_BYTES,
     )
     application[PARTS] = parts
+    looking.prepare(application)
     application.on_response_prepare.append(headers.add)
     assets = Assets()
     environment = aiohttp_jinja2.setup(
@@ -41,7 +42,12 @@ def make(parts: Parts, authentication: Authentication, rules: RequestRules) -> w
         lstrip_blocks=True,
         filters=dict(filters.FILTERS),
     )
-    environment.globals.update(filters.GLOBALS, asset=assets.address, entries=navigation.ENTRIES)
+    environment.globals.update(
+        filters.GLOBALS,
+        asset=assets.address,
+        entries=navigation.ENTRIES,
+        page_at=navigation.page_at,
+    )
     application.add_routes(assets.routes)
     application.add_routes(health.ROUTES)
     if authentication.credentials:

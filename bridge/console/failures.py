@@ -45,7 +45,7 @@ async def answer_failures(request: web.Request, handler: Handler) -> web.StreamR
     except Problem as problem:
         return answer(request, problem)
     except BridgeError as error:
-        return answer(request, _problem_of(error))
+        return answer(request, problem_of(error))
     except ConnectionError:  # nobody is there to be answered
         raise
     except Exception:
@@ -71,7 +71,8 @@ def answer(request: web.Request, problem: Problem) -> web.Response:
     return response
 
 
-def _problem_of(error: BridgeError) -> Problem:
+def problem_of(error: BridgeError) -> Problem:
+    """What an error of operations means to who asked."""
     text = str(error)
     if isinstance(error, RedisUnavailableError):
         is_lasting = isinstance(error, RedisRefusesError) and error.is_lasting

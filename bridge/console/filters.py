@@ -45,6 +45,13 @@ def count(number: float | None) -> str:
     return NONE if number is None else f"{number:,.0f}".replace(",", "\u202f")
 
 
+def rate(number: float | None) -> str:
+    """`0.4`, `12`, `1 200`: per second, as exact as one reads it; a dash for none."""
+    if number is None:
+        return NONE
+    return count(number) if number >= 10 or number == int(number) else f"{number:.1f}"
+
+
 def size(number: float | None) -> str:
     """`12 MiB`; a dash for none."""
     if number is None:
@@ -94,6 +101,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "moment": moment,
     "span": span,
     "count": count,
+    "rate": rate,
     "size": size,
     "line": line,
     "lines": lines,

@@ -10,8 +10,9 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
+from bridge.console import filters
 from bridge.console.entries import Entry
-from bridge.console.pages import overview, settings
+from bridge.console.pages import commands, devices, groups, overview, search, settings, workers
 
 
 class Page(Protocol):
@@ -22,7 +23,21 @@ class Page(Protocol):
         """Its routes."""
 
 
-PAGES: Final[Sequence[Page]] = (overview, settings)
+PAGES: Final[Sequence[Page]] = (
+    overview,
+    search,
+    commands,
+    devices,
+    groups,
+    workers,
+    settings,
+)
 ENTRIES: Final[Sequence[Entry]] = tuple(
     entry for module in PAGES if (entry := getattr(module, "ENTRY", None)) is not None
 )
+
+
+def page_at(path: str, **values: object) -> str | None:
+    """The address of a page with a query, for links; `None` where there is no such page."""
+    known = any(entry.path == path for entry in ENTRIES)
+    return filters.query(path, **values) if known else None

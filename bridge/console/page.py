@@ -45,15 +45,20 @@ def page(
             content_type="application/json",
             status=status,
         )
-    shared = {
+    whole = {**shared(request), **context}
+    return aiohttp_jinja2.render_template(template, request, whole, status=status)
+
+
+def shared(request: web.Request) -> dict[str, Any]:
+    """What every template may use."""
+    return {
         "version": __version__,
         "namespace": parts.of(request).namespace,
         "has_actions": parts.of(request).has_actions,
         "who": request.get(WHO, ""),
         "has_session": request.get(HAS_SESSION, False),
-        "path": request.path,
+        "here": request.path,
     }
-    return aiohttp_jinja2.render_template(template, request, {**shared, **context}, status=status)
 
 
 def wants_json(request: web.BaseRequest) -> bool:

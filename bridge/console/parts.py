@@ -9,9 +9,10 @@ from typing import Final
 
 from aiohttp import web
 
+from bridge.console.live.hub import Hub
 from bridge.operations.findings import Finding
 from bridge.operations.namespace import Namespace
-from bridge.operations.status import Status
+from bridge.operations.trace import Spooled
 from bridge.settings import Shown
 
 
@@ -22,8 +23,10 @@ class Parts:
     namespace: str
     opened: Callable[[], AbstractAsyncContextManager[Namespace]]
     """The namespace in Redis, for one question; raises `RedisUnavailableError`."""
-    look: Callable[[], Awaitable[Status]]
-    """What `status` says; that Redis is away is part of it."""
+    hub: Hub
+    """How things are now; that Redis is away is part of it."""
+    in_spool: Callable[[str, str | None], Awaitable[Sequence[Spooled]]]
+    """What the spool on this machine has of a command, on a device if one is named."""
     settings: Callable[[], Sequence[Shown]]
     """Every setting of this process, secrets hidden."""
     check: Callable[[], Awaitable[Sequence[Finding]]]

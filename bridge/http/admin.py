@@ -6,6 +6,7 @@ so that all of them work while Redis is away.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ from bridge.telemetry import metrics
 
 TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 16
+_LOOK_UP_S: Final = 1.0  # of our own name: usually a file says it
 _JSON: Final = "application/json"
 
 
@@ -71,6 +73,24 @@ class AdminListener:
         self._listener = listener.Listener(self._http.take, self._listen())
         self._listener.serve()
         self.url = f"http://{self._listener.address}"
+
+    async def url_for_others(self) -> str:
+        """The same as programs on other machines may reach it: where it listens on every address,
+        by this machine's own, if that is found soon.
+        """
+        assert self._listener is not None, "it is started"
+        port = self.url.rpartition(":")[2]
+        if not self._listener.is_everywhere:
+            return self.url
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_LOOK_UP_S):
+                found = await loop.getaddrinfo(
+                    socket.gethostname(), None, family=socket.AF_INET, type=socket.SOCK_STREAM
+                )
+        except (OSError, TimeoutError):
+            return self.url
+        return f"http://{found[0][4][0]}:{port}" if found else self.url
 
     async def stop(self) -> None:
         """Stops listening and closes its connections; may be called twice."""

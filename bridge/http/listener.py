@@ -54,6 +54,12 @@ class Listener:
             host = f"[{host}]"
         return f"{_WILDCARDS.get(host, host)}:{port}"
 
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether it listens on every address of this machine."""
+        names = (sock.getsockname() for sock in self._sockets)
+        return any(isinstance(name, tuple) and name[0] in _WILDCARDS for name in names)
+
     def serve(self, tls: ssl.SSLContext | None = None) -> None:
         """Accepts connections; called again, new ones get the new `tls` and old ones go on."""
         self._tls = tls

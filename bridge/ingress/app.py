@@ -73,6 +73,7 @@ class Ingress:
         self._make_http()
         self.callback_url = ""
         """Where callbacks go, once started."""
+        self._admin_url_for_others = ""
         self.admin_url = ""
         """`http://host:port` of the admin listener, once started."""
 
@@ -185,6 +186,7 @@ class Ingress:
             self._run("tls", reloader.run())
         self._listener.serve(context)
         self._started_at_ms = epoch_ms()
+        self._admin_url_for_others = await self._admin.url_for_others()
         self._is_started = True
         self._tell_listening()
 
@@ -291,6 +293,15 @@ class Ingress:
             "path": self._outbox.path,
             "pressure": self._outbox.pressure,
             "spool_entries": self._outbox.outstanding,
+            "admin_url": self._admin_url_for_others,
+            **self._answers(),
+        }
+
+    def _answers(self) -> dict[str, Any]:
+        return {
+            "answers": metrics.answers_by_code(),
+            "consecutive_failures": self._handler.failures_in_a_row,
+            "last_callback_at_ms": self._handler.last_ms or None,
         }
 
     def _description(self) -> dict[str, Any]:
@@ -326,6 +337,6 @@ class Ingress:
                 group: {"entries": backlog.entries, "oldest_at_ms": backlog.oldest_ms}
                 for group, backlog in self._monitor.backlogs.items()
             },
-            "consecutive_failures": self._handler.failures_in_a_row,
+            **self._answers(),
             "connections": self._http.open_connections,
         }

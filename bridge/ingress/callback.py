@@ -86,8 +86,9 @@ class CallbackHandler:
         self.failures_in_a_row = 0
         """Answers other than 200 since the last 200; the platform block-lists at ten."""
         metrics.consecutive_failures.set_function(lambda: self.failures_in_a_row)
-        self._last_ms = 0
-        metrics.last_callback.set_function(lambda: self._last_ms / 1000)
+        self.last_ms = 0
+        """When the last callback arrived (epoch ms); 0 before the first."""
+        metrics.last_callback.set_function(lambda: self.last_ms / 1000)
         self.is_closing = False
         """Once true, every answer ends its connection."""
 
@@ -230,7 +231,7 @@ class CallbackHandler:
         self, request: web.BaseRequest, more: Fields, body: bytes, arrived_s: float
     ) -> Outcome:
         """Has a complete body published, or put into quarantine."""
-        self._last_ms = received_at_ms = epoch_ms()
+        self.last_ms = received_at_ms = epoch_ms()
         try:
             notification = recognition.accept(body)
         except NotJsonError as error:

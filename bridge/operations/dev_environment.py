@@ -30,6 +30,7 @@ _DEFAULTS: Final = {
     "DRAIN_DELAY_S": "0",
     "LEASE_TTL_S": "2",
     "ALLOWED_NETWORKS": "127.0.0.0/8",
+    "CONSOLE_ACTIONS": "on",
 }
 
 
@@ -42,6 +43,7 @@ class DevEnvironment:
     port: int
     ingress_admin_port: int
     worker_admin_port: int
+    console_port: int
     data: Path
     certificate: Certificate | None
 
@@ -55,7 +57,7 @@ class DevEnvironment:
         data: Path,
         certificate: Certificate | None,
     ) -> DevEnvironment:
-        """Decides; `UsageError` where the port is taken. The admin ports give way, that one not:
+        """Decides; `UsageError` where the port is taken. The others give way, that one not:
         it is what people paste. NB_BRIDGE_ADMIN_PORT=0 means any free ones here, too.
         """
         chosen = port or (TLS_PORT if certificate else PORT)
@@ -70,6 +72,7 @@ class DevEnvironment:
             port=chosen,
             ingress_admin_port=_admin_port(INGRESS_ADMIN_PORT, loaded, taken=chosen),
             worker_admin_port=_admin_port(WORKER_ADMIN_PORT, loaded, taken=chosen),
+            console_port=_console_port(loaded, taken=chosen),
             data=data.resolve(),
             certificate=certificate,
         )
@@ -93,6 +96,11 @@ class DevEnvironment:
         return f"http://{HOST}:{port}/status"
 
     @property
+    def console_url(self) -> str:
+        """Where the console is, if it is installed."""
+        return f"http://{HOST}:{self.console_port}/"
+
+    @property
     def spool_dir(self) -> Path:
         """Where the ingress spools."""
         return self.data / "spool"
@@ -109,12 +117,14 @@ class DevEnvironment:
         return Path(source).expanduser().resolve().parent if source.endswith(".py") else Path.cwd()
 
     def environ(self, redis_url: str) -> Mapping[str, str]:
-        """The environment of both children: the user's settings, then what `dev` decided."""
+        """The environment of the children: the user's settings, then what `dev` decided."""
         decided = {
             "REDIS_URL": redis_url,
             "HOST": HOST,
             "PORT": str(self.port),
             "ADMIN_HOST": HOST,
+            "CONSOLE_HOST": HOST,
+            "CONSOLE_PORT": str(self.console_port),
             "PROCESSES": "1",
             "RECEIVER": self.receiver,
             "SPOOL_DIR": str(self.spool_dir),
@@ -136,7 +146,14 @@ def _reaches(variable: str, decided: Mapping[str, str]) -> bool:
 
 
 def _admin_port(usual: int, loaded: Settings, *, taken: int) -> int:
-    wants_any = loaded.admin_port == 0
+    return _free(usual, wants_any=loaded.admin_port == 0, taken=taken)
+
+
+def _console_port(loaded: Settings, *, taken: int) -> int:
+    return _free(loaded.console_port, wants_any=loaded.console_port == 0, taken=taken)
+
+
+def _free(usual: int, *, wants_any: bool, taken: int) -> int:
     return free_port() if wants_any or usual == taken or not _is_free(usual) else usual
 
 

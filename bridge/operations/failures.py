@@ -60,10 +60,11 @@ class Failures:
         }
 
 
-async def look(connected: Namespace, groups: Sequence[str]) -> Failures:
-    """Reads `MOST` records at most. Raises what `Namespace.ask` raises."""
+async def look(connected: Namespace, groups: Sequence[str], *, most: int | None = None) -> Failures:
+    """Reads about `most` records at most, or `MOST`. Raises what `Namespace.ask` raises."""
     from consumers.worker.delivery.attempts import Attempts
 
+    limit = MOST if most is None else most
     places = [(group, connected.keys.retry(p, group))
               for group in groups for p in range(connected.partitions)]  # fmt: skip
     lengths = await connected.ask(*(command("HLEN", key) for _, key in places))
@@ -73,16 +74,16 @@ async def look(connected: Namespace, groups: Sequence[str]) -> Failures:
         if not isinstance(length, int) or not length:
             continue
         total += length
-        if looked_at >= MOST:
+        if looked_at >= limit:
             continue
-        async for flat in connected.scan("HSCAN", key, count=_COUNT):
+        async for flat in connected.scan("HSCAN", key, count=min(_COUNT, limit)):
             for name, raw in fields_of(flat).items():
                 if name == _NOT_A_RECORD:
                     total -= 1
                     continue
                 looked_at += 1
                 _add(failing, group, decoded(name), Attempts.decode(raw))
-            if looked_at >= MOST:
+            if looked_at >= limit:
                 break
     ordered = sorted(failing.values(), key=lambda error: (-len(error.devices), -error.last_ms))
     return Failures(total=total, looked_at=looked_at, failing=ordered)

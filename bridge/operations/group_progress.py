@@ -27,11 +27,16 @@ class Share:
     pending: int = 0
     """Fetched, without an outcome."""
     parked: int = 0
+    """Exact, unless `is_sampled`."""
     parked_devices: int = 0
     dead: int = 0
     owner: str | None = None
     epoch: int | None = None
     oldest_ms: int | None = None
+    fetched: int | None = None
+    """Fetched so far, in all; `None` where Redis does not say (before 7.0)."""
+    is_sampled: bool = False
+    """Whether `parked` is an estimate and `oldest_ms` may be later than it is."""
 
     @property
     def unhandled(self) -> int:
@@ -59,6 +64,19 @@ class Group:
         return sum(getattr(share, what) for share in self.shares)
 
     @property
+    def is_sampled(self) -> bool:
+        """Whether the number of parked messages is an estimate."""
+        return any(share.is_sampled for share in self.shares)
+
+    @property
+    def settled(self) -> int | None:
+        """What has got an outcome so far, in all: for rates. `None` where Redis does not say."""
+        fetched = [share.fetched for share in self.shares if share.fetched is not None]
+        if len(fetched) < len(self.shares):
+            return None
+        return sum(fetched) - self.total("pending") - self.total("parked")
+
+    @property
     def unowned(self) -> list[int]:
         """Partitions that no worker has the lease of."""
         return [share.partition for share in self.shares if share.owner is None]
@@ -71,8 +89,14 @@ class Group:
         )
 
 
-async def groups_of(namespace: Namespace, now_ms: int) -> list[Group]:
-    """Every group that is registered or found on a stream, by name."""
+async def groups_of(
+    namespace: Namespace, now_ms: int, *, sampled: int | None = None
+) -> list[Group]:
+    """Every group that is registered or found on a stream, by name.
+
+    With `sampled`, for looks that must cost little however much is parked, only so many parked
+    devices of a partition are looked at; the rest is estimated by them.
+    """
     keys, numbers = namespace.keys, range(namespace.partitions)
     registered, paused, protected, lapsed, *infos = await namespace.ask(
         command("SMEMBERS", keys.groups),
@@ -102,13 +126,21 @@ async def groups_of(namespace: Namespace, now_ms: int) -> list[Group]:
     ]
     for group in groups:
         await _fill(
-            namespace, group, [on_stream.get(group.name) for on_stream in on_streams], now_ms
+            namespace,
+            group,
+            [on_stream.get(group.name) for on_stream in on_streams],
+            now_ms,
+            sampled,
         )
     return groups
 
 
 async def _fill(
-    namespace: Namespace, group: Group, positions: Sequence[Position | None], now_ms: int
+    namespace: Namespace,
+    group: Group,
+    positions: Sequence[Position | None],
+    now_ms: int,
+    sampled: int | None,
 ) -> None:
     keys, name = namespace.keys, group.name
     calls = [command("ZRANGE", keys.workers(name), 0, -1, "WITHSCORES")]
@@ -120,7 +152,9 @@ async def _fill(
             command("GET", keys.lease(number, name)),
             command("XLEN", keys.dead(number, name)),
             command("ZCARD", keys.parked(number, name)),
-            command("HKEYS", keys.retry(number, name)),
+            command("HKEYS", keys.retry(number, name))
+            if sampled is None
+            else command("HSCAN", keys.retry(number, name), 0, "COUNT", sampled),
         ]
     beats, *replies = await namespace.ask(*calls)
     group.workers = {
@@ -133,7 +167,10 @@ async def _fill(
     ]
     for share in group.shares:
         if share.parked_devices:
-            share.parked = await parked_messages(namespace, share.partition, name)
+            share.parked = await parked_messages(namespace, share.partition, name, at_most=sampled)
+            if sampled is not None and share.parked_devices > sampled:
+                share.is_sampled = True
+                share.parked = share.parked * share.parked_devices // sampled
 
 
 def _share(
@@ -154,13 +191,14 @@ def _share(
     else:
         share.pending = position.pending
         share.waiting = position.waiting(_count(length)) if following else 0
+        share.fetched = position.fetched
     if isinstance(lease, bytes):
         owner, _, epoch = decoded(lease).rpartition(":")
         share.owner, share.epoch = owner, int(epoch) if epoch.isdecimal() else None
     oldest = backlog.oldest_ids(pending, following)
     if share.parked_devices and isinstance(retries, list):
         # Of a parked device its oldest message was tried; the attempts are noted by entry id.
-        oldest += [field for field in retries if field != b"clean"]
+        oldest += [field for field in _names(retries) if field != b"clean"]
     share.oldest_ms = backlog.oldest_ms(oldest)
     return share
 
@@ -169,10 +207,19 @@ def _count(reply: Any) -> int:
     return reply if isinstance(reply, int) else 0
 
 
-async def parked_messages(namespace: Namespace, partition: int, group: str) -> int:
-    """Messages in all parked lists of a partition."""
+def _names(retries: list[Any]) -> list[bytes]:
+    """The fields, as HKEYS or a first HSCAN has them."""
+    if len(retries) == 2 and isinstance(retries[1], list):  # a cursor, and names with their values
+        return retries[1][::2]
+    return retries
+
+
+async def parked_messages(
+    namespace: Namespace, partition: int, group: str, *, at_most: int | None = None
+) -> int:
+    """Messages in all parked lists of a partition, or in those of its first `at_most` devices."""
     count = 0
-    devices = await parked_devices(namespace, partition, group)
+    devices = await parked_devices(namespace, partition, group, at_most=at_most)
     for at in range(0, len(devices), PAGE):
         lengths = await namespace.ask(
             *(
@@ -184,7 +231,9 @@ async def parked_messages(namespace: Namespace, partition: int, group: str) -> i
     return count
 
 
-async def parked_devices(namespace: Namespace, partition: int, group: str) -> list[str]:
-    """The parked devices of a partition, those first that are due first."""
-    key = namespace.keys.parked(partition, group)
-    return [decoded(device) for device in await namespace.get(command("ZRANGE", key, 0, -1))]
+async def parked_devices(
+    namespace: Namespace, partition: int, group: str, *, at_most: int | None = None
+) -> list[str]:
+    """The parked devices of a partition, `at_most` so many, those first that are due first."""
+    key, last = namespace.keys.parked(partition, group), -1 if at_most is None else at_most - 1
+    return [decoded(device) for device in await namespace.get(command("ZRANGE", key, 0, last))]

@@ -5,7 +5,7 @@ Registering a group is its workers' (`consumers.worker.process.registry`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from bridge.errors import BridgeError
@@ -23,6 +23,25 @@ class Groups:
 
     groups: list[Group]
     retired: list[str]
+
+    def document(self) -> dict[str, Any]:
+        """As docs/commands.md has it."""
+        return {"groups": [document(group) for group in self.groups], "retired": self.retired}
+
+
+def document(group: Group) -> dict[str, Any]:
+    """One group, as docs/commands.md has it."""
+    return {
+        "name": group.name,
+        "registered": group.registered,
+        "paused": group.paused,
+        "protected": group.protected,
+        "lapsed": group.lapsed and asdict(group.lapsed),
+        "workers": len(group.workers),
+        "unhandled": group.total("unhandled"),
+        "dead": group.total("dead"),
+        "oldest_unhandled_at_ms": group.oldest_ms,
+    }
 
 
 async def listed(connected: Namespace) -> Groups:

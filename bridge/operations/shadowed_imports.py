@@ -16,6 +16,7 @@ from typing import Final
 DISTRIBUTIONS: Final = {
     "aiohttp": "aiohttp",
     "aiohttp_jinja2": "aiohttp-jinja2",
+    "aiohttp_sse": "aiohttp-sse",
     "click": "click",
     "environs": "environs",
     "hiredis": "hiredis",

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bridge.errors import BridgeError, RedisUnavailableError
 from bridge.operations import failures, ingresses, namespace, spool_reading
 from bridge.operations.failures import Failures
-from bridge.operations.group_progress import Group, groups_of
+from bridge.operations.group_progress import Group, Share, groups_of
 from bridge.operations.ingresses import Ingress
 from bridge.operations.namespace import TIMEOUT_S, Namespace, decoded
 from bridge.settings import Settings
 from bridge.store import server_info
 from bridge.store.link import Refused, command
+
+SAMPLED_FAILURES: Final = 500
+"""Attempt records that a look reads which must cost little; of more, these stand for all."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,22 +38,25 @@ class Overview:
     quarantine_dropped: int
     """Bodies that its bound has cost since it was last empty."""
     failures: Failures
+    retired: list[str] = field(default_factory=list)
+    """Names of groups that were retired."""
 
 
-async def take(namespace: Namespace) -> Overview:
-    """Looks at everything; raises what `Link.run` raises."""
+async def take(namespace: Namespace, *, sampled: int | None = None) -> Overview:
+    """Looks at everything; `sampled` as `groups_of` has it. Raises what `Link.run` raises."""
     keys = namespace.keys
     numbers = range(namespace.partitions)
     infos = await namespace.link.everywhere(server_info.INFO, timeout_s=TIMEOUT_S)
-    held, quarantined, dropped, beats, *streams = await namespace.ask(
+    held, quarantined, dropped, beats, retired, *streams = await namespace.ask(
         command("GET", keys.hold),
         command("XLEN", keys.quarantine),
         command("GET", keys.quarantine_dropped),
         command("HGETALL", keys.ingresses),
+        command("SMEMBERS", keys.retired),
         *(command("XLEN", keys.stream(number)) for number in numbers),
     )
     now_ms = await namespace.now_ms()
-    groups = await groups_of(namespace, now_ms)
+    groups = await groups_of(namespace, now_ms, sampled=sampled)
     return Overview(
         now_ms=now_ms,
         servers=[server_info.parsed(info) for info in infos],
@@ -57,7 +66,12 @@ async def take(namespace: Namespace) -> Overview:
         entries=sum(length for length in streams if isinstance(length, int)),
         quarantined=0 if isinstance(quarantined, Refused) else quarantined,
         quarantine_dropped=counted(dropped),
-        failures=await failures.look(namespace, [group.name for group in groups]),
+        retired=[] if isinstance(retired, Refused) else sorted(map(decoded, retired)),
+        failures=await failures.look(
+            namespace,
+            [group.name for group in groups],
+            most=None if sampled is None else SAMPLED_FAILURES,
+        ),
     )
 
 
@@ -116,12 +130,20 @@ class Status:
         }
 
 
-async def look(settings: Settings) -> Status:
-    """Looks once; that Redis is away is part of what is found."""
+async def look(
+    settings: Settings,
+    opened: Callable[[], AbstractAsyncContextManager[Namespace]] | None = None,
+    *,
+    sampled: int | None = None,
+) -> Status:
+    """Looks once; that Redis is away is part of what is found.
+
+    `opened` where a link is kept; `sampled` as `groups_of` has it.
+    """
     seen, partitions, away = None, None, None
     try:
-        async with namespace.opened(settings) as connected:
-            seen, partitions = await take(connected), connected.partitions
+        async with namespace.opened(settings) if opened is None else opened() as connected:
+            seen, partitions = await take(connected, sampled=sampled), connected.partitions
     except RedisUnavailableError as error:
         away = error
     return Status(
@@ -130,7 +152,7 @@ async def look(settings: Settings) -> Status:
         seen=seen,
         away=away,
         folder=settings.spool_path,
-        spool=_spool(settings.spool_path),
+        spool=await asyncio.to_thread(_spool, settings.spool_path),
     )
 
 
@@ -154,19 +176,26 @@ def _group(group: Group) -> dict[str, Any]:
         "pending": group.total("pending"),
         "parked": group.total("parked"),
         "parked_devices": group.total("parked_devices"),
+        "parked_estimated": group.is_sampled,
         "dead": group.total("dead"),
         "oldest_unhandled_at_ms": group.oldest_ms,
         "workers": [{"id": id_, "seen_ms_ago": age} for id_, age in sorted(group.workers.items())],
         "unowned": group.unowned,
-        "partitions": [
-            {**asdict(share), "unhandled": share.unhandled, "oldest_ms": share.oldest_ms}
-            for share in group.shares
-        ],
+        "partitions": [_share(share) for share in group.shares],
     }
 
 
+def _share(share: Share) -> dict[str, Any]:
+    shown = {**asdict(share), "unhandled": share.unhandled}
+    del shown["is_sampled"]  # said once, of the group
+    return shown
+
+
 def _ingress(ingress: Ingress) -> dict[str, Any]:
-    wanted = ("url", "version", "started_at_ms", "partitions", "path", "pressure", "spool_entries")
+    wanted = (
+        "url", "version", "started_at_ms", "partitions", "path", "pressure", "spool_entries",
+        "admin_url", "answers", "consecutive_failures", "last_callback_at_ms",
+    )  # fmt: skip
     return {
         "name": ingress.name,
         "silent": ingress.is_silent,

@@ -25,6 +25,8 @@ class Position:
     """The id of the entry that was fetched last."""
     lag: int | None
     """Entries not fetched yet; `None` where Redis does not know (after deletions; before 7.0)."""
+    fetched: int | None = None
+    """Entries fetched so far, in all; `None` where Redis does not know (before 7.0)."""
 
     def waiting(self, length: int) -> int:
         """Entries not fetched yet, on a stream of `length`.
@@ -40,7 +42,13 @@ def positions(reply: Any) -> list[Position]:
         return []
     found = [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in reply]
     return [
-        Position(info[b"name"], info[b"pending"], info[b"last-delivered-id"], info.get(b"lag"))
+        Position(
+            info[b"name"],
+            info[b"pending"],
+            info[b"last-delivered-id"],
+            info.get(b"lag"),
+            info.get(b"entries-read"),
+        )
         for info in found
     ]
 

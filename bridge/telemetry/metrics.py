@@ -175,3 +175,14 @@ trimmed = _counter("trimmed_entries", "Entries removed after every group handled
 def render() -> bytes:
     """The exposition text of every metric."""
     return generate_latest(registry)
+
+
+def answers_by_code() -> dict[str, int]:
+    """How many callbacks this process has answered with each code."""
+    counts: dict[str, int] = {}
+    for family in callbacks.collect():
+        for sample in family.samples:
+            code = sample.labels.get("code")
+            if code and sample.name.endswith("_total") and sample.value:
+                counts[code] = counts.get(code, 0) + int(sample.value)
+    return counts

@@ -1,4 +1,4 @@
-"""Every page as wide as a phone and as a desk, light and dark, with nothing to show and with much."""
+"""Every page as wide as a phone and a desk, light and dark, with nothing to show and with much."""
 
 from __future__ import annotations
 

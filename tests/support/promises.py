@@ -15,6 +15,7 @@ from bridge.contract import ledger
 from bridge.contract.digests import ledger_field
 from bridge.contract.entries import Entry, entry_order
 from bridge.contract.keys import Keys
+from bridge.contract.ledger import Became
 from bridge.platform.statuses import CommandStatus
 from bridge.store.link import Call
 from consumers.worker.delivery.attempts import Attempts
@@ -149,6 +150,7 @@ class Promises:
                 assert self._was_handled(group, id_), f"{group} forgot {id_}"
             for id_ in dead:
                 self._check_dead(group, id_)
+            self._check_history(group, kept, dead)
         self._check_ledger()
 
     def left(self) -> list[str]:
@@ -182,15 +184,34 @@ class Promises:
         assert given_up or attempts >= self._max_attempts, f"{id_} is dead after {of_it}"
 
     def _check_ledger(self) -> None:
-        for (device, command), marks in self._marks.items():
-            if not marks:
-                continue
-            field = ledger_field(device, command)
-            pages = [self._look.hget(self._keys.ledger(p)[0], field) for p in self._partitions]
-            record = ledger.read([page for page in pages if page is not None])
+        for (device, command), record in self._records().items():
             assert record.device == device
             digests = {mark.digest for mark in record.marks}
-            assert (record.rank, digests) == (self._highest[device, command], marks)
+            known = self._highest[device, command], self._marks[device, command]
+            assert (record.rank, digests) == known
+
+    def _check_history(self, group: str, kept: set[str], dead: set[str]) -> None:
+        """The ledger says of each notification what became of it, and of no other."""
+        noted = {}
+        for record in self._records().values():
+            for mark in record.marks:
+                found = mark.groups.get(ledger.group_digest(group))
+                noted[mark.digest.hex()] = found and found.became
+        for id_ in self.published:
+            expected = Became.DEAD if id_ in dead else Became.HANDLED
+            if id_ in kept or id_ in self._too_early[group]:
+                assert noted[id_[:16]] is None, f"{id_} has an outcome in {group}"
+            else:
+                assert noted[id_[:16]] is expected, f"{id_}: {noted[id_[:16]]} in {group}"
+
+    def _records(self) -> dict[tuple[str, str], ledger.Record]:
+        """By device and command."""
+        found = {}
+        for device, command in self._marks:
+            field = ledger_field(device, command)
+            pages = [self._look.hget(self._keys.ledger(p)[0], field) for p in self._partitions]
+            found[device, command] = ledger.read([page for page in pages if page is not None])
+        return found
 
     # --- looking
 

@@ -40,8 +40,25 @@
     const button = event.target.closest("button.copy");
     if (button) copy(button);
   });
+
+  // A stream that ended is not seen: say so, or old figures are taken for new ones.
+  const stale = document.getElementById("stale");
+  let heard = new Date();
+  document.addEventListener("htmx:sse:after:message", () => {
+    heard = new Date();
+    stale.hidden = true;
+  });
+  document.addEventListener("htmx:sse:error", () => {
+    if (!stale.hidden) return;
+    stale.querySelector("time").dateTime = heard.toISOString();
+    localize(stale.querySelector("time"));
+    stale.hidden = false;
+  });
+
   prepare(document);
   new MutationObserver((changes) => {
-    if (changes.some((change) => change.addedNodes.length || change.type === "attributes")) prepare(document);
-  }).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["datetime"] });
+    if (changes.length) prepare(document);
+  }).observe(document.body, {
+    childList: true, characterData: true, subtree: true, attributes: true, attributeFilter: ["datetime", "hidden"],
+  });
 })();

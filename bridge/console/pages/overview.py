@@ -1,25 +1,43 @@
-"""`/`: whether the promise is kept, and what is going on."""
+"""`/`: whether the promise is kept, and what is going on; also while Redis is away."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from aiohttp import web
 
 from bridge.console import parts
 from bridge.console.entries import Entry
+from bridge.console.live import plot
+from bridge.console.live.hub import Hub
+from bridge.console.live.stream import LivePart
 from bridge.console.page import page
+from bridge.operations.snapshot import Snapshot
 
 ENTRY: Final = Entry("/", "Overview")
 
 
 async def show(request: web.Request) -> web.Response:
-    """What `nb-bridge status` says; also while Redis is away."""
-    status = await parts.of(request).look()
-    document = status.document()
-    return page(
-        request, "overview.html", {"status": status, "document": document}, document=document
-    )
+    """As JSON what `nb-bridge status` says."""
+    hub = parts.of(request).hub
+    snapshot = await hub.fresh()
+    context = _LIVE.context(snapshot, hub)
+    return page(request, "overview.html", context, document=snapshot.status.document())
 
 
-ROUTES: Final = (web.get("/", show),)
+def _context(snapshot: Snapshot, hub: Hub) -> Mapping[str, Any]:
+    seen = snapshot.status.seen
+    groups = [] if seen is None else seen.groups
+    return {
+        "snapshot": snapshot,
+        "promise": snapshot.promise,
+        "redis": snapshot.status.document()["redis"],
+        "seen": seen,
+        "groups": groups,
+        "plot": plot.draw(hub.history, [group.name for group in groups], snapshot.at_ms),
+    }
+
+
+_LIVE: Final = LivePart("overview", "overview_live.html", _context)
+ROUTES: Final = (web.get("/", show), *_LIVE.routes)

@@ -12,20 +12,27 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from bridge.clock import epoch_ms
 from bridge.console import application
 from bridge.console.door.attempts import LogInAttempts
 from bridge.console.door.authentication import Authentication
 from bridge.console.door.requests import RequestRules
 from bridge.console.door.sessions import Sessions
+from bridge.console.live.hub import Hub
 from bridge.console.parts import Parts
 from bridge.errors import RedisUnavailableError
 from bridge.http.credentials import Credentials
 from bridge.http.sources import Sources
-from bridge.operations import findings
+from bridge.operations import findings, promise
 from bridge.operations.findings import Finding
 from bridge.operations.namespace import Namespace
-from bridge.operations.status import Status
+from bridge.operations.promise import Report
+from bridge.operations.snapshot import Snapshot
+from bridge.operations.status import Overview, Status
+from bridge.operations.trace import Spooled
 from bridge.settings import Network, Shown
+from support import servers
+from support.operators_streams import Streams
 
 Client = TestClient[web.Request, web.Application]
 
@@ -47,7 +54,11 @@ class World:
     away: RedisUnavailableError = field(
         default_factory=lambda: RedisUnavailableError("redis://x cannot be used: gone")
     )
-    status: Status | None = None
+    seen: Overview | None = None
+    reports: Sequence[Report] = ()
+    spooled: Sequence[Spooled] = ()
+    looks: int = 0
+    clock: Clock = field(default_factory=Clock)
     namespace: Namespace | None = None
     rows: Sequence[Shown] = ()
     findings: Sequence[Finding] = (findings.ok("redis.reachable", "it is <b>there</b>"),)
@@ -56,7 +67,8 @@ class World:
         return Parts(
             namespace="nbcmd",
             opened=self._opened,
-            look=self._look,
+            hub=Hub(self.take, self.clock),
+            in_spool=self._in_spool,
             settings=lambda: self.rows,
             check=self._check,
             has_actions=has_actions,
@@ -68,24 +80,42 @@ class World:
             raise self.away
         yield self.namespace
 
-    async def _look(self) -> Status:
-        return self.status or Status(
-            namespace="nbcmd", partitions=None, seen=None, away=self.away, folder=Path("spool"),
+    async def take(self) -> Snapshot:
+        """What the hub sees; counts how often it looks."""
+        self.looks += 1
+        seen = self.seen
+        status = Status(
+            namespace="nbcmd",
+            partitions=None if seen is None else 4,
+            seen=seen,
+            away=self.away if seen is None else None,
+            folder=Path("spool"),
             spool={"folder": "spool", "error": None, "entries": 0, "bytes": 0},
-        )  # fmt: skip
+        )
+        groups = [] if seen is None else seen.groups
+        return Snapshot(
+            at_ms=epoch_ms(),
+            status=status,
+            promise=promise.judge(self.reports, is_redis_up=seen is not None),
+            groups={group.name: findings.ok(group.name, "well") for group in groups},
+            away_since_ms=epoch_ms() if seen is None else None,
+        )
+
+    async def _in_spool(self, command: str, device: str | None) -> Sequence[Spooled]:
+        return self.spooled
 
     async def _check(self) -> Sequence[Finding]:
         return self.findings
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def world(clock: Clock) -> World:
+    return World(clock=clock)
 
 
 Begin = Callable[..., Awaitable[Client]]
@@ -131,3 +161,11 @@ async def begin(world: World, clock: Clock) -> AsyncIterator[Begin]:
 async def client(begin: Begin) -> Client:
     """Of a console on loopback that only shows, and where nobody logs in."""
     return await begin()
+
+
+@pytest.fixture
+async def streams(fake: servers.Redis, world: World) -> Streams:
+    """A namespace that pages ask, empty at first."""
+    streams = Streams(fake)
+    world.namespace = streams.connected
+    return streams

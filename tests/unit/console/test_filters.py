@@ -63,15 +63,15 @@ async def test_an_id_comes_back_as_it_was(begin: Begin, id_: str) -> None:
     async def echo(request: web.Request) -> web.Response:
         return web.json_response({"id": id_in(request)})
 
-    client = await begin(routes=[web.get(f"/commands/{ID}", echo)])
-    answer = await client.get(URL(filters.link("commands", id_), encoded=True))
+    client = await begin(routes=[web.get(f"/echo/{ID}", echo)])
+    answer = await client.get(URL(filters.link("echo", id_), encoded=True))
     assert (await answer.json())["id"] == id_
 
 
-@pytest.mark.parametrize("path", ["/commands/", "/commands/" + "x" * 257, "/commands/?id="])
+@pytest.mark.parametrize("path", ["/echo/", "/echo/" + "x" * 257, "/echo/?id="])
 async def test_what_no_id_can_be_is_refused(begin: Begin, path: str) -> None:
     async def echo(request: web.Request) -> web.Response:
         return web.json_response({"id": id_in(request)})
 
-    client = await begin(routes=[web.get(f"/commands/{ID}", echo)])
+    client = await begin(routes=[web.get(f"/echo/{ID}", echo)])
     assert (await client.get(path)).status == 400

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 
 import pytest
 
-from consumers.outcome import Failed, Reject, Rejected, Retry, of_exception
+from consumers.outcome import Failed, Reject, Rejected, Retry, line_of, of_exception
 
 
 def test_a_reject_gives_up_with_its_reason() -> None:
@@ -60,3 +61,17 @@ def test_in_a_group_what_the_handler_says_counts_before_what_failed() -> None:
     assert (outcome.error, outcome.after_s) == (retry, 3)
     failed = ExceptionGroup("outer", [ValueError()])
     assert of_exception(failed) == Failed(error=failed)
+
+
+def test_the_line_of_an_error_is_the_users_own_where_a_library_raised_it() -> None:
+    def divides() -> object:
+        return 1 / 0
+
+    def asks_a_library() -> object:
+        return json.loads("{")
+
+    for call in (divides, asks_a_library):
+        with pytest.raises((ZeroDivisionError, ValueError)) as caught:
+            call()
+        assert line_of(caught.value) == f"test_outcome.py:{call.__code__.co_firstlineno + 1}"
+    assert line_of(ValueError("never raised")) == ""

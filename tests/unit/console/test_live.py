@@ -1,0 +1,229 @@
+"""What moves: one look for all who watch, the last ten minutes, and the stream."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from bridge.console import parts
+from bridge.console.live import hub as hub_module
+from bridge.console.live import plot
+from bridge.console.live.history import LASTS_MS, History, Point
+from bridge.console.live.hub import Hub
+from bridge.console.live.plot import BUCKETS
+from bridge.errors import MetaMismatchError
+from bridge.operations import status
+from bridge.operations.group_progress import Group, Share
+from bridge.operations.promise import Report
+from bridge.operations.snapshot import Snapshot
+from support.entries import entry
+from support.operators_streams import Streams
+
+from .conftest import Begin, Client, Clock, World
+
+
+def report(at_ms: int, answered: int, **changes: object) -> Report:
+    made = Report(
+        name="i", source="heartbeat", age_ms=0, at_ms=at_ms, answers={"200": answered},
+        consecutive_failures=0, path="direct",
+    )  # fmt: skip
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+async def snapshot_of(world: World, at_ms: int) -> Snapshot:
+    return replace(await world.take(), at_ms=at_ms)
+
+
+# --- pages
+
+
+async def test_the_overview_of_a_running_system(
+    client: Client, streams: Streams, world: World
+) -> None:
+    await streams.register("first")
+    await streams.publish(entry("d1"), entry("d2"))
+    world.seen = await status.take(streams.connected)
+    world.reports = [report(1, 12, last_callback_at_ms=1_795_438_561_534)]
+    text = await (await client.get("/")).text()
+    for words in ("The promise is kept", "Redis", "first", "2026-11-23 12:56:01 UTC"):
+        assert words in text
+    assert 'hx-sse:connect="/live/overview"' in text
+    for path in ("/groups", "/workers"):
+        text = await (await client.get(path)).text()
+        assert "first" in text
+
+
+async def test_empty_states_say_what_to_do_next(
+    client: Client, streams: Streams, world: World
+) -> None:
+    world.seen = await status.take(streams.connected)
+    assert "nb-bridge serve starts one" in await (await client.get("/")).text()
+    for path in ("/groups", "/workers"):
+        assert "nb-bridge worker" in await (await client.get(path)).text()
+
+
+async def test_groups_are_what_the_command_line_lists(
+    client: Client, streams: Streams, world: World
+) -> None:
+    await streams.register("first")
+    await streams.client.sadd(streams.keys.paused, "first")  # type: ignore[misc]
+    await streams.client.sadd(streams.keys.retired, "old")  # type: ignore[misc]
+    world.seen = await status.take(streams.connected)
+    document = await (await client.get("/groups", headers={"Accept": "application/json"})).json()
+    assert document["retired"] == ["old"]
+    assert [(group["name"], group["paused"]) for group in document["groups"]] == [("first", True)]
+    text = await (await client.get("/groups")).text()
+    assert "paused" in text
+    assert "old" in text
+
+
+async def test_workers_with_their_partitions(
+    client: Client, streams: Streams, world: World
+) -> None:
+    await streams.register("first")
+    world.seen = await status.take(streams.connected)
+    (group,) = world.seen.groups
+    group.workers = {"here": 12}
+    group.shares[0].owner = "here.1"
+    group.shares[1].owner = "gone.2"
+    text = await (await client.get("/workers")).text()
+    assert "here" in text
+    assert "gone, its leases run out" in text
+    assert "nobody owns" in text
+
+
+# --- the hub
+
+
+async def test_all_who_ask_meanwhile_get_one_look(world: World, clock: Clock) -> None:
+    hub = Hub(world.take, clock)
+    first, second = await asyncio.gather(hub.fresh(), hub.fresh())
+    assert first is second is await hub.fresh()
+    assert world.looks == 1
+    clock.now_s += hub_module.FRESH_S
+    assert await hub.fresh() is not first
+    assert world.looks == 2
+
+
+async def test_a_look_that_takes_long_keeps_nobody_waiting(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "PATIENCE_S", 0.01)
+    go_on = asyncio.Event()
+    go_on.set()
+
+    async def take() -> Snapshot:
+        await go_on.wait()
+        return await world.take()
+
+    hub = Hub(take, clock)
+    first = await hub.fresh()
+    go_on.clear()
+    clock.now_s += 60
+    assert await hub.fresh() is first
+    go_on.set()
+    while await hub.fresh() is first:
+        await asyncio.sleep(0)
+
+
+async def test_five_viewers_cost_as_much_as_one(
+    begin: Begin, world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "WATCHED_S", 0.02)
+    client = await begin()
+    hub = client.server.app[parts.PARTS].hub  # type: ignore[attr-defined]
+    await hub.fresh()
+    streams = [await client.get("/live/overview") for _ in range(5)]
+    looks = world.looks
+    running = asyncio.create_task(hub.run())
+    for answer in streams:
+        assert answer.content_type == "text/event-stream"
+        assert answer.headers["Content-Security-Policy"]
+        assert answer.headers["Cache-Control"] == "no-store"
+        for _ in range(3):
+            event = await answer.content.readuntil(b"\r\n\r\n")
+            assert event.startswith(b"data: ")
+    assert world.looks - looks <= 5
+    hub.close()
+    for answer in streams:
+        await answer.content.read()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert not hub.has_room
+
+
+async def test_viewers_are_bounded(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "MAX_VIEWERS", 0)
+    assert (await client.get("/live/overview")).status == 503
+
+
+async def test_looking_goes_on_after_failures_and_says_each_once(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "UNWATCHED_S", 0.001)
+    failures: list[Exception] = [
+        ValueError("a defect"), ValueError("a defect"), MetaMismatchError("of another version"),
+    ]  # fmt: skip
+
+    async def take() -> Snapshot:
+        if failures:
+            raise failures.pop()
+        return await world.take()
+
+    hub = Hub(take, clock)
+    running = asyncio.create_task(hub.run())
+    while world.looks < 2:
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+# --- history and plot
+
+
+async def test_rates_are_by_the_clock_of_who_counted(world: World, streams: Streams) -> None:
+    history = History()
+    world.seen = await status.take(streams.connected)
+    group = Group(name="g", registered=True, paused=False, shares=[Share(partition=0, fetched=0)])
+    world.seen.groups = [group]
+    for second, answered in ((0, 100), (1, 100), (2, 300), (3, 300), (4, 300)):
+        group.shares = [Share(partition=0, fetched=10 * second, pending=second)]
+        said_ms = 1000 * (second - second % 2)  # each other second
+        world.reports = [report(said_ms, answered)]
+        history.add(await snapshot_of(world, 1000 * second))
+    points = list(history)
+    assert [point.answered for point in points] == [None, 100.0, 100.0, 0.0]
+    assert [point.handled["g"] for point in points] == [9.0] * 4
+
+
+async def test_history_is_ten_minutes_and_an_ingress_may_begin_anew(world: World) -> None:
+    history = History()
+    for second in range(1200):
+        world.reports = [report(1000 * second, 5 if second < 1199 else 0)]
+        history.add(await snapshot_of(world, 1000 * second))
+    points = list(history)
+    assert len(points) <= 602
+    assert points[0].to_ms >= 1_199_000 - LASTS_MS
+    assert points[-1].answered == 0
+    world.reports = []
+    history.add(await snapshot_of(world, 1_199_000))  # the clock stood still
+    history.add(await snapshot_of(world, 1_200_000))
+    assert list(history)[-1].answered is None
+
+
+def test_a_plot_of_nothing_and_of_something() -> None:
+    assert plot.draw([], ["g"], LASTS_MS).is_empty
+    points = [
+        Point(from_ms=0, to_ms=5000, answered=12.0, handled={"g": 3.0}),
+        Point(from_ms=590_000, to_ms=600_000, answered=30.0, handled={}),
+    ]
+    drawn = plot.draw(points, ["g"], LASTS_MS)
+    answered, handled = drawn.lines
+    assert drawn.top == 50
+    assert answered.path.count("M") == 2  # nothing is known between them
+    assert answered.path.count("L") == 1
+    assert (answered.now, handled.now) == (30.0, None)
+    assert handled.path.startswith(f"M{0.5 * plot.WIDTH / BUCKETS:.1f} ")
+    assert plot.draw([Point(from_ms=0, to_ms=1, answered=0, handled={})], [], LASTS_MS).top == 1
