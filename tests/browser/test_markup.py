@@ -35,7 +35,7 @@ def busy(installation: Installation) -> Installation:
     installation.send(DEVICE, COMMAND, error=f"no: {ERROR}")
     installation.send(f"{DEVICE}-2", f"{COMMAND}-2", error=ERROR)
     installation.post(f'{{"deviceId": "{DEVICE}", "of": "{MARKUP}"}}'.encode())
-    installation.post(MARKUP.encode())
+    installation.post(f'{{"{MARKUP}": 1}}'.encode())
     installation.has_dead(1)
     return installation
 
