@@ -25,7 +25,7 @@ JOBS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format format-check types check chaos pairs soak matrix bench deploy-tools lock clean unsafe audit outage coverage
+.PHONY: help install run test lint format format-check types check chaos pairs soak matrix bench deploy-tools lock clean unsafe audit outage coverage screenshots
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' '$(MAKEFILE)' | \
@@ -73,6 +73,9 @@ matrix: $(STAMP) ## Contract and integration tests on Redis 6.2, 7.0, 8.2, Valke
 
 bench: $(STAMP) ## Measure everything beside what people would use instead: ARGS='--quick --only ingress'
 	@$(IN_ROOT) $(BIN)/python tests/benchmarks/bench.py $(ARGS)
+
+screenshots: $(STAMP) ## Take README's pictures of the console, of ten minutes of traffic: ARGS='--minutes 2'
+	@$(IN_ROOT) $(BIN)/python tests/screenshots.py $(ARGS)
 
 lint: $(STAMP) ## Look for faults with ruff, and for imports from one room to one above it
 	@$(IN_ROOT) $(BIN)/ruff check -q .

@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 
 from bridge.store.embedded import EmbeddedServer
-from support import servers
+from support.operating import System
 from support.programs import Program, Programs
 from support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.real
 
 
-def begun(programs: Programs, server: EmbeddedServer, **environ: str) -> tuple[Program, str]:
+def begun(
+    programs: Programs, server: EmbeddedServer, *, namespace: str = "none", **environ: str
+) -> tuple[Program, str]:
     """A console on any free port, and where it is."""
-    namespace = servers.real_redis(server).namespace
     names = {f"NB_BRIDGE_{name}": value for name, value in environ.items()}
     program = programs.start(
         "console", "--port", "0", "--redis-url", server.url, "--namespace", namespace, environ=names
@@ -128,3 +129,29 @@ def test_the_wheel_has_everything_that_a_page_needs(tmp_path: Any) -> None:
     for folder in ("templates", "assets"):
         for file in (root / "bridge" / "console" / folder).iterdir():
             assert f"bridge/console/{folder}/{file.name}" in inside
+
+
+def test_the_promise_is_shown_while_redis_is_away_and_after(
+    programs: Programs, own_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = System(own_server.url, "console", programs, monkeypatch)
+    system.start_ingress()
+    _, url = begun(programs, own_server, namespace="console")
+    system.send("d1", command="c1")
+    wait_until_sync(lambda: "The promise is kept" in fetch(f"{url}/")[1], "the promise")
+    own_server.stop()
+    wait_until_sync(lambda: document(f"{url}/")["redis"]["up"] is False, "the outage to be seen")
+    system.send("d1", command="c2")
+    # The ingress says itself that it spools; Redis is not asked.
+    wait_until_sync(lambda: "spools to its disk (1 wait there)" in fetch(f"{url}/")[1], "its word")
+    text = fetch(f"{url}/")[1]
+    assert "Redis is away since" in text
+    assert "Something needs a look" in text
+    assert fetch(f"{url}/commands/c1")[0] == 503
+    own_server.start()
+    wait_until_sync(lambda: "The promise is kept" in fetch(f"{url}/")[1], "the end of the outage")
+    found = wait_until_sync(
+        lambda: fetch(f"{url}/commands/c2", Accept="application/json")[0] == 200, "the command"
+    )
+    assert found
+    system.stop()

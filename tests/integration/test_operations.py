@@ -111,6 +111,10 @@ def test_status_counts_what_is_where(busy: Busy) -> None:
     assert busy.before_ms <= group["oldest_unhandled_at_ms"] <= busy.after_ms
     for name in ("waiting", "pending", "parked", "parked_devices", "dead", "unhandled"):
         assert group[name] == sum(partition[name] for partition in group["partitions"])
+    # A heartbeat is two seconds old at most.
+    wait_until_sync(
+        lambda: busy.system.json("status")["ingresses"][0]["answers"], "answers to be counted"
+    )
     status = busy.system.json("status")
     check_shape(status, documented("`nb-bridge status`"))
     assert status["namespace"] == {"name": busy.system.namespace, "partitions": 4, "held": None}

@@ -52,9 +52,11 @@ class Running:
 class Installation:
     """One namespace on `server`; programs end with the test."""
 
-    def __init__(self, server: EmbeddedServer, programs: Programs) -> None:
+    def __init__(
+        self, server: EmbeddedServer, programs: Programs, *, namespace: str | None = None
+    ) -> None:
         self.server = server
-        self.namespace = f"t-{uuid.uuid4().hex[:12]}"
+        self.namespace = namespace or f"t-{uuid.uuid4().hex[:12]}"
         self._programs = programs
         self._receiver = programs.folder / "receiver.py"
         self._ingress: Program | None = None
@@ -71,6 +73,7 @@ class Installation:
 
     def start_worker(self, source: str = BROKEN, **settings: Any) -> Program:
         """A worker with a receiver of this source; what fails twice is dead."""
+        self._receiver = self._programs.folder / f"{settings.get('group', 'receiver')}.py"
         self._receiver.write_text(source)
         values = {
             "receiver": f"{self._receiver}:Receiver",
@@ -132,6 +135,12 @@ class Installation:
 
     # --- traffic
 
+    @property
+    def callback_url(self) -> str:
+        """Where the last ingress takes callbacks."""
+        assert self._ingress is not None
+        return str(logged(self._ingress, "ingress_listening")[0]["url"])
+
     def send(
         self, device: str, command: str, *, code: str = "SENT", error: str | None = None
     ) -> None:
@@ -140,9 +149,8 @@ class Installation:
 
     def post(self, raw: bytes) -> None:
         """Any body, answered 200: what is no notification goes into quarantine."""
-        assert self._ingress is not None
-        url = str(logged(self._ingress, "ingress_listening")[0]["url"])
-        with urllib.request.urlopen(urllib.request.Request(url, data=raw), timeout=30) as answer:
+        request = urllib.request.Request(self.callback_url, data=raw)
+        with urllib.request.urlopen(request, timeout=30) as answer:
             assert answer.status == 200
 
     def dead(self) -> list[dict[str, Any]]:
