@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +10,13 @@ from typing import Any, TypeVar
 
 import click
 
-from bridge.cli import redis_commands, report
+from bridge.cli import auditing, redis_commands, report
 from bridge.errors import UsageError
-from bridge.operations import bulk
+from bridge.operations import audit, bulk
 from bridge.operations.bulk import Tally
 from bridge.operations.namespace import Namespace
 from bridge.operations.selection import Filter
 from bridge.settings import Settings
-from bridge.terminal import visible
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -70,6 +68,8 @@ def bulk_options(command: F) -> F:
 class Words:
     """What is done to which things, as questions and answers say it."""
 
+    command: str
+    """As it is called, without its verb: `dead`."""
     verb: str
     things: str
     of: str = ""
@@ -117,13 +117,27 @@ def act_on_chosen(
         if chosen and (asks_always or not named):
             question = f"{words.verb.capitalize()} {len(chosen)} {words.things}{words.of}?"
             redis_commands.confirm(question, yes=yes)
-        with progress(len(chosen), words.verb) as advance:
-            return await bulk.act_on_each(
-                chosen, acting(connected), rate_per_s=rate, advance=advance
-            )
+        if not chosen:
+            return Tally(matched=0)
+        which = audit.listed(list(map(_name_of, named))) if named else wanted.words
+        what = f"{len(chosen)} {words.things}{words.of}: {which}"
+        audited = auditing.audited(connected, f"{words.command} {words.verb}", what)
+        async with audited as account:
+            with progress(len(chosen), words.verb) as advance:
+                return await bulk.act_on_each(
+                    chosen,
+                    acting(connected),
+                    tally=Tally(matched=len(chosen), outcomes=account.counts),
+                    rate_per_s=rate,
+                    advance=advance,
+                )
 
     tally = redis_commands.run(work, settings)
     return show_tally(tally, what=words.things, dry_run=dry_run, as_json=as_json)
+
+
+def _name_of(chosen: object) -> str:
+    return chosen.decode() if isinstance(chosen, bytes) else str(chosen)
 
 
 @contextlib.contextmanager
@@ -142,14 +156,6 @@ def progress(total: int | None, title: str) -> Iterator[Callable[[int], None]]:
     ) as bar:  # pragma: no cover - a terminal's
         task = bar.add_task(title, total=total)
         yield lambda count: bar.advance(task, count)
-
-
-def body_shown(body: bytes) -> str:
-    """A body for people: indented if it is JSON, else its text as far as it is one."""
-    text = body.decode(errors="backslashreplace")
-    with contextlib.suppress(ValueError, RecursionError):
-        text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    return visible(text)
 
 
 def one_way(names: Sequence[object], wanted: Filter, is_all: bool) -> None:

@@ -65,7 +65,7 @@ def show(name: str, with_body: bool, as_json: bool) -> None:
     settings = options.load()
     place = Place.of(name)
     letter = redis_commands.run(
-        lambda connected: dead_letters.find(connected, settings.group, place), settings
+        lambda connected: dead_letters.get(connected, settings.group, place), settings
     )
     document = dead_letters.document(letter)
     document["traceback"] = dead_letters.text_of(letter, b"dead_traceback")
@@ -80,7 +80,7 @@ def show(name: str, with_body: bool, as_json: bool) -> None:
     if traceback:
         click.echo(f"\n{visible(str(traceback))}")
     if with_body:
-        click.echo(f"\n{bulk_commands.body_shown(body)}")
+        click.echo(f"\n{bodies.shown(body)}")
 
 
 @command.command()
@@ -134,7 +134,7 @@ def _act(
         [Place.of(name) for name in names],
         places,
         lambda connected: lambda place: act(connected, group, place),
-        Words(verb=verb, things="dead letters", of=f" of group {group}"),
+        Words(command="dead", verb=verb, things="dead letters", of=f" of group {group}"),
         settings,
         asks_always=asks_always,
         **said,

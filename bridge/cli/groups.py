@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import click
 
-from bridge.cli import redis_commands, report
-from bridge.operations import groups, time_expressions
+from bridge.cli import auditing, redis_commands, report
+from bridge.operations import audit, groups, time_expressions
 from bridge.operations.group_progress import Group
 from bridge.operations.namespace import Namespace
 
@@ -77,7 +78,8 @@ def retire(group: str, dry_run: bool, yes: bool, as_json: bool) -> None:
         found = await groups.existing(connected, group)
         if not dry_run:
             redis_commands.confirm(_lost(found), yes=yes)
-            await groups.retire(connected, group)
+            async with auditing.audited(connected, "groups retire", f"group {group}"):
+                await groups.retire(connected, group)
         return found
 
     found = redis_commands.run(work)
@@ -102,7 +104,7 @@ def _lost(group: Group) -> str:
 def restore(group: str, as_json: bool) -> None:
     """Let workers of a retired GROUP start again; it begins with what is in the streams then."""
 
-    changed = redis_commands.run(lambda connected: groups.restore(connected, group))
+    changed = _change("restore", groups.restore, group)
     _report(group, changed, "may be used again", "was not retired", as_json)
 
 
@@ -117,7 +119,7 @@ def pause(group: str, as_json: bool) -> None:
     Within a second or two they hold no lease any more. What comes waits in the streams.
     """
 
-    changed = redis_commands.run(lambda connected: groups.pause(connected, group))
+    changed = _change("pause", groups.pause, group)
     _report(group, changed, "is paused", "was paused already", as_json)
 
 
@@ -129,7 +131,7 @@ def pause(group: str, as_json: bool) -> None:
 def resume(group: str, as_json: bool) -> None:
     """End the pause of GROUP."""
 
-    changed = redis_commands.run(lambda connected: groups.resume(connected, group))
+    changed = _change("resume", groups.resume, group)
     _report(group, changed, "goes on", "was not paused", as_json)
 
 
@@ -144,7 +146,7 @@ def protect(group: str, as_json: bool) -> None:
     Its backlog then holds back the other groups: callbacks are spooled, and in the end refused.
     """
 
-    changed = redis_commands.run(lambda connected: groups.protect(connected, group))
+    changed = _change("protect", groups.protect, group)
     _report(group, changed, "is protected", "was protected already", as_json)
 
 
@@ -156,8 +158,18 @@ def protect(group: str, as_json: bool) -> None:
 def unprotect(group: str, as_json: bool) -> None:
     """End the protection of GROUP."""
 
-    changed = redis_commands.run(lambda connected: groups.unprotect(connected, group))
+    changed = _change("unprotect", groups.unprotect, group)
     _report(group, changed, "may lapse", "was not protected", as_json)
+
+
+def _change(verb: str, act: Callable[[Namespace, str], Awaitable[bool]], group: str) -> bool:
+    async def work(connected: Namespace) -> bool:
+        async with auditing.audited(connected, f"groups {verb}", f"group {group}") as account:
+            changed = await act(connected, group)
+            account.outcome = audit.DONE if changed else "nothing to do"
+            return changed
+
+    return redis_commands.run(work)
 
 
 def _report(group: str, changed: bool, did: str, did_not: str, as_json: bool) -> None:

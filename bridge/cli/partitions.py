@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 
 import click
 
-from bridge.cli import options, redis_commands, report
+from bridge.cli import auditing, options, redis_commands, report
 from bridge.contract.keys import MAX_PARTITIONS
 from bridge.operations import repartition
 from bridge.operations.namespace import Namespace
@@ -42,11 +43,16 @@ def change(count: int, timeout_s: float, dry_run: bool, yes: bool, as_json: bool
     notifications that are repeated are published again, and late ones are not marked.
     """
 
-    def approve(before: int, unhandled: Mapping[str, int]) -> None:
-        redis_commands.confirm(_question(before, count, unhandled), yes=yes)
-
     async def work(connected: Namespace) -> Changed:
-        try:
+        async with AsyncExitStack() as audited:
+
+            async def approve(before: int, unhandled: Mapping[str, int]) -> None:
+                redis_commands.confirm(_question(before, count, unhandled), yes=yes)
+                what = f"from {before} to {count} partitions"
+                await audited.enter_async_context(
+                    auditing.audited(connected, "partitions change", what)
+                )
+
             return await repartition.change(
                 connected,
                 count,
@@ -54,13 +60,17 @@ def change(count: int, timeout_s: float, dry_run: bool, yes: bool, as_json: bool
                 progress=lambda step: click.echo(step, err=True),
                 approve=None if dry_run else approve,
             )
+
+    async def reported(connected: Namespace) -> Changed:
+        try:
+            return await work(connected)
         except PendingError as error:
             if as_json:
                 before = connected.partitions
                 _report(Changed(before=before, after=count, unhandled=error.groups), as_json=True)
             raise
 
-    changed = redis_commands.run(work, options.load())
+    changed = redis_commands.run(reported, options.load())
     _report(changed, as_json=as_json)
     return 1 if changed.not_restarted else 0
 

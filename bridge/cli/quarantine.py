@@ -109,7 +109,7 @@ def show(name: str, with_body: bool, out: BinaryIO | None, as_json: bool) -> Non
         return
     report.print_fields(document)
     if with_body:
-        click.echo(f"\n{bulk_commands.body_shown(body)}")
+        click.echo(f"\n{bodies.shown(body)}")
 
 
 @command.command()
@@ -188,7 +188,7 @@ def _act(
         [quarantined.id_of(name) for name in names],
         ids,
         acting,
-        Words(verb=verb, things="quarantined bodies"),
+        Words(command="quarantine", verb=verb, things="quarantined bodies"),
         settings,
         asks_always=asks_always,
         **said,

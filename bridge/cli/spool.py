@@ -8,7 +8,7 @@ from typing import BinaryIO, TextIO
 
 import click
 
-from bridge.cli import bulk_commands, options, redis_commands, report
+from bridge.cli import auditing, bulk_commands, options, redis_commands, report
 from bridge.errors import BridgeError
 from bridge.operations import spool_draining, spool_reading, spool_transfer, time_expressions
 from bridge.operations.namespace import Namespace
@@ -156,8 +156,12 @@ def _drain(settings: Settings, entries: int, *, yes: bool) -> int:
     async def work(connected: Namespace) -> int:
         await connected.refuse_while_held()
         redis_commands.confirm(f"Publish {entries} entries of the spool?", yes=yes)
-        with bulk_commands.progress(entries, "draining") as advance:
-            return await spool_draining.drain(connected, settings, advance)
+        what = f"{entries} entries in {settings.spool_path}"
+        async with auditing.audited(connected, "spool drain", what) as account:
+            with bulk_commands.progress(entries, "draining") as advance:
+                left = await spool_draining.drain(connected, settings, advance)
+            account.counts |= {"published": entries - left, "left": left}
+            return left
 
     logs.configure(level="warning", format=settings.log_format)
     return redis_commands.run(work, settings)

@@ -20,7 +20,9 @@ from bridge.console.door.attempts import LogInAttempts
 from bridge.console.door.authentication import Authentication
 from bridge.console.door.requests import RequestRules
 from bridge.console.door.sessions import Sessions
+from bridge.console.jobs.jobs import Jobs
 from bridge.console.live.hub import Hub
+from bridge.console.notes import Notes
 from bridge.console.parts import Parts
 from bridge.errors import BridgeError, UsageError
 from bridge.http import listener
@@ -30,6 +32,7 @@ from bridge.http.sources import Sources, address_in
 from bridge.operations import checks, trace
 from bridge.operations.findings import Finding
 from bridge.operations.namespace import Connection
+from bridge.operations.quarantined import Replayer
 from bridge.operations.snapshot import Snapshots
 from bridge.operations.trace import Spooled
 from bridge.settings import Settings, Shown
@@ -50,6 +53,8 @@ class Console:
         self._settings = settings
         self._log = logs.get("console")
         self._connection = Connection(settings, name="nb-bridge-console")
+        self._jobs_connection = Connection(settings, name="nb-bridge-console-jobs")
+        self._jobs = Jobs(self._jobs_connection.opened)
         self._listener: listener.Listener | None = None
         self._clock = asyncio.get_running_loop().time
         self._looking = Connection(settings, name="nb-bridge-console-looks")
@@ -109,13 +114,14 @@ class Console:
         self._listener.close()
         self._listener = None
         self._hub.close()
+        await self._jobs.stop()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._http.finish(timeout_s=_FINISH_S)
         await self._runner.cleanup()
-        await self._connection.close()
-        await self._looking.close()
+        for connection in (self._connection, self._jobs_connection, self._looking):
+            await connection.close()
         self._log.info("console_stopped")
 
     # --- what pages ask
@@ -128,6 +134,9 @@ class Console:
             in_spool=self._in_spool,
             settings=self._shown,
             check=self._check,
+            replayer=lambda connected: Replayer(connected, self._settings),
+            jobs=self._jobs,
+            notes=Notes(),
             has_actions=self._settings.console_actions == "on",
         )
 

@@ -12,7 +12,20 @@ from aiohttp import web
 
 from bridge.console import filters
 from bridge.console.entries import Entry
-from bridge.console.pages import commands, devices, groups, overview, search, settings, workers
+from bridge.console.pages import (
+    audit,
+    commands,
+    dead_letters,
+    devices,
+    group_actions,
+    groups,
+    jobs,
+    overview,
+    quarantine,
+    search,
+    settings,
+    workers,
+)
 
 
 class Page(Protocol):
@@ -28,8 +41,13 @@ PAGES: Final[Sequence[Page]] = (
     search,
     commands,
     devices,
+    dead_letters,
+    quarantine,
     groups,
+    group_actions,
     workers,
+    jobs,
+    audit,
     settings,
 )
 ENTRIES: Final[Sequence[Entry]] = tuple(

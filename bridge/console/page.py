@@ -14,6 +14,7 @@ from aiohttp import web
 
 from bridge import __version__
 from bridge.console import parts
+from bridge.console.notes import QUERY
 from bridge.errors import UsageError
 from bridge.operations import documents
 
@@ -58,6 +59,7 @@ def shared(request: web.Request) -> dict[str, Any]:
         "who": request.get(WHO, ""),
         "has_session": request.get(HAS_SESSION, False),
         "here": request.path,
+        "note": parts.of(request).notes.find(request.query.get(QUERY, "")),
     }
 
 

@@ -9,9 +9,12 @@ from typing import Final
 
 from aiohttp import web
 
+from bridge.console.jobs.jobs import Jobs
 from bridge.console.live.hub import Hub
+from bridge.console.notes import Notes
 from bridge.operations.findings import Finding
 from bridge.operations.namespace import Namespace
+from bridge.operations.quarantined import Replayer
 from bridge.operations.trace import Spooled
 from bridge.settings import Shown
 
@@ -31,6 +34,10 @@ class Parts:
     """Every setting of this process, secrets hidden."""
     check: Callable[[], Awaitable[Sequence[Finding]]]
     """What `check` finds here."""
+    replayer: Callable[[Namespace], Replayer]
+    """What publishes quarantined bodies."""
+    jobs: Jobs
+    notes: Notes
     has_actions: bool
     """Whether pages may offer what changes something."""
 

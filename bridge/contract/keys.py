@@ -76,6 +76,11 @@ class Keys:
         return f"{{{self.namespace}:quarantine}}:dropped"
 
     @property
+    def audit(self) -> str:
+        """Stream of what operators did, bounded."""
+        return f"{self.namespace}:audit"
+
+    @property
     def rights(self) -> str:
         """String that is there while a script runs which finds what the user may not do."""
         return f"{self._of(0)}:rights"

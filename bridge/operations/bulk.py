@@ -31,11 +31,15 @@ async def act_on_each(
     chosen: Sequence[T],
     act: Callable[[T], Awaitable[str]],
     *,
+    tally: Tally | None = None,
     rate_per_s: float | None = None,
     advance: Advance = silent,
 ) -> Tally:
-    """Calls `act` for one after the other, `rate_per_s` at most; it returns what became of it."""
-    tally = Tally(matched=len(chosen))
+    """Calls `act` for one after the other, `rate_per_s` at most; it returns what became of it.
+
+    Counted in `tally`, so that who made it knows how far it came.
+    """
+    tally = tally or Tally(matched=len(chosen))
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     for number, item in enumerate(chosen):

@@ -5,16 +5,22 @@ How they lie in Redis is the worker's to know (`consumers.worker.recording.dead_
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, NamedTuple
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
 
+from bridge.contract.keys import Keys
 from bridge.errors import BridgeError, UsageError
-from bridge.operations import namespace
+from bridge.operations import namespace, stream_ids
 from bridge.operations.namespace import Namespace
 from bridge.operations.selection import Filter
 from bridge.store.link import command
 from consumers.worker.recording import dead_letters
 from consumers.worker.recording.dead_letters import Buried
+
+_PARTITION: Final = re.compile(r"[0-9]{1,4}")
+_FRAME: Final = re.compile(r'  File "([^"\n]*)", line ([0-9]+)')
 
 
 class Place(NamedTuple):
@@ -27,10 +33,13 @@ class Place(NamedTuple):
     def of(cls, name: str) -> Place:
         """Reads `PARTITION/ID`; `UsageError` for anything else."""
         partition, slash, dead_id = name.partition("/")
-        ms, dash, seq = dead_id.partition("-")
-        if not (slash and partition.isdecimal() and dash and ms.isdecimal() and seq.isdecimal()):
-            raise UsageError(f"{name!r} is not a PARTITION/ID; example: 3/1714564800000-0")
-        return cls(int(partition), dead_id.encode())
+        try:
+            found = stream_ids.parse(dead_id)
+        except UsageError:
+            found = b""
+        if not (slash and found and _PARTITION.fullmatch(partition)):
+            raise UsageError(f"{name[:60]!r} is not a PARTITION/ID; example: 3/1714564800000-0")
+        return cls(int(partition), found)
 
     def __str__(self) -> str:
         return f"{self.partition}/{self.id.decode()}"
@@ -52,21 +61,45 @@ async def matching(connected: Namespace, group: str, wanted: Filter) -> AsyncIte
         connected.link, connected.keys, group=group, partitions=connected.partitions
     )
     async for buried in found:
-        letter = buried.letter
-        error = "" if letter is None else f"{letter.reason} {letter.error_type} {letter.error}"
-        at_ms = place_of(buried).at_ms if letter is None else letter.dead_at_ms
-        device = text_of(buried, b"device") or text_of(buried, b"type")  # what it is ordered by
-        if wanted.matches(device=device, error=error, at_ms=at_ms):
+        if is_matched(buried, wanted):
             yield buried
 
 
-async def find(connected: Namespace, group: str, place: Place) -> Buried:
-    """One dead letter; `BridgeError` if it is not there (any more)."""
-    if place.partition < connected.partitions:
-        key = connected.keys.dead(place.partition, group)
-        found = await connected.get(command("XRANGE", key, place.id, place.id))
-        if found:
-            return dead_letters.buried(place.partition, *found[0])
+def is_matched(buried: Buried, wanted: Filter) -> bool:
+    """Whether a filter leaves a dead letter."""
+    letter = buried.letter
+    at_ms = place_of(buried).at_ms if letter is None else letter.dead_at_ms
+    device = text_of(buried, b"device") or text_of(buried, b"type")  # what it is ordered by
+    line = None if wanted.line is None else line_of(buried)
+    return wanted.matches(device=device, error=error_of(buried), at_ms=at_ms, line=line)
+
+
+def error_of(buried: Buried) -> str:
+    """What a filter for an error looks at."""
+    letter = buried.letter
+    return "" if letter is None else f"{letter.reason} {letter.error_type} {letter.error}"
+
+
+def line_of(buried: Buried) -> str | None:
+    """`file.py:42`: where the error was raised, the last frame of the traceback."""
+    text = "" if buried.letter is None else buried.letter.traceback
+    found = _FRAME.match(text, max(0, text.rfind('  File "')))
+    return None if found is None else f"{found[1].rpartition('/')[2]}:{found[2]}"
+
+
+async def find(connected: Namespace, group: str, place: Place) -> Buried | None:
+    """One dead letter; `None` if it is not there (any more)."""
+    if place.partition >= connected.partitions:
+        return None
+    key = connected.keys.dead(place.partition, group)
+    found = await connected.get(command("XRANGE", key, place.id, place.id))
+    return dead_letters.buried(place.partition, *found[0]) if found else None
+
+
+async def get(connected: Namespace, group: str, place: Place) -> Buried:
+    """As `find`; `BridgeError` if it is not there (any more)."""
+    if found := await find(connected, group, place):
+        return found
     raise BridgeError(f"group {group} has no dead letter {place}; see `nb-bridge dead list`")
 
 
@@ -113,3 +146,44 @@ def document(buried: Buried) -> dict[str, Any]:
         "dead_at_ms": None if letter is None else letter.dead_at_ms,
         "entry_id": None if letter is None else letter.entry_id.decode(),
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadBatch:
+    """The dead letters of a group that a filter leaves, to be given back or dropped."""
+
+    group: str
+    verb: Literal["replay", "drop"]
+    wanted: Filter
+
+    @property
+    def action(self) -> str:
+        return f"dead {self.verb}"
+
+    @property
+    def things(self) -> str:
+        return f"dead letters of group {self.group}"
+
+    @property
+    def which(self) -> str:
+        return self.wanted.words
+
+    def streams(self, connected: Namespace) -> Mapping[str, str]:
+        return streams_of(connected.keys, self.group, connected.partitions)
+
+    def is_chosen(self, stream: str, id_: bytes, flat: list[bytes]) -> bool:
+        return is_matched(buried_in(stream, id_, flat), self.wanted)
+
+    async def act(self, connected: Namespace, stream: str, id_: bytes) -> str:
+        act = replay if self.verb == "replay" else drop
+        return await act(connected, self.group, Place(int(stream.partition(",")[0]), id_))
+
+
+def streams_of(keys: Keys, group: str, partitions: int) -> dict[str, str]:
+    """Where a group's dead letters lie: `PARTITION,GROUP` to key."""
+    return {f"{number},{group}": keys.dead(number, group) for number in range(partitions)}
+
+
+def buried_in(stream: str, id_: bytes, flat: list[bytes]) -> Buried:
+    """A dead letter as it lies in one of `streams_of`."""
+    return dead_letters.buried(int(stream.partition(",")[0]), id_, flat)

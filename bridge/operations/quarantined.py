@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from bridge.contract.digests import arrival_id
-from bridge.errors import BridgeError, UsageError
+from bridge.errors import BridgeError
 from bridge.http.paths import CallbackPaths
-from bridge.operations import namespace
+from bridge.operations import namespace, stream_ids
 from bridge.operations.namespace import Namespace
 from bridge.operations.publishing import publisher_for
 from bridge.operations.selection import Filter
@@ -84,11 +84,16 @@ async def matching(connected: Namespace, wanted: Filter) -> AsyncIterator[Kept]:
     """The selected bodies, oldest first."""
     async for page in connected.pages(connected.keys.quarantine):
         for id_, flat in page:
-            kept = _kept(id_, flat)
-            error = f"{kept.body.reason} {kept.body.details}" if kept.body else ""
-            device = kept.device if wanted.device is not None else None
-            if wanted.matches(device=device, error=error, at_ms=kept.at_ms):
+            kept = kept_in(id_, flat)
+            if is_matched(kept, wanted):
                 yield kept
+
+
+def is_matched(kept: Kept, wanted: Filter) -> bool:
+    """Whether a filter leaves a body."""
+    error = f"{kept.body.reason} {kept.body.details}" if kept.body else ""
+    device = kept.device if wanted.device is not None else None
+    return wanted.matches(device=device, error=error, at_ms=kept.at_ms)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,18 +116,23 @@ class Alike:
 
 async def by_reason(found: AsyncIterator[Kept]) -> list[Alike]:
     """Groups bodies that are alike, the most frequent first."""
+    return alike([kept async for kept in found])
+
+
+def alike(found: Iterable[Kept]) -> list[Alike]:
+    """The same of bodies that are at hand, oldest first."""
     groups: dict[tuple[str, str], Alike] = {}
-    async for kept in found:
+    for kept in found:
         reason = "unreadable" if kept.body is None else kept.body.reason
-        alike = groups.setdefault((reason, kept.looks), Alike(reason=reason, looks=kept.looks))
-        alike.add(kept)
-    return sorted(groups.values(), key=lambda alike: -alike.bodies)
+        kind = Alike(reason=reason, looks=kept.looks)
+        groups.setdefault((reason, kept.looks), kind).add(kept)
+    return sorted(groups.values(), key=lambda kind: -kind.bodies)
 
 
 async def find(connected: Namespace, id_: bytes) -> Kept | None:
     """One body; `None` if it is not there (any more)."""
     found = await connected.get(command("XRANGE", connected.keys.quarantine, id_, id_))
-    return _kept(*found[0]) if found else None
+    return kept_in(*found[0]) if found else None
 
 
 async def get(connected: Namespace, id_: bytes) -> Kept:
@@ -137,10 +147,7 @@ async def get(connected: Namespace, id_: bytes) -> Kept:
 
 def id_of(name: str) -> bytes:
     """Reads an id as `list` shows it; `UsageError` for anything else."""
-    ms, dash, seq = name.partition("-")
-    if not (dash and ms.isdecimal() and seq.isdecimal()):
-        raise UsageError(f"{name!r} is not an ID; example: 1714564800000-0")
-    return name.encode()
+    return stream_ids.parse(name)
 
 
 async def remove(connected: Namespace, id_: bytes) -> bool:
@@ -154,7 +161,8 @@ async def remove(connected: Namespace, id_: bytes) -> bool:
     return bool(namespace.value(removed))
 
 
-def _kept(id_: bytes, flat: list[bytes]) -> Kept:
+def kept_in(id_: bytes, flat: list[bytes]) -> Kept:
+    """A body as it lies in the stream."""
     try:
         return Kept(id=id_, body=QuarantinedBody.decode(namespace.fields_of(flat)))
     except (KeyError, ValueError):

@@ -77,7 +77,7 @@ async def change(
     *,
     timeout_s: float,
     progress: Callable[[str], None],
-    approve: Callable[[int, Mapping[str, int]], None] | None,
+    approve: Callable[[int, Mapping[str, int]], Awaitable[None]] | None,
 ) -> Changed:
     """Changes the partition count of a namespace in use to `count`.
 
@@ -97,7 +97,7 @@ async def change(
     if approve is not None and before == count:
         await changing.tidy()
     elif approve is not None:
-        approve(before, unhandled)
+        await approve(before, unhandled)
         await changing.run()
     is_changed = approve is not None and before != count
     return Changed(

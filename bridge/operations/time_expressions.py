@@ -17,14 +17,18 @@ def parse(text: str, now_ms: int) -> int:
 
     One without a time zone is UTC, as everything that is shown. `UsageError` for anything else.
     """
-    if ago := _AGO.match(text.strip()):
-        return now_ms - round(float(ago[1]) * _UNITS_MS[ago[2]])
     try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError as error:
+        if ago := _AGO.match(text.strip()):
+            return now_ms - round(float(ago[1]) * _UNITS_MS[ago[2]])
+        return _moment_ms(text.strip())
+    except (ValueError, OverflowError) as error:
         raise UsageError(
-            f"{text!r} is not a time: say 30s, 15m, 2h, 3d (ago) or 2026-05-01T08:00"
+            f"{text[:60]!r} is not a time: say 30s, 15m, 2h, 3d (ago) or 2026-05-01T08:00"
         ) from error
+
+
+def _moment_ms(text: str) -> int:
+    moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * 1000)

@@ -19,7 +19,7 @@ KEYS = Keys(namespace="<ns>")
 
 def key_names() -> list[str]:
     names = [KEYS.meta, KEYS.groups, KEYS.retired, KEYS.quarantine, KEYS.ingresses]
-    names.append(KEYS.quarantine_dropped)
+    names += [KEYS.quarantine_dropped, KEYS.audit]
     names += [
         KEYS.workers("<group>"),
         KEYS.stream(0),

@@ -15,8 +15,9 @@ from bridge.console.door.authentication import LOG_IN, LOG_OUT
 from bridge.http.own_names import OwnNames
 from bridge.http.problem import Problem
 
-MAX_BODY_BYTES: Final = 2 * 2**20
-"""Room for the longest callback, mended in a form."""
+MAX_BODY_BYTES: Final = 4 * 2**20
+"""Room for the longest callback (1 MiB by default), mended in a form, which may write each byte as
+three."""
 MAX_LOG_IN_BYTES: Final = 16 * 1024
 """Of a form that anybody may send."""
 BODY_TIMEOUT_S: Final = 10.0

@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
+from bridge.console import forms
 from bridge.console.door.authentication import LOG_IN, LOG_OUT, Authentication
 from bridge.console.page import page
 from bridge.http.problem import Problem
@@ -32,8 +33,7 @@ class LogIn:
 
     async def log_in(self, request: web.Request) -> web.Response:
         """Begins a session and goes where the user wanted to; the form again if it is refused."""
-        form = await request.post()
-        given = {name: value for name, value in form.items() if isinstance(value, str)}
+        given = await forms.fields_of(request)
         wanted = given.get("next", "")
         try:
             who = self._authentication.try_to_log_in(

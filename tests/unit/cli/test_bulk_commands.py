@@ -89,9 +89,9 @@ def test_somebody_who_can_be_asked_decides(
 
 
 def test_a_body_is_shown_as_json_or_as_the_text_it_is() -> None:
-    assert bulk_commands.body_shown(b'{"a":"\xc3\xa9"}') == '{\n  "a": "é"\n}'
-    assert bulk_commands.body_shown(b"no \xff json") == "no \\xff json"
-    assert bulk_commands.body_shown(b"[" * 100_000) == "[" * 100_000
+    assert bodies.shown(b'{"a":"\xc3\xa9"}') == '{\n  "a": "é"\n}'
+    assert bodies.shown(b"no \xff json") == "no \\xff json"
+    assert bodies.shown(b"[" * 100_000) == "[" * 100_000
 
 
 def test_a_body_for_programs_keeps_every_byte() -> None:

@@ -18,7 +18,9 @@ from bridge.console.door.attempts import LogInAttempts
 from bridge.console.door.authentication import Authentication
 from bridge.console.door.requests import RequestRules
 from bridge.console.door.sessions import Sessions
+from bridge.console.jobs.jobs import Jobs
 from bridge.console.live.hub import Hub
+from bridge.console.notes import Notes
 from bridge.console.parts import Parts
 from bridge.errors import RedisUnavailableError
 from bridge.http.credentials import Credentials
@@ -27,10 +29,11 @@ from bridge.operations import findings, promise
 from bridge.operations.findings import Finding
 from bridge.operations.namespace import Namespace
 from bridge.operations.promise import Report
+from bridge.operations.quarantined import Replayer
 from bridge.operations.snapshot import Snapshot
 from bridge.operations.status import Overview, Status
 from bridge.operations.trace import Spooled
-from bridge.settings import Network, Shown
+from bridge.settings import Network, Settings, Shown
 from support import servers
 from support.operators_streams import Streams
 
@@ -71,8 +74,14 @@ class World:
             in_spool=self._in_spool,
             settings=lambda: self.rows,
             check=self._check,
+            replayer=lambda connected: Replayer(connected, Settings()),
+            jobs=self.jobs,
+            notes=Notes(),
             has_actions=has_actions,
         )
+
+    def __post_init__(self) -> None:
+        self.jobs = Jobs(self._opened)
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Namespace]:
@@ -161,6 +170,12 @@ async def begin(world: World, clock: Clock) -> AsyncIterator[Begin]:
 async def client(begin: Begin) -> Client:
     """Of a console on loopback that only shows, and where nobody logs in."""
     return await begin()
+
+
+@pytest.fixture
+async def acting(begin: Begin) -> Client:
+    """Of a console that acts."""
+    return await begin(has_actions=True)
 
 
 @pytest.fixture

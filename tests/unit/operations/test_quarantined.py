@@ -12,8 +12,8 @@ from bridge.operations.quarantined import (
     Kept,
     NotReplayableError,
     Replayer,
-    _kept,
     by_reason,
+    kept_in,
 )
 from bridge.outbox.records import QuarantinedBody
 from bridge.settings import Settings
@@ -62,7 +62,7 @@ def test_what_was_not_kept_whole_needs_a_file(judge: Any, it: Kept) -> None:
 
 
 def test_what_cannot_be_read_is_listed_all_the_same() -> None:
-    assert _kept(b"1-0", [b"a", b"b"]) == Kept(id=b"1-0", body=None)
+    assert kept_in(b"1-0", [b"a", b"b"]) == Kept(id=b"1-0", body=None)
 
 
 @pytest.mark.parametrize(

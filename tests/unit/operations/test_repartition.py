@@ -18,8 +18,12 @@ class Declined(Exception):
     """An operator said no."""
 
 
-def declining(_before: int, _unhandled: Mapping[str, int]) -> None:
+async def declining(_before: int, _unhandled: Mapping[str, int]) -> None:
     raise Declined
+
+
+async def agreeing(_before: int, _unhandled: Mapping[str, int]) -> None:
+    pass
 
 
 async def test_only_looking_changes_nothing(streams: Streams) -> None:
@@ -51,7 +55,7 @@ async def test_one_at_a_time(streams: Streams) -> None:
     await streams.client.set(streams.keys.hold, "somebody changes it")
     with pytest.raises(BridgeError, match="not now: somebody changes it"):
         await repartition.change(
-            streams.connected, 8, timeout_s=0, progress=print, approve=lambda *_: None
+            streams.connected, 8, timeout_s=0, progress=print, approve=agreeing
         )
     assert await streams.client.get(streams.keys.hold) == b"somebody changes it"
 
