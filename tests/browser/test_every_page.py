@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Final, Literal
-from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -17,10 +15,10 @@ from .conftest import Visiting
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 SEVERE = ("serious", "critical")
-WIDTHS = (360, 1440)
-SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
-PAGES = ("/", "/search?q=nowhere", "/dead", "/quarantine", "/groups", "/workers", "/settings",
-         "/audit", "/no-such-page")  # fmt: skip
+LOOKS: Final[tuple[tuple[int, Literal["light", "dark"]], ...]] = ((360, "light"), (1440, "dark"))
+"""Each width and each colour scheme once: what a scheme may hide from people no width does."""
+PAGES = ("/", "/dead", "/quarantine", "/groups", "/workers")
+OTHERS = ("/search?q=nowhere", "/settings", "/audit", "/jobs", "/no-such-page")
 
 
 def busy_pages(installation: Installation) -> list[str]:
@@ -34,11 +32,12 @@ def busy_pages(installation: Installation) -> list[str]:
         installation.send(device, f"{command}-{number}", error=error)
     installation.post(b'{"deviceId": 1, "of": "' + b"x" * 300 + b'"}')
     installation.has_dead(3)
-    dead, quarantined = installation.dead()[0]["id"], installation.quarantined()[0]["id"]
+    dead = f"/dead/default/{installation.dead()[0]['id']}"
+    quarantined = f"/quarantine/{installation.quarantined()[0]['id']}"
     return [
         f"/commands/{command}", f"/commands/{command}-0", f"/devices/{device}",
-        f"/dead?device={device}", "/dead?group=default", f"/dead/default/{dead}",
-        f"/quarantine/{quote(quarantined, safe='')}",
+        f"/dead?device={device}", "/dead?group=default", dead, f"{dead}/body",
+        quarantined, f"{quarantined}/body", f"{quarantined}/mend",
     ]  # fmt: skip
 
 
@@ -56,25 +55,52 @@ def check(page: Page, what: str) -> None:
     assert not severe, f"{what}:\n" + "\n".join(severe)
 
 
-def look_at(page: Page, addresses: list[str]) -> None:
+def look_at(page: Page, *addresses: str) -> None:
     """Opens each, and looks at it in every way."""
     for address in addresses:
         page.goto(address)
-        expect(page.get_by_role("heading", level=1)).to_have_count(1)
-        for width, scheme in product(WIDTHS, SCHEMES):
-            page.set_viewport_size({"width": width, "height": 800})
-            page.emulate_media(color_scheme=scheme)
-            check(page, f"{address} at {width} px, {scheme}")
+        look(page)
 
 
-@pytest.mark.parametrize("is_busy", [False, True], ids=["nothing", "much"])
-def test_a_page_fits_and_keeps_nobody_out(
-    installation: Installation, visit: Visiting, is_busy: bool
+def look(page: Page) -> None:
+    """At the page that is open, in every way."""
+    expect(page.get_by_role("heading", level=1)).to_have_count(1)
+    for width, scheme in LOOKS:
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        check(page, f"{page.url} at {width} px, {scheme}")
+
+
+def test_a_page_with_nothing_to_show_fits_and_keeps_nobody_out(
+    installation: Installation, visit: Visiting
 ) -> None:
-    found = busy_pages(installation) if is_busy else []
     user = visit(installation.start_console().url)
     user.expect_error("status of 404")
-    look_at(user.page(), [*PAGES, *found])
+    look_at(user.page(), *PAGES, *OTHERS)
+
+
+def test_a_page_with_much_to_show_fits_and_keeps_nobody_out(
+    installation: Installation, visit: Visiting
+) -> None:
+    addresses = busy_pages(installation)
+    page = visit(installation.start_console().url).page()
+    look_at(page, *PAGES, *addresses)
+
+
+def test_what_is_asked_and_what_was_done_fits_and_keeps_nobody_out(
+    installation: Installation, visit: Visiting
+) -> None:
+    busy_pages(installation)
+    page = visit(installation.start_console().url).page()
+    page.goto("/dead?group=default")
+    page.get_by_role("button", name="Drop dead letters").click()
+    drop = page.get_by_role("button", name="Drop 3 dead letters")
+    expect(drop).to_be_visible()
+    look(page)
+    drop.click()
+    expect(page.get_by_role("status")).to_contain_text("Done")
+    look(page)
+    look_at(page, "/jobs", "/audit")
 
 
 def test_the_log_in_form_fits_and_keeps_nobody_out(
@@ -83,4 +109,4 @@ def test_the_log_in_form_fits_and_keeps_nobody_out(
     console = installation.start_console(
         console_tokens="sesame-sesame", console_basic_credentials="ada:sesame-sesame"
     )
-    look_at(visit(console.url).page(), ["/log-in"])
+    look_at(visit(console.url).page(), "/log-in")

@@ -15,6 +15,14 @@ pytestmark = pytest.mark.real
 DEVICE = "lamp-7"
 COMMAND = "turn-on-7"
 ERROR = "the lamp answers in a language that nobody knows"
+BROKEN = f"""
+from consumers import PushMessageReceiver, request
+
+class Receiver(PushMessageReceiver):
+    def handleNBCommandStateChanged(self):
+        if request.json["result"]["resultCode"] == "DELIVERED":
+            raise ValueError("{ERROR}")
+"""
 
 
 def reload_until_it_says(page: Page, text: str) -> None:
@@ -31,11 +39,11 @@ def test_what_failed_is_found_understood_mended_and_replayed(
     installation: Installation, visit: Visiting
 ) -> None:
     installation.start_ingress()
-    installation.start_worker(max_attempts=3)
+    installation.start_worker(BROKEN, max_attempts=3)
     page = visit(installation.start_console().url).page()
     page.goto("/")
     installation.send(DEVICE, COMMAND, code="SENT")
-    installation.send(DEVICE, COMMAND, code="DELIVERED", error=ERROR)
+    installation.send(DEVICE, COMMAND, code="DELIVERED")
 
     # The overview shows that something was given up, without being loaded again.
     row = page.get_by_role("row").filter(has_text="default")
