@@ -23,8 +23,9 @@ from bridge.http.problem import Problem
 from bridge.operations.progress import Advance, Bar
 
 T = TypeVar("T")
-PATIENCE_S: Final = 0.2
-LASTS_S: Final = 30.0
+PATIENCE_S: Final = 0.1
+LASTS_S: Final = 60.0
+"""A command that the ledger does not know is looked for in every stream, however long they are."""
 AT_ONCE: Final = 3
 _MARK: Final = "<!-- found -->"
 
@@ -89,7 +90,8 @@ async def _begun(
     await response.write(before.encode())
     try:
         made = answer(await finding)
-        content = _rendered(request, made.template, made.context)
+        context = {"content": made.template, "location": made.location, **made.context}
+        content = _rendered(request, "looked_up_later.html", context)
     except Problem as problem:
         content = _failed(request, problem)
     except BridgeError as error:

@@ -178,7 +178,7 @@ def judge(reports: Iterable[Report], *, is_redis_up: bool) -> Promise:
     ]
     if not present:
         if not is_redis_up or not ingresses:
-            return Promise(level="unknown", reasons=(_nobody(ingresses),), ingresses=ingresses)
+            return Promise(level="unknown", reasons=(_nobody(is_redis_up),), ingresses=ingresses)
         return Promise(
             level="broken",
             reasons=("no ingress answers: callbacks get no answer", *risks),
@@ -215,10 +215,10 @@ def _at_risk(report: Report) -> list[str]:
     return found
 
 
-def _nobody(ingresses: Sequence[Report]) -> str:
-    if ingresses:
-        return "no ingress can be reached from here, and Redis is away"
-    return "no ingress has been seen: nb-bridge serve starts one"
+def _nobody(is_redis_up: bool) -> str:
+    if is_redis_up:
+        return "no ingress has been seen: nb-bridge serve starts one"
+    return "Redis is away, and no ingress can be reached from here"
 
 
 def unknown_at(admin_url: str) -> Report:

@@ -13,7 +13,7 @@ from bridge.console import filters, looking
 from bridge.console.looking import Answer, looked_up
 from bridge.errors import BridgeError
 from bridge.http.problem import Problem
-from bridge.operations import device, trace
+from bridge.operations import device, search_anything, trace
 from bridge.operations.progress import Bar
 from bridge.operations.trace import Spooled
 from support.entries import entry
@@ -23,6 +23,12 @@ from .conftest import Begin, Client, World
 
 JSON = {"Accept": "application/json"}
 MARKUP = "<img src=x onerror=alert(1)>/%2F"
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine must not turn an answer into one that has begun."""
+    monkeypatch.setattr(looking, "PATIENCE_S", 60.0)
 
 
 async def test_a_command_is_what_trace_says(client: Client, streams: Streams, world: World) -> None:
@@ -120,6 +126,7 @@ async def test_a_search_that_finds_several_things_offers_them(
     document = await (await client.get("/search?q=same", headers=JSON)).json()
     assert document == {
         "schema": 1, "asked": "same", "commands": ["same"], "devices": ["same"],
+        "is_complete": True,
         "urls": ["/commands/same", "/devices/same"],
     }  # fmt: skip
 
@@ -132,6 +139,18 @@ async def test_a_search_that_finds_nothing_keeps_what_was_asked(
     assert answer.status == 404
     assert "<script>" not in text
     assert 'value="&#34;&gt;&lt;script&gt;"' in text
+
+
+async def test_a_search_does_not_read_long_streams(
+    client: Client, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_anything, "SHORT", 0)
+    await streams.register("first")
+    await streams.publish(entry("d1", "c1"))  # the ledger does not know it
+    answer = await client.get("/search?q=c1")
+    assert answer.status == 404
+    assert 'href="/commands/c1">Look through every stream' in await answer.text()
+    assert (await client.get("/commands/c1")).status == 200
 
 
 @pytest.mark.parametrize("asked", ["", "   ", "x" * 257])
@@ -148,6 +167,7 @@ class Slow:
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
         self.fails: Exception | None = None
+        self.location: str | None = None
         self.is_cancelled = False
         self.routes = (web.get("/slow", self.show),)
 
@@ -171,11 +191,12 @@ class Slow:
             template="problem_content.html",
             context={"problem": Problem(HTTPStatus.OK, "x", found), "detail": found},
             document={"found": found},
+            location=self.location,
         )
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+def slow(_patient: None, monkeypatch: pytest.MonkeyPatch) -> Slow:
     monkeypatch.setattr(looking, "PATIENCE_S", 0.01)
     return Slow()
 
@@ -189,6 +210,14 @@ async def test_a_page_that_takes_long_begins_at_once(begin: Begin, slow: Slow) -
     rest = (await answer.content.read()).decode()
     assert "&lt;found&gt;" in rest
     assert rest.rstrip().endswith("</html>")
+
+
+async def test_a_page_that_has_begun_goes_to_where_it_is_shown(begin: Begin, slow: Slow) -> None:
+    client = await begin(routes=slow.routes)
+    slow.location = "/commands/a%22b"
+    answer = await client.get("/slow")
+    slow.go_on.set()
+    assert 'http-equiv="refresh" content="0; url=/commands/a%22b"' in await answer.text()
 
 
 async def test_json_is_whole_however_long_it_takes(begin: Begin, slow: Slow) -> None:
