@@ -13,6 +13,7 @@ from bridge.console import failures, filters, headers, health, looking, navigati
 from bridge.console.assets import Assets
 from bridge.console.door.authentication import Authentication
 from bridge.console.door.requests import MAX_BODY_BYTES, RequestRules
+from bridge.console.pages.description import Description
 from bridge.console.pages.log_in import LogIn
 from bridge.console.parts import PARTS, Parts
 
@@ -52,6 +53,7 @@ def make(parts: Parts, authentication: Authentication, rules: RequestRules) -> w
     application.add_routes(health.ROUTES)
     if authentication.credentials:
         application.add_routes(LogIn(authentication).routes)
+    application.add_routes(Description(has_credentials=bool(authentication.credentials)).routes)
     for module in navigation.PAGES:
         application.add_routes(module.ROUTES)
     return application

@@ -7,18 +7,17 @@ from typing import Final
 
 from aiohttp import web
 
-from bridge.console import acting, forms, parts
-from bridge.console.asked import Asked, verb_in
+from bridge.console import acting, parts
+from bridge.console.asked import Asked
 from bridge.console.entries import Entry
 from bridge.console.filters import link
-from bridge.console.forms import done, see_other
+from bridge.console.forms import done
 from bridge.console.notes import Note
 from bridge.console.page import page
 from bridge.console.payload import payload
-from bridge.errors import UsageError
 from bridge.http.problem import Problem
 from bridge.operations import dead_letter_pages, dead_letters
-from bridge.operations.dead_letters import DeadBatch, Place
+from bridge.operations.dead_letters import Place
 
 ENTRY: Final = Entry("/dead", "Dead letters")
 _ONE: Final = "/dead/{group}/{partition}/{id}"
@@ -101,17 +100,6 @@ async def drop(request: web.Request) -> web.Response:
     return _done(request, group, place, outcome, Note(text=f"{place} of group {group} is dropped."))
 
 
-async def count(request: web.Request) -> web.Response:
-    """Begins a job that counts what a filter leaves; the job's page asks whether to act on it."""
-    given = await forms.fields_of(request)
-    asked, verb = Asked.of(given), verb_in(given)
-    if not asked.group:
-        raise UsageError("of which group? Many dead letters are acted on a group at a time")
-    batch = DeadBatch(group=asked.group, verb=verb, wanted=asked.wanted)
-    job = await parts.of(request).jobs.count(acting.who(request), batch)
-    return see_other(link("jobs", job.id))
-
-
 def _named(request: web.Request) -> tuple[str, Place]:
     info = request.match_info
     return info["group"], Place.of(f"{info['partition']}/{info['id']}")
@@ -135,7 +123,6 @@ def _done(request: web.Request, group: str, place: Place, outcome: str, note: No
 
 ROUTES: Final = (
     web.get("/dead", show),
-    web.post("/dead/count", count),
     web.get(_ONE, show_one),
     web.get(f"{_ONE}/body", show_body),
     web.post(f"{_ONE}/replay", replay),

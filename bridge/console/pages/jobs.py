@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
 
 from bridge.console import acting, forms, parts
+from bridge.console.asked import Asked, verb_in
 from bridge.console.filters import link
 from bridge.console.forms import see_other
 from bridge.console.jobs.job import Job
 from bridge.console.page import page, wants_json
+from bridge.errors import UsageError
 from bridge.http.problem import Problem
+from bridge.operations.batches import Batch
+from bridge.operations.dead_letters import DeadBatch
+from bridge.operations.quarantine_pages import QuarantineBatch
 
 _ONE: Final = "/jobs/{id}"
 
@@ -22,6 +28,14 @@ async def show(request: web.Request) -> web.Response:
     jobs = parts.of(request).jobs.all()
     document = {"jobs": [job.document() for job in jobs]}
     return page(request, "jobs.html", {"jobs": jobs}, document=document)
+
+
+async def count(request: web.Request) -> web.Response:
+    """Begins to count what a filter leaves; the job's page asks whether to act on it."""
+    given = await forms.fields_of(request)
+    jobs = parts.of(request).jobs
+    job = await jobs.count(acting.who(request), _batch(request, given))
+    return _page(request, job) if wants_json(request) else see_other(link("jobs", job.id))
 
 
 async def show_one(request: web.Request) -> web.Response:
@@ -44,6 +58,20 @@ async def stop(request: web.Request) -> web.Response:
     return _page(request, job) if wants_json(request) else see_other(link("jobs", job.id))
 
 
+def _batch(request: web.Request, given: Mapping[str, str]) -> Batch:
+    asked, verb = Asked.of(given), verb_in(given)
+    match given.get("of", ""):
+        case "dead":
+            if not asked.group:
+                raise UsageError("of which group? Dead letters are acted on a group at a time")
+            return DeadBatch(group=asked.group, verb=verb, wanted=asked.wanted)
+        case "quarantine":
+            replayer = parts.of(request).replayer
+            return QuarantineBatch(verb=verb, wanted=asked.wanted, replayer=replayer)
+        case _:
+            raise UsageError("say of what: of is dead or quarantine")
+
+
 def _page(request: web.Request, job: Job) -> web.Response:
     return page(request, "job.html", {"job": job}, document=job.document())
 
@@ -62,6 +90,7 @@ def _job(request: web.Request) -> Job:
 
 ROUTES: Final = (
     web.get("/jobs", show),
+    web.post("/jobs", count),
     web.get(_ONE, show_one),
     web.post(f"{_ONE}/start", start),
     web.post(f"{_ONE}/stop", stop),

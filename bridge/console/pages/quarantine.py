@@ -9,16 +9,15 @@ from typing import Final
 from aiohttp import web
 
 from bridge.console import acting, forms, parts
-from bridge.console.asked import Asked, verb_in
+from bridge.console.asked import Asked
 from bridge.console.entries import Entry
 from bridge.console.filters import link
-from bridge.console.forms import done, see_other
+from bridge.console.forms import done
 from bridge.console.notes import Note
 from bridge.console.page import page, wants_json
 from bridge.console.payload import payload
 from bridge.http.problem import Problem
 from bridge.operations import mending, quarantine_pages, quarantined
-from bridge.operations.quarantine_pages import QuarantineBatch
 from bridge.operations.quarantined import Kept, NotReplayableError
 
 ENTRY: Final = Entry("/quarantine", "Quarantine")
@@ -97,18 +96,6 @@ async def drop(request: web.Request) -> web.Response:
     return _done(request, id_, outcome, f"{id_.decode()} is dropped.")
 
 
-async def count(request: web.Request) -> web.Response:
-    """Begins a job that counts what a filter leaves; the job's page asks whether to act on it."""
-    given = await forms.fields_of(request)
-    batch = QuarantineBatch(
-        verb=verb_in(given),
-        wanted=Asked.of(given).wanted,
-        replayer=parts.of(request).replayer,
-    )
-    job = await parts.of(request).jobs.count(acting.who(request), batch)
-    return see_other(link("jobs", job.id))
-
-
 async def _kept(request: web.Request) -> Kept:
     id_ = quarantined.id_of(request.match_info["id"])
     async with parts.of(request).opened() as connected:
@@ -154,7 +141,6 @@ def _done(request: web.Request, id_: bytes, outcome: str, text: str) -> web.Resp
 
 ROUTES: Final = (
     web.get("/quarantine", show),
-    web.post("/quarantine/count", count),
     web.get(_ONE, show_one),
     web.get(f"{_ONE}/body", show_body),
     web.get(f"{_ONE}/mend", mend),

@@ -39,7 +39,8 @@ async def seeded(fake: servers.Redis, world: World) -> AsyncIterator[Seeded]:
 
 async def counted(client: Client, path: str, **fields: str) -> dict[str, Any]:
     """The document of a job that has counted."""
-    answer = await client.post(f"{path}/count", data=fields, headers=OURS | JSON)
+    form = {"of": path.removeprefix("/"), **fields}
+    answer = await client.post("/jobs", data=form, headers=OURS | JSON)
     assert answer.status == 200, await answer.text()
     found = await answer.json()
 
@@ -69,8 +70,8 @@ async def test_the_number_that_was_counted_stands_in_the_question(
 ) -> None:
     for number in range(7):
         await seeded.bury(device=f"d{number}", error="<x>" if number else "no")
-    form = {"group": "default", "verb": "replay", "error": "<X>"}
-    answer = await acting.post("/dead/count", data=form, headers=OURS)
+    form = {"of": "dead", "group": "default", "verb": "replay", "error": "<X>"}
+    answer = await acting.post("/jobs", data=form, headers=OURS)
     text = await answer.text()
     assert ">Replay 6 dead letters of group default</button>" in text
     assert "with &#39;&lt;x&gt;&#39; in the error" in text
@@ -174,15 +175,15 @@ async def test_a_pace_that_is_none(acting: Client, seeded: Seeded, rate: str) ->
 
 
 @pytest.mark.parametrize(
-    ("path", "fields"),
-    [("/dead", {"verb": "replay"}), ("/dead", {"group": "default"}),
-     ("/dead", {"group": "default", "verb": "keep"}), ("/quarantine", {}),
-     ("/quarantine", {"verb": "drop", "since": "soon"})],
+    "fields",
+    [{"of": "dead", "verb": "replay"}, {"of": "dead", "group": "default"},
+     {"of": "dead", "group": "default", "verb": "keep"}, {"of": "quarantine"}, {},
+     {"of": "groups", "verb": "drop"}, {"of": "quarantine", "verb": "drop", "since": "soon"}],
 )  # fmt: skip
 async def test_what_is_not_said_in_full(
-    acting: Client, seeded: Seeded, path: str, fields: dict[str, str]
+    acting: Client, seeded: Seeded, fields: dict[str, str]
 ) -> None:
-    answer = await acting.post(f"{path}/count", data=fields, headers=OURS | JSON)
+    answer = await acting.post("/jobs", data=fields, headers=OURS | JSON)
     assert answer.status == 400
     assert (await answer.json())["detail"]
 
