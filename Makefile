@@ -25,7 +25,7 @@ JOBS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format format-check types check chaos pairs soak matrix bench deploy-tools lock clean unsafe audit outage coverage
+.PHONY: help install run test lint format format-check types check chaos pairs soak matrix bench deploy-tools lock clean unsafe audit outage coverage screenshots
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' '$(MAKEFILE)' | \
@@ -74,6 +74,9 @@ matrix: $(STAMP) ## Contract and integration tests on Redis 6.2, 7.0, 8.2, Valke
 bench: $(STAMP) ## Measure everything beside what people would use instead: ARGS='--quick --only ingress'
 	@$(IN_ROOT) $(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
+screenshots: $(STAMP) ## Take README's pictures of the console, of ten minutes of traffic: ARGS='--minutes 2'
+	@$(IN_ROOT) $(BIN)/python tests/screenshots.py $(ARGS)
+
 lint: $(STAMP) ## Look for faults with ruff, and for imports from one room to one above it
 	@$(IN_ROOT) $(BIN)/ruff check -q .
 	@$(IN_ROOT) found=$$($(BIN)/lint-imports --no-logo --no-cache 2>&1) || { echo "$$found"; exit 1; }
@@ -101,7 +104,7 @@ audit: unsafe ## … and for known faults of the pinned versions: ADVISORIES=opt
 
 check: lint format-check types unsafe coverage ## All of lint, format-check, types, unsafe, test, coverage: what CI runs
 
-deploy-tools: ## Fetch what tests/deploy reads deploy/ with into .deploy-tools; without it those skip
+deploy-tools: ## Fetch what tests/deploy and tests/browser need into .deploy-tools; without it those skip
 	@PYTHON='$(PYTHON)' '$(ROOT)/deploy/ci-tools.sh'
 
 # For every Python from 3.11 and every platform, with the hashes of all files of a version: pip then

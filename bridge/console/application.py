@@ -9,7 +9,7 @@ import aiohttp_jinja2
 import jinja2
 from aiohttp import web
 
-from bridge.console import failures, filters, headers, looking, navigation
+from bridge.console import failures, filters, headers, health, looking, navigation
 from bridge.console.assets import Assets
 from bridge.console.door.authentication import Authentication
 from bridge.console.door.requests import MAX_BODY_BYTES, RequestRules
@@ -50,6 +50,7 @@ def make(parts: Parts, authentication: Authentication, rules: RequestRules) -> w
         page_at=navigation.page_at,
     )
     application.add_routes(assets.routes)
+    application.add_routes(health.ROUTES)
     if authentication.credentials:
         application.add_routes(LogIn(authentication).routes)
     application.add_routes(Description(has_credentials=bool(authentication.credentials)).routes)

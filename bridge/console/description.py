@@ -128,4 +128,4 @@ OPERATIONS: Final = (
     _get("/openapi.json", "This description.", media=("application/json",),
          is_document=False),
 )  # fmt: skip
-"""All but the log-in, which is for people, and the assets."""
+"""All but the log-in, which is for people, the assets, and `health`, which is open to anybody."""

@@ -26,7 +26,8 @@ class WithConsole(WithIngress):
         8090, "port of the web console; 0: any free one", low=0, high=MAX_PORT, halves=CONSOLE
     )
     console_names: tuple[str, ...] = words(
-        "names with a dot by which the web console may be called, besides addresses",
+        "names with a dot by which the web console may be called, besides addresses, as behind a "
+        "proxy; needs CONSOLE_TOKENS or CONSOLE_BASIC_CREDENTIALS",
         halves=CONSOLE,
     )
     console_actions: Literal["off", "on"] = one_of(

@@ -37,6 +37,12 @@ def seconds(duration: str) -> int:
     return int(found[1])
 
 
+def interpolated(environ: dict[str, str]) -> dict[str, str]:
+    """With what a variable of the user's is where it is not set: `${NAME:-default}`."""
+    default = re.compile(r"\$\{\w+:-(.*?)\}")
+    return {name: default.sub(lambda found: found[1], value) for name, value in environ.items()}
+
+
 # --- the image ------------------------------------------------------------------------------------
 
 
@@ -95,7 +101,7 @@ def test_a_program_in_compose_takes_its_settings_and_is_given_time_to_stop(
     name: str, tmp_path: Path
 ) -> None:
     service = SERVICES[name]
-    settings = taken(service["environment"], tmp_path)
+    settings = taken(interpolated(service["environment"]), tmp_path)
     assert service["command"][0] in COMMANDS
     assert seconds(service["stop_grace_period"]) > settings.grace_s + 10
 
@@ -117,7 +123,8 @@ def test_every_container_writes_to_its_volumes_only_and_has_no_privileges(name: 
 
 
 def test_only_the_proxy_can_be_reached_from_outside() -> None:
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["proxy"]
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published == {"proxy": ["8443:8443"], "console": ["127.0.0.1:8090:8090"]}
     networks = COMPOSE["networks"]
     for name in ("front", "back"):
         assert networks[name]["internal"] is True
@@ -128,6 +135,38 @@ def test_the_ingresses_trust_the_network_the_proxy_is_in(tmp_path: Path) -> None
     (address,) = COMPOSE["networks"]["front"]["ipam"]["config"]
     settings = taken(SERVICES["ingress-1"]["environment"], tmp_path)
     assert settings.trusted_proxies == (ip_network(address["subnet"]),)
+
+
+def test_the_console_is_for_who_asks_for_it_has_a_token_and_wants_to_look(tmp_path: Path) -> None:
+    console = SERVICES["console"]
+    assert [name for name, it in SERVICES.items() if "profiles" in it] == ["console"]
+    settings = taken(interpolated(console["environment"]), tmp_path)
+    assert settings.console_tokens == ("secret",)
+    assert settings.console_actions == "off"
+    assert console["ports"][0].endswith(f":{settings.console_port}")
+    (secret,) = console["secrets"]
+    assert secret in COMPOSE["secrets"]
+    assert console["environment"]["NB_BRIDGE_CONSOLE_TOKENS_FILE"] == f"/run/secrets/{secret}"
+
+
+def test_the_console_is_asked_for_its_health_where_it_listens(tmp_path: Path) -> None:
+    console = SERVICES["console"]
+    settings = taken(interpolated(console["environment"]), tmp_path)
+    url = console["healthcheck"]["test"][-1]
+    assert url == f"http://127.0.0.1:{settings.console_port}"
+
+
+def test_the_proxy_calls_the_console_by_a_name_that_it_has() -> None:
+    environ = SERVICES["proxy"]["environment"]
+    assert environ["CONSOLE_SITE"] == SERVICES["console"]["environment"]["NB_BRIDGE_CONSOLE_NAMES"]
+    assert environ["CONSOLE_UPSTREAM"] == "console:8090"
+    assert "front" in SERVICES["console"]["networks"]
+
+
+def test_the_image_has_what_the_console_needs() -> None:
+    found = re.search(r'^ARG EXTRAS="\[(.+)\]"$', DOCKERFILE, re.MULTILINE)
+    assert found is not None
+    assert "console" in found[1].split(",")
 
 
 def test_files_that_compose_mounts_exist() -> None:

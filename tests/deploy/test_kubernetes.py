@@ -17,7 +17,11 @@ from support.deployed_settings import taken
 
 KUBERNETES = DEPLOY / "kubernetes"
 BUILT = ["base", "overlays/example"]
-PROGRAMS = ["nb-bridge-ingress", "nb-bridge-worker"]
+CONSOLE = "nb-bridge-console"
+PROGRAMS = [
+    *((name, program) for name in BUILT for program in ("nb-bridge-ingress", "nb-bridge-worker")),
+    ("overlays/example", CONSOLE),
+]
 # Kinds of operators: Kubernetes itself has no schema for them.
 FOREIGN = {"ScaledObject", "PodMonitor"}
 
@@ -74,21 +78,21 @@ def test_every_file_a_kustomization_lists_exists(file: Path) -> None:
         assert (file.parent / each).exists(), each
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize(("name", "program"), PROGRAMS)
 def test_a_program_takes_its_settings(name: str, program: str, tmp_path: Path) -> None:
     settings = taken(environ(name, program), tmp_path)
     template = pod(name, program)
     assert template["terminationGracePeriodSeconds"] > settings.grace_s + STOP_SLACK_S
     (container,) = template["containers"]
     assert container["args"][0] in COMMANDS
-    assert {each["name"]: each["containerPort"] for each in container["ports"]}["admin"] == (
-        settings.admin_port
-    )
+    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    if program == CONSOLE:
+        assert ports == {"console": settings.console_port}
+    else:
+        assert ports["admin"] == settings.admin_port
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize(("name", "program"), PROGRAMS)
 def test_a_secret_a_program_reads_is_mounted_in_its_container(name: str, program: str) -> None:
     template = pod(name, program)
     volumes = {volume["name"]: volume for volume in template["volumes"]}
@@ -104,8 +108,7 @@ def test_a_secret_a_program_reads_is_mounted_in_its_container(name: str, program
             assert not items or Path(value).name in items
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize(("name", "program"), PROGRAMS)
 def test_a_pod_has_no_privileges_and_no_injected_variables(name: str, program: str) -> None:
     template = pod(name, program)
     assert template["enableServiceLinks"] is False
@@ -148,8 +151,12 @@ def test_there_are_never_more_workers_than_partitions(tmp_path: Path) -> None:
     settings = taken(environ("overlays/example", "nb-bridge-worker"), tmp_path)
     assert scaled["spec"]["maxReplicaCount"] == settings.partitions
     assert f'group="{settings.group}"' in scaled["spec"]["triggers"][0]["metadata"]["query"]
-    (workers,) = (each for each in built if each["kind"] == "Deployment")
-    assert workers["metadata"]["name"] == scaled["spec"]["scaleTargetRef"]["name"]
+    target = scaled["spec"]["scaleTargetRef"]["name"]
+    (workers,) = (
+        each
+        for each in built
+        if each["kind"] == "Deployment" and each["metadata"]["name"] == target
+    )
     assert "replicas" not in workers["spec"]  # else each `apply` would set it back
 
 
@@ -160,6 +167,39 @@ def test_only_the_callback_paths_come_in_from_outside() -> None:
     assert {path["pathType"] for path in paths} == {"Exact"}
     settings = Settings()
     assert {path["path"] for path in paths} == {*settings.callback_paths, *settings.notify_paths}
+
+
+def test_the_console_is_inside_the_cluster_behind_a_log_in_and_only_shows(tmp_path: Path) -> None:
+    built = documents(build("overlays/example"))
+    (service,) = (
+        each for each in built if each["kind"] == "Service" and each["metadata"]["name"] == CONSOLE
+    )
+    assert service["spec"]["type"] == "ClusterIP"
+    (route,) = (each for each in built if each["kind"] == "Ingress")
+    assert CONSOLE not in yaml.safe_dump(route)
+    (policy,) = (
+        each
+        for each in built
+        if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] == CONSOLE
+    )
+    assert policy["spec"]["ingress"] == []
+    settings = taken(environ("overlays/example", CONSOLE), tmp_path)
+    assert settings.console_tokens == ("secret",)
+    assert settings.console_actions == "off"
+
+
+def test_the_console_may_ask_the_ingresses_and_they_let_it(tmp_path: Path) -> None:
+    policies = {
+        each["metadata"]["name"]: each["spec"]
+        for each in documents(build("overlays/example"))
+        if each["kind"] == "NetworkPolicy"
+    }
+    settings = taken(environ("overlays/example", "nb-bridge-ingress"), tmp_path)
+    asked = policies[CONSOLE]["egress"][-1]
+    allowed = policies[f"{CONSOLE}-asks-ingresses"]
+    assert asked["ports"] == [{"port": settings.admin_port}]
+    assert asked["to"][0]["podSelector"] == allowed["podSelector"]
+    assert allowed["ingress"][0]["from"][0]["podSelector"] == policies[CONSOLE]["podSelector"]
 
 
 @pytest.mark.parametrize("name", BUILT)

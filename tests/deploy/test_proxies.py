@@ -5,22 +5,19 @@ Behind them are two that answer as ingresses do, on one port of two loopback add
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from io import BytesIO
 from pathlib import Path
 
 import aiohttp
 import pytest
-import trustme
 from aiohttp import web
 
 from bridge.settings import Settings
-from bridge.store.embedded import die_with_parent
-from support.deploy_tools import DEPLOY, ROOT, check, tool
-from support.ports import free_port
+from support.deploy_tools import DEPLOY, ROOT, check
+from support.deployed_proxies import caddy, free_ports, nginx, process
 from support.waiting import wait_until
 
 CALLBACK_PATHS = [*Settings().callback_paths, *Settings().notify_paths]
@@ -71,63 +68,9 @@ class Proxy:
             return answer.status, await answer.text()
 
 
-def nginx(folder: Path, ports: dict[str, int]) -> tuple[list[str], dict[str, str]]:
-    text = (DEPLOY / "nginx.conf").read_text()
-    issued = trustme.CA().issue_cert("localhost")
-    issued.private_key_and_cert_chain_pem.write_to_path(folder / "callbacks.pem")
-    for written, wanted in {
-        "/etc/nginx/tls/callbacks.pem": str(folder / "callbacks.pem"),
-        "/etc/nginx/tls/callbacks.key": str(folder / "callbacks.pem"),
-        "listen 8443": f"listen 127.0.0.1:{ports['proxy']}",
-        "listen [::]:8443": f"listen [::1]:{ports['proxy']}",
-        "127.0.0.1:8080": f"127.0.0.1:{ports['upstream']}",
-        "127.0.0.1:8090": f"127.0.0.2:{ports['upstream']}",
-    }.items():
-        assert written in text
-        text = text.replace(written, wanted)
-    whole = folder / "nginx.conf"
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    paths = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
-    whole.write_text(
-        f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;\n"
-        f"events {{}}\nhttp {{ access_log off; {paths}\n{text}\n}}\n"
-    )
-    return ["nginx", "-e", f"{folder}/error.log", "-p", str(folder), "-c", str(whole)], {}
-
-
-def caddy(folder: Path, ports: dict[str, int]) -> tuple[list[str], dict[str, str]]:
-    text = (DEPLOY / "Caddyfile").read_text()
-    for written, wanted in {
-        "localhost}:8443": f"localhost}}:{ports['proxy']}",
-        "health_port 8081": f"health_port {ports['admin']}",
-    }.items():
-        assert written in text
-        text = text.replace(written, wanted)
-    (folder / "Caddyfile").write_text(text)
-    upstreams = " ".join(f"127.0.0.{n}:{ports['upstream']}" for n in (1, 2))
-    homes = {name: str(folder) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
-    command = ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
-    return command, {**homes, "CALLBACK_UPSTREAMS": upstreams}
-
-
-@asynccontextmanager
-async def process(command: list[str], environ: dict[str, str], log: Path) -> AsyncIterator[None]:
-    with log.open("wb") as output:
-        running = await asyncio.create_subprocess_exec(
-            tool(command[0]), *command[1:], env={"PATH": "/usr/bin:/bin", **environ},
-            stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
-            preexec_fn=die_with_parent(),
-        )  # fmt: skip
-    try:
-        yield
-    finally:
-        running.kill()
-        await running.wait()
-
-
 @pytest.fixture(params=[nginx, caddy], ids=["nginx", "caddy"])
 async def proxy(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Proxy]:
-    ports = {name: free_port() for name in ("proxy", "upstream", "admin")}
+    ports = free_ports()
     command, environ = request.param(tmp_path, ports)
     async with AsyncExitStack() as stack:
         upstreams = [Upstream("127.0.0.1"), Upstream("127.0.0.2")]
@@ -188,7 +131,7 @@ async def test_a_body_that_no_callback_has_is_refused_at_the_door(proxy: Proxy) 
 
 
 def test_nginx_finds_no_fault(tmp_path: Path) -> None:
-    ports = {name: free_port() for name in ("proxy", "upstream", "admin")}
+    ports = free_ports()
     command, _ = nginx(tmp_path, ports)
     check(*command, "-t")
 

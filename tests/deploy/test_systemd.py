@@ -16,7 +16,8 @@ from support.deploy_tools import DEPLOY, check
 from support.deployed_settings import taken
 
 SYSTEMD = DEPLOY / "systemd"
-SERVICES = ["nb-bridge-ingress@", "nb-bridge-worker@"]
+SERVICES = ["nb-bridge-ingress@", "nb-bridge-worker@", "nb-bridge-console"]
+SCRAPED = SERVICES[:2]
 
 
 def lines(unit: str) -> list[tuple[str, str]]:
@@ -50,7 +51,7 @@ def units(tmp_path: Path) -> list[Path]:
         copy = tmp_path / source.name.replace("@.", "@1.")
         copy.write_text(source.read_text().replace("/opt/nb-bridge/bin/nb-bridge", sys.executable))
         copies.append(copy)
-    assert len(copies) == 3
+    assert len(copies) == 4
     return copies
 
 
@@ -101,7 +102,7 @@ def test_a_handler_out_of_memory_does_not_take_the_parent_along() -> None:
     assert values("nb-bridge-worker@", "KillMode") == ["mixed"]
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", SCRAPED)
 def test_prometheus_looks_where_the_admin_listeners_are(service: str, tmp_path: Path) -> None:
     settings = taken(environ(service), tmp_path)
     scraped = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())["scrape_configs"]
@@ -111,6 +112,13 @@ def test_prometheus_looks_where_the_admin_listeners_are(service: str, tmp_path: 
 
 
 def test_programs_on_one_machine_share_what_they_have_to_agree_on(tmp_path: Path) -> None:
-    ingress, worker = (taken(environ(service), tmp_path) for service in SERVICES)
-    assert ingress.namespace == worker.namespace == Settings().namespace
-    assert ingress.partitions == worker.partitions == Settings().partitions
+    for service in SERVICES:
+        settings = taken(environ(service), tmp_path)
+        assert settings.namespace == Settings().namespace
+        assert settings.partitions == Settings().partitions
+
+
+def test_the_console_is_for_this_machine_and_only_shows(tmp_path: Path) -> None:
+    settings = taken(environ("nb-bridge-console"), tmp_path)
+    assert settings.console_host == "127.0.0.1"
+    assert settings.console_actions == "off"

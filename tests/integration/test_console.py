@@ -71,8 +71,11 @@ def test_no_secret_is_shown_or_logged(programs: Programs, real_server: EmbeddedS
         assert secret not in program.errors + program.output
 
 
-def test_it_is_not_open_to_others(programs: Programs) -> None:
-    program = programs.run("console", "--host", "0.0.0.0", "--port", "0")
+@pytest.mark.parametrize(
+    "reached", [("--host", "0.0.0.0"), ("--console-names", "console.example.com")]
+)
+def test_it_is_not_open_to_others(programs: Programs, reached: tuple[str, str]) -> None:
+    program = programs.run("console", *reached, "--port", "0")
     assert program.ends() == 2
     assert "NB_BRIDGE_CONSOLE_TOKENS" in program.errors
     assert len(program.errors.strip().splitlines()) == 1

@@ -23,12 +23,16 @@ def tool(name: str) -> str:
     return program(name, path=_PATH, advice="make deploy-tools")
 
 
-def program(name: str, *, path: str, advice: str) -> str:
-    """The path of a program; without it the test is skipped, or fails where CI must have it."""
-    found = shutil.which(name, path=path)
-    if found is not None:
-        return found
-    missing = f"{name} is missing: {advice}"
+def program(*names: str, path: str, advice: str) -> str:
+    """The path of a program, by the first of its names that is there.
+
+    Without it the test is skipped, or fails where CI must have it.
+    """
+    for name in names:
+        found = shutil.which(name, path=path)
+        if found is not None:
+            return found
+    missing = f"{names[0]} is missing: {advice}"
     if os.environ.get("CI") == "true":
         pytest.fail(missing)
     pytest.skip(missing)

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from bridge.console import assets
+from bridge.console import assets, health
 from bridge.console.door.attempts import LogInAttempts
 from bridge.console.door.sessions import LASTS_S, Sessions
 from bridge.console.page import HAS_SESSION, WHO, wants_json
@@ -62,7 +62,7 @@ class Authentication:
         if who is None and "Authorization" in request.headers:
             who = self._who_presents(request)
         request[WHO] = who or ""
-        if who is None and request.path != LOG_IN and not request.path.startswith(assets.PREFIX):
+        if who is None and not _is_open(request.path):
             return self._send_to_log_in(request)
         return await handler(request)
 
@@ -136,6 +136,11 @@ class Authentication:
         # Not Basic, though it is taken: browsers would ask by a window of their own.
         challenge = {"WWW-Authenticate": 'Bearer realm="nb-bridge console"'}
         return Problem(HTTPStatus.UNAUTHORIZED, "console", detail, headers=challenge)
+
+
+def _is_open(path: str) -> bool:
+    """Whether a page is for anybody: none of these says anything about what the console shows."""
+    return path == LOG_IN or path in health.PATHS or path.startswith(assets.PREFIX)
 
 
 def _name_of_token(token: str) -> str:

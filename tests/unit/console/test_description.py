@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
+from bridge.console import health
 from bridge.console.description import OPERATIONS
 
 from .conftest import Begin
 from .seeding import JSON, OURS
 
-NOT_DESCRIBED = ("/log-in", "/log-out", "/assets/{name}")
+NOT_DESCRIBED = ("/log-in", "/log-out", "/assets/{name}", *health.PATHS)
 
 
 async def test_every_route_is_described_and_no_other(begin: Begin) -> None:

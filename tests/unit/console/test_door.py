@@ -229,3 +229,11 @@ def test_sources_are_bounded_and_a_network_of_ipv6_is_one(clock: Clock) -> None:
         kept.failed(ip_address(number))
     assert kept.wait_s(first) == 0
     assert kept.wait_s(None) == 0
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+async def test_who_watches_over_processes_needs_no_credentials(begin: Begin, path: str) -> None:
+    client = await begin(tokens=["sesame"])
+    answer = await client.get(path)
+    assert (answer.status, await answer.json()) == (200, {"ok": True, "reasons": []})
+    assert (await client.get(path, headers={"Host": "evil.example.com"})).status == 421
