@@ -16,7 +16,11 @@ from bridge.operations.namespace import Namespace
 from bridge.store.link import command
 
 PAGE: Final = 100
-"""Entries read at once: with tracebacks some hundred kB, which hold Redis up for a millisecond."""
+"""Entries read at once, at most."""
+REPLY_BYTES: Final = 2**20
+"""About so much is asked for at once: it holds Redis up for a millisecond."""
+FIRST_ENTRIES: Final = 10
+"""Read at first, when nobody knows how long they are."""
 
 
 class Batch(Protocol):
@@ -71,6 +75,7 @@ class Walk:
     seen: dict[str, bytes] = field(default_factory=dict)
     """By stream, the id of the last entry that was looked at."""
     _over: set[str] = field(default_factory=set)
+    _count: int = FIRST_ENTRIES
 
     async def step(self, connected: Namespace) -> Step | None:
         """The next page, `None` at the end. `BridgeError` if partitions were changed meanwhile."""
@@ -81,11 +86,14 @@ class Walk:
                 continue
             start = b"(" + self.seen[stream] if stream in self.seen else b"-"
             end = b"+" if self.last is None else self.last[stream]
-            page = await connected.get(command("XRANGE", key, start, end, "COUNT", PAGE))
-            if len(page) < PAGE:
+            count = min(self._count, PAGE)
+            page = await connected.get(command("XRANGE", key, start, end, "COUNT", count))
+            if len(page) < count:
                 self._over.add(stream)
             if page:
                 self.seen[stream] = page[-1][0]
+                size_bytes = sum(sum(map(len, flat)) for _, flat in page)
+                self._count = max(1, REPLY_BYTES * len(page) // max(1, size_bytes))
                 chosen = [id_ for id_, flat in page if self.batch.is_chosen(stream, id_, flat)]
                 return Step(looked_at=len(page), stream=stream, chosen=chosen)
         return None

@@ -139,9 +139,9 @@ async def groups_with_dead_letters(connected: Namespace) -> list[str]:
     keys = connected.keys
     registered, lapsed = map(
         namespace.value,
-        await connected.ask(command("SMEMBERS", keys.groups), command("HKEYS", keys.lapsed)),
+        await connected.ask(command("SMEMBERS", keys.groups), command("HGETALL", keys.lapsed)),
     )
-    return sorted({namespace.decoded(name) for name in (*registered, *lapsed)})
+    return sorted({namespace.decoded(name) for name in (*registered, *lapsed[::2])})
 
 
 async def _totals(connected: Namespace, group: str | None) -> dict[str, int]:

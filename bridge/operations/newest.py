@@ -18,8 +18,12 @@ from bridge.operations import namespace, stream_ids
 from bridge.operations.namespace import Namespace
 from bridge.store.link import Call, command
 
-FIRST_ENTRIES: Final = 4
+FIRST_ENTRIES: Final = 1
 """Asked of each stream at first, when nobody knows how long its entries are."""
+SPARE_ENTRIES: Final = 4
+"""Asked beyond a stream's share, since the newest are not spread evenly."""
+MAX_BYTES: Final = 32 * 2**20
+"""Read by one look: bodies may have a megabyte each."""
 REPLY_BYTES: Final = 256 * 1024
 """About so much is asked for at once: no call holds Redis up for a millisecond."""
 TIMEOUT_S: Final = 0.15
@@ -115,7 +119,8 @@ class _Reader:
         heapq.heapify(heads)
         while heads:
             # At least one, or a cursor would lead nowhere.
-            if len(found) >= self._entries or (found and loop.time() > ends_s):
+            is_much = loop.time() > ends_s or self._seen_bytes > MAX_BYTES
+            if len(found) >= self._entries or (found and is_much):
                 return Looked(found=found, is_all=False)
             stream = self._streams[heads[0][2]]
             found.append(Found(stream.label, *stream.heads.popleft()))
@@ -129,7 +134,7 @@ class _Reader:
 
     def _page(self, found: int) -> int:
         """How many to ask of one stream: its share, in a reply of bounded size."""
-        share = (self._entries - found) // len(self._streams) + FIRST_ENTRIES
+        share = (self._entries - found) // len(self._streams) + SPARE_ENTRIES
         return max(1, min(share, REPLY_BYTES * self._seen // max(1, self._seen_bytes)))
 
     async def _refill(self, streams: list[_Stream], count: int) -> None:

@@ -43,6 +43,13 @@ def handled(system: System) -> list[str]:
     return [run.device for run in system.history.runs if run.how == "handled"]
 
 
+def audited(system: System) -> tuple[str, dict[str, int]]:
+    """The newest action in the audit, which ended well, and what it counted."""
+    ((_, fields),) = system.client.xrevrange(f"{system.namespace}:audit", count=1)  # type: ignore[misc,union-attr]
+    assert fields[b"outcome"] == b"done"
+    return fields[b"action"].decode(), json.loads(fields[b"counts"])
+
+
 # --- one system, and what every command shows of it -----------------------------------------------
 
 
@@ -294,6 +301,7 @@ def test_what_is_told_in_an_outage_is_true(
     drained = system.json("spool", "drain", "--yes")
     assert drained == {"schema": 1, "entries": 5, "left": 0, "dry_run": False}
     assert system.json("spool", "status")["entries"] == 0
+    assert audited(system) == ("spool drain", {"published": 5, "left": 0})
     assert system.json("status")["entries"] == 6  # no group has handled them: all are kept
 
 
@@ -406,6 +414,7 @@ def test_the_partition_count_is_changed_under_traffic_unless_something_is_pendin
     assert (changed["from"], changed["to"], changed["changed"]) == (4, 8, True)
     moved = [it for it in devices if partition_of(it, 4) != partition_of(it, 8)]
     assert changed["dead_moved"] == len(moved) > 0
+    assert audited(system) == ("partitions change", {})
 
     system.unhandled_is(0)
     assert sorted(handled(system)) == sorted([*devices, "late"])

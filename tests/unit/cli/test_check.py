@@ -82,7 +82,7 @@ def test_what_config_alone_tells_is_judged_where_it_may_be_seen() -> None:
 
 def test_the_projection_counts_both_pages_of_the_ledger_and_the_backlog() -> None:
     settings = Settings(ledger_max_records=1000, max_backlog=500)
-    assert check_redis.projected_bytes(settings, 16) == 16 * 2 * 1000 * 130 + 500 * 400
+    assert check_redis.projected_bytes(settings, 16) == 16 * 2 * 1000 * 240 + 500 * 400
 
 
 # --- the namespace

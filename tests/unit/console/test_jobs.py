@@ -53,6 +53,13 @@ async def counted(client: Client, path: str, **fields: str) -> dict[str, Any]:
     return found  # type: ignore[no-any-return]
 
 
+async def counted_all(world: World) -> Job:
+    """A job that has counted all dead letters of the group."""
+    job = await world.jobs.count("ada", REPLAY_ALL)
+    await wait_until(lambda: job.state is State.COUNTED, "it to be counted")
+    return job
+
+
 async def begun(client: Client, id_: str, **fields: str) -> dict[str, Any]:
     answer = await client.post(f"/jobs/{id_}/start", data=fields, headers=OURS | JSON)
     return await answer.json()  # type: ignore[no-any-return]
@@ -241,7 +248,7 @@ async def test_what_may_have_been_done_when_redis_went_is_unclear(
     seeded: Seeded, world: World
 ) -> None:
     await seeded.bury()
-    job = await world.jobs.count("ada", REPLAY_ALL)
+    job = await counted_all(world)
     answers = iter([world.away, None])
 
     class Cut(DeadBatch):
@@ -262,7 +269,7 @@ async def test_what_waiting_does_not_help_ends_it(
     seeded: Seeded, world: World, error: Exception
 ) -> None:
     await seeded.bury()
-    job = await world.jobs.count("ada", REPLAY_ALL)
+    job = await counted_all(world)
 
     class Failing(DeadBatch):
         async def act(self, connected: Namespace, stream: str, id_: bytes) -> str:
@@ -344,7 +351,7 @@ async def test_counting_can_be_stopped_and_ends_by_itself(
 
 async def test_partitions_that_changed_meanwhile_end_it(seeded: Seeded, world: World) -> None:
     await seeded.bury()
-    job = await world.jobs.count("ada", REPLAY_ALL)
+    job = await counted_all(world)
     world.namespace = replace(seeded.connected, partitions=8)
     world.jobs.start(job, None)
     await wait_until(lambda: job.is_over, "the job to end")

@@ -52,6 +52,16 @@ async def test_however_little_time_there_is_it_gets_somewhere(streams: Streams) 
     assert not looked.is_all
 
 
+async def test_long_entries_are_looked_at_a_few_at_a_time(
+    streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(newest, "MAX_BYTES", 10_000)
+    await fill(streams, "4,a", *(f"{n}-0" for n in range(1, 30)))
+    looked = await newest.look(streams.connected, {"4,a": "x:4,a"}, entries=100, timeout_s=9)
+    assert 1 <= len(looked.found) < 29
+    assert not looked.is_all
+
+
 async def test_nothing(streams: Streams) -> None:
     looked = await newest.look(streams.connected, {}, entries=9)
     assert looked == Looked(found=[], is_all=True)
