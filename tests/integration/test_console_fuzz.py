@@ -40,7 +40,8 @@ def fuzz(url: str, folder: Path, accept: str, phases: str) -> None:
         [
             *(sys.executable, "-W", "ignore", "-m", "schemathesis.cli", "run"),
             *(f"{url}/openapi.json", "--url", url),
-            *("--phases", phases, "--workers", "2", "--max-examples", EXAMPLES),
+            # One: in threads Python 3.11 at times loses count of how deep it parses (gh-106905).
+            *("--phases", phases, "--workers", "1", "--max-examples", EXAMPLES),
             *("--continue-on-failure", "--no-shrink", "--generation-database", "none"),
             *("--exclude-path-regex", NOT_FUZZED, "--exclude-checks", NOT_CHECKED),
             *("--header", "Sec-Fetch-Site: same-origin", "--header", f"Accept: {accept}"),
