@@ -94,6 +94,10 @@ class Keys:
         """Sorted set of worker id by last heartbeat (epoch ms of the Redis server)."""
         return f"{self.namespace}:workers:{group}"
 
+    def worker_version(self, group: str, worker: str) -> str:
+        """String with a TTL: of which version a worker is."""
+        return f"{self.namespace}:worker-version:{group}:{worker}"
+
     def _of(self, partition: int) -> str:
         return f"{{{self.namespace}:{partition:02d}}}"
 

@@ -57,6 +57,8 @@ class Group:
     """What it missed, if it has lapsed and no worker of it came back."""
     workers: dict[str, int] = field(default_factory=dict)
     """Worker to ms since its last heartbeat."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Worker to its version, where it says one: 0.1 does not."""
     shares: list[Share] = field(default_factory=list)
 
     def total(self, what: str) -> int:
@@ -160,6 +162,15 @@ async def _fill(
     group.workers = {
         decoded(worker): max(0, now_ms - int(float(at_ms)))
         for worker, at_ms in fields_of(beats).items()
+    }
+    names = list(group.workers)
+    versions = await namespace.ask(
+        *(command("GET", keys.worker_version(name, worker)) for worker in names)
+    )
+    group.versions = {
+        worker: decoded(version)
+        for worker, version in zip(names, versions, strict=True)
+        if isinstance(version, bytes)
     }
     group.shares = [
         _share(number, position, *replies[7 * number : 7 * number + 7])

@@ -179,7 +179,10 @@ def _group(group: Group) -> dict[str, Any]:
         "parked_estimated": group.is_sampled,
         "dead": group.total("dead"),
         "oldest_unhandled_at_ms": group.oldest_ms,
-        "workers": [{"id": id_, "seen_ms_ago": age} for id_, age in sorted(group.workers.items())],
+        "workers": [
+            {"id": id_, "seen_ms_ago": age, "version": group.versions.get(id_)}
+            for id_, age in sorted(group.workers.items())
+        ],
         "unowned": group.unowned,
         "partitions": [_share(share) for share in group.shares],
     }

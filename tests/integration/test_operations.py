@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bridge import __version__
 from bridge.contract.keys import Keys, partition_of
 from bridge.store.embedded import EmbeddedServer
 from support.history import open_gate
@@ -114,6 +115,7 @@ def _environ_of_busy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 def test_status_counts_what_is_where(busy: Busy) -> None:
     group = busy.group
     assert (group["waiting"], group["dead"], len(group["workers"])) == (0, 2, 1)
+    assert group["workers"][0]["version"] == __version__
     assert group["pending"] + group["parked"] == 2
     assert busy.before_ms <= group["oldest_unhandled_at_ms"] <= busy.after_ms
     for name in ("waiting", "pending", "parked", "parked_devices", "dead", "unhandled"):

@@ -22,6 +22,7 @@ def key_names() -> list[str]:
     names += [KEYS.quarantine_dropped, KEYS.audit]
     names += [
         KEYS.workers("<group>"),
+        KEYS.worker_version("<group>", "<worker>"),
         KEYS.stream(0),
         KEYS.ledger(0)[0],
         KEYS.platform_ledger(0)[0],

@@ -22,6 +22,7 @@ class Row:
 
     id: str
     seen_ms_ago: int | None
+    version: str | None
     shares: tuple[Share, ...]
 
 
@@ -44,7 +45,12 @@ def _rows(group: Group) -> list[Row]:
             # A lease names the worker's generation, too; the list of workers has its name alone.
             owned.setdefault(share.owner.partition(".")[0], []).append(share)
     return [
-        Row(id=worker, seen_ms_ago=group.workers.get(worker), shares=tuple(shares))
+        Row(
+            id=worker,
+            seen_ms_ago=group.workers.get(worker),
+            version=group.versions.get(worker),
+            shares=tuple(shares),
+        )
         for worker, shares in sorted(owned.items())
     ]
 

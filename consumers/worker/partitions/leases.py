@@ -219,16 +219,10 @@ class LeaseKeeper:
     async def _heartbeat(self) -> list[str]:
         keys = self._keys
         gone_s = max(GONE_AFTER_TTLS * self._ttl_s, GONE_AFTER_TICKS * MAX_TICK_S)
-        alive, registered, paused = await self._link.run(
-            [
-                scripts.heartbeat(
-                    keys, self._group, worker=self._worker, gone_ms=round(gone_s * 1000)
-                ),
-                command("SISMEMBER", keys.groups, self._group),
-                command("SISMEMBER", keys.paused, self._group),
-            ],
-            timeout_s=CALL_TIMEOUT_S,
+        calls = registry.presence(
+            keys, self._group, worker=self._worker, gone_ms=round(gone_s * 1000)
         )
+        alive, registered, paused, _ = await self._link.run(calls, timeout_s=CALL_TIMEOUT_S)
         if isinstance(alive, Refused):
             raise BridgeError(f"the heartbeat was refused: {alive.text}")
         if registered != 1:

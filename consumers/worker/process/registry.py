@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from bridge import __version__
 from bridge.contract.keys import Keys
 from bridge.contract.lapse import Lapse
 from bridge.errors import BridgeError, UsageError
-from bridge.store.link import Link, Refused, command
+from bridge.store.link import Call, Link, Refused, command
 from bridge.store.reply_errors import refused_state
 from bridge.telemetry import logs
 from consumers.worker import scripts
@@ -78,6 +79,17 @@ async def _say_what_it_missed(link: Link, keys: Keys, group: str) -> None:
             reason="it had lapsed: it begins with the oldest entry kept",
         )
         await link.one(command("HDEL", keys.lapsed, group), timeout_s=CALL_TIMEOUT_S)
+
+
+def presence(keys: Keys, group: str, *, worker: str, gone_ms: int) -> list[Call]:
+    """Says that a worker is here; replies who is, and if the group is registered, and paused."""
+    version = keys.worker_version(group, worker)
+    return [
+        scripts.heartbeat(keys, group, worker=worker, gone_ms=gone_ms),
+        command("SISMEMBER", keys.groups, group),
+        command("SISMEMBER", keys.paused, group),
+        command("SET", version, __version__, "PX", gone_ms, tolerated=_FULL),
+    ]
 
 
 async def registered_groups(link: Link, keys: Keys) -> list[bytes]:
