@@ -20,6 +20,7 @@ NONE: Final = "–"
 _UNITS: Final = ("KiB", "MiB", "GiB", "TiB")
 _STEP: Final = 1024
 _DOTS: Final = (".", "..")
+MAX_NUMBER: Final = 2**63
 
 
 def moment(ms: float | None) -> str:
@@ -42,7 +43,12 @@ def span(ms: float | None) -> str:
 
 def count(number: float | None) -> str:
     """`1 000 000`, its thousands apart by thin spaces; a dash for none."""
-    return NONE if number is None else f"{number:,.0f}".replace(",", "\u202f")
+    if number is None:
+        return NONE
+    try:
+        return f"{number:,.0f}".replace(",", "\u202f")
+    except OverflowError:  # a foreign program's
+        return str(number)
 
 
 def rate(number: float | None) -> str:
@@ -58,6 +64,8 @@ def size(number: float | None) -> str:
         return NONE
     if number < _STEP:
         return f"{number:.0f} B"
+    if number > MAX_NUMBER:  # a foreign program's
+        return f"{number} B"
     for unit in _UNITS:
         number /= _STEP
         if number < _STEP or unit == _UNITS[-1]:
@@ -68,6 +76,11 @@ def size(number: float | None) -> str:
 def line(text: object) -> str:
     """On one line, with what is not printable written out; a dash for none."""
     return NONE if text is None or text == "" else visible_line(str(text))
+
+
+def exact(text: object) -> str:
+    """As it is, to be copied; but for what has no bytes, and so cannot be sent."""
+    return str(text).encode(errors="replace").decode()
 
 
 def lines(text: object) -> str:
@@ -103,6 +116,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "count": count,
     "rate": rate,
     "size": size,
+    "exact": exact,
     "line": line,
     "lines": lines,
 }

@@ -39,5 +39,5 @@ class Notes:
         return name
 
     def find(self, name: str) -> Note | None:
-        """The note of a name; `None` if there is none (any more)."""
-        return self._notes.get(name)
+        """The note of a name, once: later it may be true no more. `None` if there is none."""
+        return self._notes.pop(name, None)

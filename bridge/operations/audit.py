@@ -22,6 +22,7 @@ MAX_RECORDS: Final = 10_000
 """Months of work by hand. Redis drops whole nodes of a stream, so there may be a hundred more."""
 MAX_CHARS: Final = 500
 """Of one text; what an operator typed into a filter may be long."""
+MAX_COUNT: Final = 2**63
 BEGUN: Final = "begun"
 DONE: Final = "done"
 CONSOLE: Final = "console"
@@ -212,4 +213,8 @@ def _counts(raw: bytes) -> dict[str, int]:
         return {}
     if not isinstance(found, dict):
         return {}
-    return {str(name): number for name, number in found.items() if isinstance(number, int)}
+    return {
+        str(name): number
+        for name, number in found.items()
+        if isinstance(number, int) and 0 <= number < MAX_COUNT
+    }

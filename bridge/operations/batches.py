@@ -93,7 +93,8 @@ class Walk:
             if page:
                 self.seen[stream] = page[-1][0]
                 size_bytes = sum(sum(map(len, flat)) for _, flat in page)
-                self._count = max(1, REPLY_BYTES * len(page) // max(1, size_bytes))
+                fitting = REPLY_BYTES * len(page) // max(1, size_bytes)
+                self._count = max(1, min(fitting, 2 * count))  # the next ones may be longer
                 chosen = [id_ for id_, flat in page if self.batch.is_chosen(stream, id_, flat)]
                 return Step(looked_at=len(page), stream=stream, chosen=chosen)
         return None

@@ -144,7 +144,7 @@ def document(buried: Buried) -> dict[str, Any]:
         "error_type": None if letter is None else letter.error_type,
         "error": None if letter is None else letter.error,
         "dead_at_ms": None if letter is None else letter.dead_at_ms,
-        "entry_id": None if letter is None else letter.entry_id.decode(),
+        "entry_id": None if letter is None else namespace.decoded(letter.entry_id),
     }
 
 

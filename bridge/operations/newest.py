@@ -20,6 +20,8 @@ from bridge.store.link import Call, command
 
 FIRST_ENTRIES: Final = 1
 """Asked of each stream at first, when nobody knows how long its entries are."""
+FIRST_STREAMS: Final = 8
+"""Asked in one round trip at first."""
 SPARE_ENTRIES: Final = 4
 """Asked beyond a stream's share, since the newest are not spread evenly."""
 MAX_BYTES: Final = 32 * 2**20
@@ -77,6 +79,8 @@ class _Stream:
     key: str
     start: bytes
     is_over: bool = False
+    asked: int = 0
+    """How many were asked for the last time."""
     heads: deque[tuple[bytes, list[bytes]]] = field(default_factory=deque)
 
 
@@ -114,7 +118,9 @@ class _Reader:
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + timeout_s
         found: list[Found] = []
-        await self._refill(list(self._streams.values()), FIRST_ENTRIES)
+        streams = list(self._streams.values())
+        for at in range(0, len(streams), FIRST_STREAMS):
+            await self._refill(streams[at : at + FIRST_STREAMS], FIRST_ENTRIES)
         heads = [_rank(stream) for stream in self._streams.values() if stream.heads]
         heapq.heapify(heads)
         while heads:
@@ -125,23 +131,28 @@ class _Reader:
             stream = self._streams[heads[0][2]]
             found.append(Found(stream.label, *stream.heads.popleft()))
             if not stream.heads and not stream.is_over:
-                await self._refill([stream], self._page(len(found)))
+                await self._refill([stream], self._page(stream, len(found)))
             if stream.heads:
                 heapq.heapreplace(heads, _rank(stream))
             else:
                 heapq.heappop(heads)
         return Looked(found=found, is_all=True)
 
-    def _page(self, found: int) -> int:
-        """How many to ask of one stream: its share, in a reply of bounded size."""
+    def _page(self, stream: _Stream, found: int) -> int:
+        """How many to ask of one stream: its share, in a reply of bounded size.
+
+        And twice as many as before at most: what comes next may be longer than what came.
+        """
         share = (self._entries - found) // len(self._streams) + SPARE_ENTRIES
-        return max(1, min(share, REPLY_BYTES * self._seen // max(1, self._seen_bytes)))
+        fitting = REPLY_BYTES * self._seen // max(1, self._seen_bytes)
+        return max(1, min(share, fitting, 2 * stream.asked))
 
     async def _refill(self, streams: list[_Stream], count: int) -> None:
         calls = [_call(stream, count) for stream in streams]
         for stream, reply in zip(streams, await self._connected.ask(*calls), strict=True):
             page: list[Any] = namespace.value(reply)
             stream.is_over = len(page) < count
+            stream.asked = count
             stream.heads.extend((id_, flat) for id_, flat in page)
             self._seen += len(page)
             self._seen_bytes += sum(sum(map(len, flat)) for _, flat in page)

@@ -48,7 +48,7 @@ class Kept:
                 device = document["deviceId"]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-        return device if isinstance(device, str) else None
+        return device if isinstance(device, str) and _has_bytes(device) else None
 
     @property
     def looks(self) -> str:
@@ -209,3 +209,12 @@ class Replayer:
             return recognition.accept(body, arrival_id=arrival_id(kept.at_ms, body))
         except (NotJsonError, NotANotificationError) as error:
             raise NotReplayableError(f"still no notification: {error}") from None
+
+
+def _has_bytes(text: str) -> bool:
+    """Whether a text can be written at all: JSON may say half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

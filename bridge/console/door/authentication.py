@@ -59,10 +59,11 @@ class Authentication:
         session = request.cookies.get(self._cookie)
         who = None if session is None else self._sessions.who(session)
         request[HAS_SESSION] = who is not None
-        if who is None and "Authorization" in request.headers:
+        is_open = _is_open(request.path)
+        if who is None and "Authorization" in request.headers and not is_open:
             who = self._who_presents(request)
         request[WHO] = who or ""
-        if who is None and not _is_open(request.path):
+        if who is None and not is_open:
             return self._send_to_log_in(request)
         return await handler(request)
 

@@ -57,7 +57,10 @@ class Job:
 
     id: str
     who: str
+    """Who had it counted."""
     batch: Batch
+    started_by: str = ""
+    """Who said yes to what was counted."""
     began_at_ms: int = field(default_factory=epoch_ms)
     state: State = State.COUNTING
     total: int = 0
@@ -108,6 +111,7 @@ class Job:
         return {
             "id": self.id,
             "who": self.who,
+            "started_by": self.started_by or None,
             "action": self.batch.action,
             "things": self.batch.things,
             "which": self.batch.which,
@@ -140,6 +144,8 @@ class Job:
         except asyncio.CancelledError:
             self._end(State.STOPPED, "counting was cut off")
             raise
+        except Exception as error:
+            self._defect(error, "nothing was done")
 
     async def _count(self, opened: Opened) -> None:
         async with opened() as connected:
@@ -153,15 +159,15 @@ class Job:
 
     # --- acting
 
-    def begin(self, rate_per_s: float | None) -> None:
-        """What was counted is to be done now: `act` follows."""
+    def begin(self, by: str, rate_per_s: float | None) -> None:
+        """What was counted is to be done now, says `by`: `act` follows."""
         assert self.state is State.COUNTED
-        self.state = State.ACTING
+        self.state, self.started_by = State.ACTING, by
         self.rate_per_s = rate_per_s
 
     async def act(self, opened: Opened) -> None:
         """Ends `done`, `stopped` or `failed`; in the audit before and after."""
-        actor = Actor(who=self.who, by=audit.CONSOLE)
+        actor = Actor(who=self.started_by, by=audit.CONSOLE)
         what = f"{self.matched} {self.batch.things}: {self.batch.which}"
         begun = ""
         try:
@@ -177,8 +183,7 @@ class Job:
             self._end(State.STOPPED, f"cut off {self._how_far}")
             raise
         except Exception as error:
-            self._end(State.FAILED, f"a defect of the console: its log says more; {self._how_far}")
-            logs.get("console").exception("console_job_failed", error=type(error).__name__)
+            self._defect(error, self._how_far)
         finally:
             self.account.outcome = self.note or audit.DONE
             if begun:
@@ -186,7 +191,9 @@ class Job:
 
     async def _write_end(self, opened: Opened, actor: Actor, what: str, begun: str) -> None:
         log = logs.get("console")
-        log.info("console_job_ended", who=self.who, reason=self.account.outcome, count=self.done)
+        log.info(
+            "console_job_ended", who=self.started_by, reason=self.account.outcome, count=self.done
+        )
         try:
             async with opened() as connected:
                 await audit.end(
@@ -207,6 +214,7 @@ class Job:
             return await walk.step(connected)
 
         while step := (await self._until_answered(opened, look))[0]:
+            self._check()  # it may look at many before it finds one
             for id_ in step.chosen:
                 if self.rate_per_s is not None:
                     await self._pause(began_s + number / self.rate_per_s - loop.time())
@@ -258,6 +266,10 @@ class Job:
                     await self._stopping.wait()
             except TimeoutError:
                 pass
+
+    def _defect(self, error: Exception, how_far: str) -> None:
+        self._end(State.FAILED, f"a defect of the console: its log says more; {how_far}")
+        logs.get("console").exception("console_job_failed", error=type(error).__name__)
 
     def _end(self, state: State, note: str) -> None:
         self.state, self.note, self.ended_at_ms = state, note, epoch_ms()

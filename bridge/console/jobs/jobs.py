@@ -30,6 +30,7 @@ class Jobs:
         self._opened = opened
         self._jobs: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     async def count(self, who: str, batch: Batch) -> Job:
         """Begins to count what a batch chooses, or finds who does that already."""
@@ -43,12 +44,12 @@ class Jobs:
         await asyncio.wait((task,), timeout=SOON_S)
         return job
 
-    def start(self, job: Job, rate_per_s: float | None) -> bool:
-        """Acts on what was counted; False if it does already, or is over."""
+    def start(self, job: Job, by: str, rate_per_s: float | None) -> bool:
+        """Acts on what was counted, as `by` says; False if it does already, or is over."""
         if job.state is not State.COUNTED:
             return False
         self._refuse_too_many()
-        job.begin(rate_per_s)
+        job.begin(by, rate_per_s)
         self._run(job.act(self._opened))
         return True
 
@@ -61,7 +62,8 @@ class Jobs:
         return list(self._jobs.values())[::-1]
 
     async def stop(self) -> None:
-        """Stops what runs, and waits until that said how far it came."""
+        """Stops what runs, and waits until that said how far it came; nothing begins any more."""
+        self._is_closed = True
         for job in self._jobs.values():
             if job.is_running:
                 job.stop("the end of the console")
@@ -78,6 +80,8 @@ class Jobs:
         return task
 
     def _refuse_too_many(self) -> None:
+        if self._is_closed:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "console", "the console is ending")
         if sum(job.is_running for job in self._jobs.values()) >= MAX_RUNNING:
             raise Problem(
                 HTTPStatus.CONFLICT,

@@ -36,6 +36,7 @@ class Hub:
         self._taking: asyncio.Task[Snapshot] | None = None
         self._last: Snapshot | None = None
         self._last_s = 0.0
+        self._done = 0
         self._viewers = 0
         self._wake = asyncio.Event()
         self._next = asyncio.Event()
@@ -74,7 +75,7 @@ class Hub:
         if last is not None and self._clock() - self._last_s < FRESH_S:
             return last
         looking = self._shared()
-        if last is None:
+        if last is None or self._last_s == float("-inf"):
             return await looking
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -111,6 +112,12 @@ class Hub:
         finally:
             self._viewers -= 1
 
+    def forget(self) -> None:
+        """Something was just done: what was seen before it, or is being looked at, is of no use."""
+        self._done += 1
+        self._last_s = float("-inf")
+        self._taking = None
+
     def _shared(self) -> Awaitable[Snapshot]:
         """One look for all who ask meanwhile; who goes away does not end it."""
         if self._taking is None or self._taking.done():
@@ -119,7 +126,10 @@ class Hub:
         return asyncio.shield(self._taking)
 
     async def _look(self) -> Snapshot:
+        done = self._done
         snapshot = await self._take()
+        if done != self._done:
+            return snapshot
         self._last, self._last_s = snapshot, self._clock()
         self.history.add(snapshot)
         self._next.set()

@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from bridge.console import parts
+from bridge.console.filters import link
 from bridge.console.looking import Answer, looked_up
 from bridge.console.page import ID, id_in
 from bridge.operations import trace
@@ -37,10 +38,16 @@ async def show(request: web.Request) -> web.StreamResponse:
 def _answer(found: Trace) -> Answer:
     return Answer(
         template="command.html",
-        context={"trace": found},
+        context={"trace": found, "everywhere": _everywhere(found.command)},
         document=found.document(),
         status=HTTPStatus.OK if found.is_found else HTTPStatus.NOT_FOUND,
     )
+
+
+def _everywhere(command: str) -> str:
+    """The same page, of all streams."""
+    address = link("commands", command)
+    return f"{address}{'&' if '?' in address else '?'}everywhere=1"
 
 
 ROUTES: Final = (web.get(f"/commands/{ID}", show),)

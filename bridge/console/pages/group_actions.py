@@ -33,6 +33,7 @@ def _handler(verb: str, act: Act, did: str, did_not: str) -> Handler:
         ):
             changed = await act(connected, name)
             account.outcome = audit.DONE if changed else "nothing to do"
+        parts.of(request).hub.forget()
         note = Note(text=f"group {name} {did if changed else did_not}", is_good=changed)
         document = {"group": name, "changed": changed}
         return forms.done(request, "/groups", note, document=document)

@@ -47,7 +47,8 @@ async def start(request: web.Request) -> web.Response:
     """The yes to what was counted; said twice it is done once."""
     job = _job(request)
     given = await forms.fields_of(request)
-    parts.of(request).jobs.start(job, acting.number_in(given.get("rate", "")))
+    rate_per_s = acting.number_in(given.get("rate", ""))
+    parts.of(request).jobs.start(job, acting.who(request), rate_per_s)
     return _page(request, job) if wants_json(request) else see_other(link("jobs", job.id))
 
 

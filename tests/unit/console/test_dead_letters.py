@@ -259,3 +259,19 @@ async def test_redis_away(client: Client, world: World) -> None:
         answer = await client.get(path, headers=JSON)
         assert answer.status == 503
         assert (await answer.json())["detail"] == str(world.away)
+
+
+async def test_a_foreign_letter_costs_no_page(client: Client, seeded: Seeded) -> None:
+    key = seeded.keys.dead(0, "default")
+    await seeded.bury()
+    ((_, fields),) = [
+        each
+        for n in range(4)
+        for each in await seeded.client.xrange(seeded.keys.dead(n, "default"))
+    ]
+    foreign = {b"dead_entry": b"\xff\xfe", b"dead_attempts": b"9" * 400}
+    id_ = await seeded.client.xadd(key, {**fields, **foreign})
+    for path in ("/dead", f"/dead/default/0/{id_.decode()}"):
+        for accept in ("text/html", "application/json"):
+            answer = await client.get(path, headers={"Accept": accept})
+            assert answer.status == 200, path

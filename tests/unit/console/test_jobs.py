@@ -259,7 +259,7 @@ async def test_what_may_have_been_done_when_redis_went_is_unclear(
             return outcome
 
     job.batch = Cut(group="default", verb="replay", wanted=Filter())
-    assert world.jobs.start(job, None)
+    assert world.jobs.start(job, "bob", None)
     await wait_until(lambda: job.is_over, "the job to end")
     assert (job.account.counts, job.is_good) == ({job_module.UNCLEAR: 1}, False)
 
@@ -276,7 +276,7 @@ async def test_what_waiting_does_not_help_ends_it(
             raise error
 
     job.batch = Failing(group="default", verb="replay", wanted=Filter())
-    world.jobs.start(job, None)
+    world.jobs.start(job, "bob", None)
     await wait_until(lambda: job.is_over, "the job to end")
     assert job.state is State.FAILED
     assert "after 0 of 1" in job.note
@@ -353,7 +353,58 @@ async def test_partitions_that_changed_meanwhile_end_it(seeded: Seeded, world: W
     await seeded.bury()
     job = await counted_all(world)
     world.namespace = replace(seeded.connected, partitions=8)
-    world.jobs.start(job, None)
+    world.jobs.start(job, "bob", None)
     await wait_until(lambda: job.is_over, "the job to end")
     assert job.state is State.FAILED
     assert "the partition count was changed meanwhile" in job.note
+
+
+async def test_the_audit_names_who_said_yes(seeded: Seeded, world: World) -> None:
+    await seeded.bury()
+    job = await counted_all(world)
+    assert world.jobs.start(job, "bob", None)
+    await wait_until(lambda: job.is_over, "the job to end")
+    assert [line[0] for line in await seeded.audit()] == ["bob", "bob"]
+    assert (job.document()["who"], job.document()["started_by"]) == ("ada", "bob")
+
+
+async def test_a_stop_ends_acting_that_finds_nothing_any_more(
+    seeded: Seeded, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        await seeded.bury(device=f"d{number}", error="no")
+    job = await counted_all(world)
+    step = batches.Walk.step
+
+    async def stopped_meanwhile(self: batches.Walk, connected: Namespace) -> batches.Step | None:
+        job.stop("eve")
+        found = await step(self, connected)
+        return found and replace(found, chosen=[])
+
+    monkeypatch.setattr(batches.Walk, "step", stopped_meanwhile)
+    assert world.jobs.start(job, "bob", None)
+    await wait_until(lambda: job.is_over, "the job to end")
+    assert (job.state, job.note) == (State.STOPPED, "stopped by eve after 0 of 5")
+
+
+async def test_a_defect_in_counting_leaves_room_for_others(
+    seeded: Seeded, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> int:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(batches, "total", broken)
+    job = await world.jobs.count("ada", REPLAY_ALL)
+    await wait_until(lambda: job.is_over, "the job to end")
+    assert (job.state, job.is_running) == (State.FAILED, False)
+
+
+async def test_nothing_begins_once_the_console_ends(seeded: Seeded, world: World) -> None:
+    await seeded.bury()
+    job = await counted_all(world)
+    await world.jobs.stop()
+    with pytest.raises(Problem, match="is ending"):
+        world.jobs.start(job, "bob", None)
+    with pytest.raises(Problem, match="is ending"):
+        await world.jobs.count("ada", REPLAY_ALL)
+    assert await seeded.dead() == 1

@@ -152,3 +152,11 @@ async def test_a_form_that_cannot_be_read(
     headers = OURS | JSON | {"Content-Type": kind}
     answer = await acting.post(f"/quarantine/{id_}/replay", headers=headers, data=data)
     assert answer.status == status
+
+
+async def test_half_a_character_in_a_body_does_not_cost_its_page(
+    client: Client, seeded: Seeded
+) -> None:
+    id_ = await seeded.quarantine(b'{"deviceId": "\\ud800", "result": 1}')
+    for path in ("/quarantine", f"/quarantine/{id_}", f"/quarantine/{id_}/mend"):
+        assert (await client.get(path)).status == 200, path

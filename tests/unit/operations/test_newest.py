@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bridge.errors import UsageError
 from bridge.operations import newest
+from bridge.operations.namespace import Namespace
 from bridge.operations.newest import Cursor, Looked
+from bridge.store.link import Call
 
 from .conftest import Streams
 
@@ -71,3 +75,24 @@ async def test_nothing(streams: Streams) -> None:
 def test_what_is_no_cursor(text: str) -> None:
     with pytest.raises(UsageError):
         Cursor.of(text)
+
+
+async def test_long_entries_behind_short_ones_come_in_growing_pages(
+    streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "x:5,a"
+    for number in range(60):
+        await streams.client.xadd(key, {"a": "b" * (100_000 if number < 40 else 10)})
+    longest = 0
+    ask = type(streams.connected).ask
+
+    async def measured(self: Namespace, *calls: Call) -> list[Any]:
+        nonlocal longest
+        replies = await ask(self, *calls)
+        longest = max(longest, *(len(str(reply)) for reply in replies))
+        return replies
+
+    monkeypatch.setattr(type(streams.connected), "ask", measured)
+    looked = await newest.look(streams.connected, {"5,a": key}, entries=100, timeout_s=60)
+    assert len(looked.found) == 60
+    assert longest < 3_000_000
