@@ -18,7 +18,7 @@ from support.waiting import wait_until_sync
 
 pytestmark = pytest.mark.real
 
-STAYS = ("serve", "worker", "dev")
+STAYS = ("serve", "worker", "dev", "console")
 SHOWN = documented.commands()
 TO_AN_END = [it for it in SHOWN if it.split()[0] not in STAYS or "--help" in it]
 PROGRAMS = [it for it in SHOWN if it not in TO_AN_END]
@@ -107,6 +107,7 @@ def test_every_program_that_is_shown_starts_and_ends(
         programs.folder, real_server.url, redis.namespace, receiver="shop.py:Receiver"
     )
     environ |= {"NB_BRIDGE_HOST": "127.0.0.1", "NB_BRIDGE_PORT": "0", "NB_BRIDGE_ADMIN_PORT": "0"}
+    environ["NB_BRIDGE_CONSOLE_PORT"] = str(free_port())
     words = command.split()
     if words[0] == "dev":
         words += ["--port", str(free_port())]
