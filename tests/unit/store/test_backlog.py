@@ -15,7 +15,7 @@ INFO = [b"name", b"g", b"consumers", 1, b"pending", 3, b"last-delivered-id", b"5
 
 def test_a_group_of_redis_7() -> None:
     assert backlog.positions([[*INFO, b"entries-read", 5, b"lag", 7]]) == [
-        Position(b"g", 3, b"5-0", 7)
+        Position(b"g", 3, b"5-0", 7, fetched=5)
     ]
 
 
