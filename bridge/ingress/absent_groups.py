@@ -131,7 +131,10 @@ class AbsentGroups:
         await self._destroy(group)
 
     def _is_there(self, name: str, beat: Sequence[bytes]) -> bool:
-        """Whether a heartbeat changed lately. Not by its age: the clocks are two machines'."""
+        """Whether a heartbeat changed lately. Not by its age: the clocks are two machines'.
+
+        Where there is none at all, the last worker has said that it leaves.
+        """
         latest = beat[1] if beat else None
         seen = self._seen.get(name)
         now_s = clock.boottime_s()
@@ -141,7 +144,8 @@ class AbsentGroups:
         if latest is not None and latest != seen.latest:
             seen.changed_s = now_s
         seen.latest = latest
-        return seen.changed_s is not None and now_s - seen.changed_s < PRESENT_S
+        is_lately = seen.changed_s is not None and now_s - seen.changed_s < PRESENT_S
+        return latest is not None and is_lately
 
     async def _note(
         self, names: Sequence[str], present: Collection[str], noted: Mapping[bytes, bytes]

@@ -78,6 +78,15 @@ async def test_who_had_no_worker_for_long_is_absent_while_another_is_there(bench
     assert await bench.passes(10, "first", "second") == set()
 
 
+async def test_a_group_whose_last_worker_said_that_it_leaves_is_not_there_any_more(
+    bench: Bench,
+) -> None:
+    await bench.passes(90, "first", "second")
+    await bench.client.delete(bench.keys.workers("second"))
+    assert await bench.passes(AFTER_S, "first") == set()
+    assert await bench.passes(10, "first") == {"second"}  # not PRESENT_S later
+
+
 async def test_where_all_are_absent_none_is(bench: Bench) -> None:
     assert await bench.passes(5 * AFTER_S) == set()
     # The time of an outage of all does not count against who comes back a moment later.
