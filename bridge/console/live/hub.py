@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from bridge.clock import Clock
@@ -24,7 +25,17 @@ _REST: Final = 4.0  # of what a look took
 FRESH_S: Final = 2.0
 """A page that is opened gets nothing older, unless a look takes longer than `PATIENCE_S`."""
 PATIENCE_S: Final = 0.15
+NOW_S: Final = 3.0
+"""Who begins to follow gets nothing older as if it were of now: it waits for the next look."""
 MAX_VIEWERS: Final = 64
+_DEFECT: Final = "this is a defect of the console; its log says more"
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """What a look that failed leaves: nobody knows how it is now."""
+
+    why: str
 
 
 class Hub:
@@ -36,6 +47,7 @@ class Hub:
         self._taking: asyncio.Task[Snapshot] | None = None
         self._last: Snapshot | None = None
         self._last_s = 0.0
+        self._unknown: Unknown | None = None
         self._viewers = 0
         self._wake = asyncio.Event()
         self._next = asyncio.Event()
@@ -74,7 +86,7 @@ class Hub:
         if last is not None and self._clock() - self._last_s < FRESH_S:
             return last
         looking = self._shared()
-        if last is None:
+        if last is None or self._unknown is not None:  # what was before a failure proves nothing
             return await looking
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -82,15 +94,20 @@ class Hub:
         except TimeoutError:
             return last
 
-    async def follow(self) -> AsyncIterator[Snapshot]:
-        """The last snapshot, then each that comes, until the hub is closed."""
+    async def follow(self) -> AsyncIterator[Snapshot | Unknown]:
+        """What the last look gave if that is of now, then what each gives, until the hub closes."""
         with self._watching():
-            if self._last is not None:
-                yield self._last
+            if (last := self._of_now()) is not None:
+                yield last
             while not self._is_closed:
                 await self._next.wait()
-                if self._last is not None and not self._is_closed:
-                    yield self._last
+                if (last := self._of_now()) is not None and not self._is_closed:
+                    yield last
+
+    def _of_now(self) -> Snapshot | Unknown | None:
+        if self._unknown is not None:
+            return self._unknown
+        return self._last if self._clock() - self._last_s < NOW_S else None
 
     def _log_once(self, error: Exception) -> None:
         if repr(error) != self._logged:  # else a defect that stays fills the log
@@ -119,12 +136,24 @@ class Hub:
         return asyncio.shield(self._taking)
 
     async def _look(self) -> Snapshot:
-        snapshot = await self._take()
-        self._last, self._last_s = snapshot, self._clock()
-        self.history.add(snapshot)
+        try:
+            snapshot = await self._take()
+        except Exception as error:
+            is_said = isinstance(error, BridgeError)
+            self._unknown = Unknown(str(error) if is_said else _DEFECT)
+            self._tell()
+            raise
+        self._last, self._last_s, self._unknown = snapshot, self._clock(), None
+        try:
+            self.history.add(snapshot)
+        except Exception as error:  # a plot may have a gap; how it is now must be seen
+            self._log_once(error)
+        self._tell()
+        return snapshot
+
+    def _tell(self) -> None:
         self._next.set()
         self._next = asyncio.Event()
-        return snapshot
 
 
 def _retrieved(task: asyncio.Task[Snapshot]) -> None:

@@ -154,6 +154,120 @@ async def test_five_viewers_cost_as_much_as_one(
     assert not hub.has_room
 
 
+class Looks:
+    """A hub whose looks the test makes, one by one."""
+
+    def __init__(self, world: World, clock: Clock) -> None:
+        self.fails: Exception | None = None
+        self._world = world
+        self.hub = Hub(self.take, clock)
+
+    async def take(self) -> Snapshot:
+        if self.fails is not None:
+            raise self.fails
+        return await self._world.take()
+
+
+@pytest.fixture
+def looks(world: World, clock: Clock) -> Looks:
+    return Looks(world, clock)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MetaMismatchError("of another version"), "of another version"),
+        (ValueError("secret"), "this is a defect of the console; its log says more"),
+    ],
+)
+async def test_followers_are_told_that_a_look_failed(
+    looks: Looks, clock: Clock, error: Exception, said: str
+) -> None:
+    await looks.hub.fresh()
+    following = looks.hub.follow()
+    assert isinstance(await anext(following), Snapshot)
+    waiting = asyncio.ensure_future(anext(following))
+    await asyncio.sleep(0)
+    looks.fails = error
+    clock.now_s += 10
+    with pytest.raises(type(error)):
+        await looks.hub.fresh()
+    assert await waiting == hub_module.Unknown(said)
+    assert await anext(looks.hub.follow()) == hub_module.Unknown(said)  # who comes later, too
+    waiting = asyncio.ensure_future(anext(following))
+    await asyncio.sleep(0)
+    looks.fails = None
+    assert await looks.hub.fresh() is await waiting
+
+
+async def test_who_begins_to_follow_waits_where_the_last_snapshot_is_not_of_now(
+    looks: Looks, clock: Clock
+) -> None:
+    old = await looks.hub.fresh()
+    clock.now_s += hub_module.NOW_S
+    waiting = asyncio.ensure_future(anext(looks.hub.follow()))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert await looks.hub.fresh() is await waiting is not old
+
+
+async def test_after_a_look_that_failed_no_page_shows_what_was_before(
+    looks: Looks, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "PATIENCE_S", 0)
+    old = await looks.hub.fresh()
+    looks.fails = MetaMismatchError("of another version")
+    clock.now_s += 60
+    assert await looks.hub.fresh() is old  # nobody knows yet that this one fails
+    await asyncio.sleep(0)
+    with pytest.raises(MetaMismatchError):
+        await looks.hub.fresh()
+
+
+async def test_a_history_that_cannot_be_told_costs_no_snapshot(
+    looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(snapshot: Snapshot) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(looks.hub.history, "add", fail)
+    snapshot = await looks.hub.fresh()
+    assert await anext(looks.hub.follow()) is snapshot
+
+
+async def test_a_stream_says_that_nobody_knows(
+    begin: Begin, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await begin()
+    hub = client.server.app[parts.PARTS].hub  # type: ignore[attr-defined]
+
+    async def fail() -> Snapshot:
+        raise MetaMismatchError("of <another> version")
+
+    monkeypatch.setattr(hub, "_take", fail)
+    with pytest.raises(MetaMismatchError):
+        await hub.fresh()
+    answer = await client.get("/live/overview")
+    event = (await answer.content.readuntil(b"\r\n\r\n")).decode()
+    assert "Nobody knows how it is now" in event
+    assert "of &lt;another&gt; version" in event
+    hub.close()
+
+
+async def test_a_part_that_cannot_be_made_ends_its_stream(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await begin()
+    await client.server.app[parts.PARTS].hub.fresh()  # type: ignore[attr-defined]
+
+    def fail(*asked: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(plot, "draw", fail)
+    answer = await client.get("/live/overview")
+    assert await answer.text() == ""
+
+
 async def test_viewers_are_bounded(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module, "MAX_VIEWERS", 0)
     assert (await client.get("/live/overview")).status == 503
