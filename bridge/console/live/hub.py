@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from bridge.clock import Clock
+from bridge.clock import Clock, epoch_ms
 from bridge.console.live.history import History
 from bridge.errors import BridgeError
 from bridge.operations.snapshot import Snapshot
@@ -35,6 +35,7 @@ _DEFECT: Final = "this is a defect of the console; its log says more"
 class Unknown:
     """What a look that failed leaves: nobody knows how it is now."""
 
+    at_ms: int
     why: str
 
 
@@ -140,7 +141,7 @@ class Hub:
             snapshot = await self._take()
         except Exception as error:
             is_said = isinstance(error, BridgeError)
-            self._unknown = Unknown(str(error) if is_said else _DEFECT)
+            self._unknown = Unknown(epoch_ms(), str(error) if is_said else _DEFECT)
             self._tell()
             raise
         self._last, self._last_s, self._unknown = snapshot, self._clock(), None

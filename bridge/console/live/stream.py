@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -66,7 +67,7 @@ class LivePart:
     def _text(self, request: web.Request, found: Snapshot | Unknown, hub: Hub) -> str:
         if self._rendered is None or self._rendered[0] is not found:
             if isinstance(found, Unknown):
-                text = aiohttp_jinja2.render_string(_UNKNOWN, request, {"why": found.why})
+                text = aiohttp_jinja2.render_string(_UNKNOWN, request, asdict(found))
             else:
                 text = aiohttp_jinja2.render_string(
                     self.template, request, self.context(found, hub)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from bridge.clock import epoch_ms
 from bridge.console import parts
 from bridge.console.entries import Entry
 from bridge.console.live import plot
@@ -22,7 +23,8 @@ async def show(request: web.Request) -> web.Response:
     """As JSON what `nb-bridge status` says."""
     hub = parts.of(request).hub
     snapshot = await hub.fresh()
-    context = _LIVE.context(snapshot, hub)
+    age_ms = max(0, epoch_ms() - snapshot.at_ms)
+    context = {**_LIVE.context(snapshot, hub), "age_ms": age_ms}
     return page(request, "overview.html", context, document=snapshot.status.document())
 
 

@@ -13,6 +13,7 @@ from bridge.console.live import plot
 from bridge.console.live.history import LASTS_MS, History, Point
 from bridge.console.live.hub import Hub
 from bridge.console.live.plot import BUCKETS
+from bridge.console.pages import overview
 from bridge.errors import MetaMismatchError
 from bridge.operations import status
 from bridge.operations.group_progress import Group, Share
@@ -92,6 +93,18 @@ async def test_workers_with_their_partitions(
     assert "here" in text
     assert "gone, its leases run out" in text
     assert "nobody owns" in text
+
+
+async def test_a_page_says_how_old_it_is_and_which_snapshot_it_shows(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await begin()
+    hub = client.server.app[parts.PARTS].hub  # type: ignore[attr-defined]
+    snapshot = await hub.fresh()
+    monkeypatch.setattr(overview, "epoch_ms", lambda: snapshot.at_ms + 30_000)
+    text = await (await client.get("/")).text()
+    assert 'data-age-ms="30000"' in text  # console.js warns of what is older than 15 s
+    assert f'data-at-ms="{snapshot.at_ms}"' in text
 
 
 # --- the hub
@@ -192,8 +205,10 @@ async def test_followers_are_told_that_a_look_failed(
     clock.now_s += 10
     with pytest.raises(type(error)):
         await looks.hub.fresh()
-    assert await waiting == hub_module.Unknown(said)
-    assert await anext(looks.hub.follow()) == hub_module.Unknown(said)  # who comes later, too
+    told = await waiting
+    assert isinstance(told, hub_module.Unknown)
+    assert told.why == said
+    assert await anext(looks.hub.follow()) is told  # who comes later, too
     waiting = asyncio.ensure_future(anext(following))
     await asyncio.sleep(0)
     looks.fails = None
