@@ -166,15 +166,14 @@ def judge(reports: Iterable[Report], *, is_redis_up: bool) -> Promise:
     present = [report for report in ingresses if report.answers_now]
     broken = [reason for report in present for reason in _broken(report)]
     risks = [reason for report in present for reason in _at_risk(report)]
-    urls = {report.url for report in present}
+    places = {_place(report) for report in present}
     risks += [
-        f"{report.name} was heard last {report.age_ms // 1000} s ago: it is gone, or cannot be "
-        "reached"
+        _gone(report)
         for report in ingresses
         if not report.answers_now
-        # Later, or where another took its place, it is history.
-        and report.age_ms < MISSED_MS
-        and report.url not in urls
+        # Later, or where another took its place (and its spool), it is history.
+        and (report.age_ms < MISSED_MS or report.spool_entries)
+        and _place(report) not in places
     ]
     if not present:
         if not is_redis_up or not ingresses:
@@ -211,6 +210,27 @@ def _at_risk(report: Report) -> list[str]:
         why = f": {report.pressure}" if report.pressure else ""
         found.append(
             f"{report.name} spools to its disk ({report.spool_entries or 0} wait there){why}"
+        )
+    return found
+
+
+def _place(report: Report) -> tuple[str, str | None]:
+    """Where it is: the host that its name (host:pid:id) says, and its address there.
+
+    In containers all have one address, each on a host of its own.
+    """
+    return report.name.rsplit(":", 2)[0], report.url
+
+
+def _gone(report: Report) -> str:
+    found = (
+        f"{report.name} was heard last {report.age_ms // 1000} s ago: it is gone, or cannot be "
+        "reached"
+    )
+    if report.spool_entries:
+        found += (
+            f"; {report.spool_entries} callbacks are in its spool only, until an ingress starts "
+            "there or nb-bridge spool drain publishes them"
         )
     return found
 

@@ -53,10 +53,21 @@ def test_who_does_not_answer() -> None:
     gone = replace(FINE, name="i2", url="http://two", source="nobody")
     assert level(FINE, gone) == "at_risk"
     assert level(FINE, replace(gone, age_ms=MISSED_MS)) == "kept"  # history
-    assert level(FINE, replace(gone, url=FINE.url)) == "kept"  # another took its place
+    here = replace(FINE, name="host:2:b")
+    left = replace(here, name="host:1:a", source="nobody", spool_entries=4)
+    assert level(here, left) == "kept"  # another took its place, and what it left
+    elsewhere = replace(left, name="other:1:a")
+    assert level(here, elsewhere) == "at_risk"  # in containers all have one address
     assert level(gone) == "broken"
     assert level(gone, up=False) == "unknown"
     assert level() == level(up=False) == "unknown"
+
+
+def test_callbacks_in_the_spool_of_who_is_gone_stay_a_risk() -> None:
+    gone = replace(FINE, name="a:1:x", source="nobody", age_ms=10 * MISSED_MS, spool_entries=4)
+    judged = promise.judge([replace(FINE, name="b:1:y"), gone], is_redis_up=True)
+    assert judged.level == "at_risk"
+    assert "4 callbacks are in its spool only" in judged.reasons[0]
 
 
 def test_a_heartbeat_is_believed_no_further_than_its_types_go() -> None:
