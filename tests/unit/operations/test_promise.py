@@ -125,6 +125,33 @@ async def test_an_ingress_says_itself_how_it_does(admin: Admin) -> None:
     assert (guess.source, guess.name) == ("itself", "i1")
 
 
+async def test_an_ingress_whose_clock_is_ahead_is_asked_itself(admin: Admin) -> None:
+    url = await admin.start()
+    admin.body = b'{"role": "ingress", "name": "i1", "path": "direct", "answers": {"200": 9}}'
+    beat = {"path": "direct", "admin_url": url, "url": "http://one"}
+    ahead = promise.of_heartbeat(Ingress(name="i1", heartbeat=beat, age_ms=0, ahead_ms=900_000))
+    assert ahead.source == "nobody"
+    judged = promise.judge(await promise.asked([ahead]), is_redis_up=True)
+    assert judged.level == "at_risk"
+    assert judged.reasons == ("i1 answers; its clock is 900 s ahead",)
+    admin.body = b""
+    judged = promise.judge([FINE, *await promise.asked([replace(ahead, name="gone")])],
+                           is_redis_up=True)  # fmt: skip
+    assert judged.reasons == (
+        "gone does not answer: it is gone, or cannot be reached; its clock is 900 s ahead",
+    )
+
+
+async def test_numbers_that_an_ingress_cannot_have_counted_are_not_known(admin: Admin) -> None:
+    url = await admin.start()
+    said = {"role": "ingress", "name": "i1", "answers": {"200": 10**400, "503": 1},
+            "spool": {"entries": 2**63}, "consecutive_failures": -(10**30)}  # fmt: skip
+    admin.body = json.dumps(said).encode()
+    (report,) = await promise.asked([promise.unknown_at(url)])
+    assert report.answers == {"503": 1}
+    assert (report.spool_entries, report.consecutive_failures) == (None, None)
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"role": "worker"}', b"[" * 100_000, b"\xff"])
 async def test_whoever_answers_otherwise_is_nobody(admin: Admin, body: bytes) -> None:
     url = await admin.start()
