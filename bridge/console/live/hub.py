@@ -25,6 +25,8 @@ _REST: Final = 4.0  # of what a look took
 FRESH_S: Final = 2.0
 """A page that is opened gets nothing older, unless a look takes longer than `PATIENCE_S`."""
 PATIENCE_S: Final = 0.15
+OF_LATE_S: Final = 30.0
+"""So long a judgement may stand beside something else that failed."""
 NOW_S: Final = 3.0
 """Who begins to follow gets nothing older as if it were of now: it waits for the next look."""
 MAX_VIEWERS: Final = 64
@@ -61,6 +63,18 @@ class Hub:
     def has_room(self) -> bool:
         """Whether another viewer may follow."""
         return self._viewers < MAX_VIEWERS and not self._is_closed
+
+    @property
+    def are_answered(self) -> bool:
+        """Whether callbacks were answered 200 and kept when it was looked last, of late."""
+        last = self._last
+        return (
+            last is not None
+            and self._unknown is None
+            and self._clock() - self._last_s < OF_LATE_S
+            and last.status.away is not None
+            and last.promise.level in ("kept", "at_risk")
+        )
 
     async def run(self) -> None:
         """Looks until cancelled."""

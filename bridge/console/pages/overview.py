@@ -36,6 +36,7 @@ def _context(snapshot: Snapshot, hub: Hub) -> Mapping[str, Any]:
         "promise": snapshot.promise,
         "redis": snapshot.status.document()["redis"],
         "seen": seen,
+        "has_spool": snapshot.status.has_folder,
         "groups": groups,
         "plot": plot.draw(hub.history, [group.name for group in groups], snapshot.at_ms),
     }
