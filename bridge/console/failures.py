@@ -49,14 +49,24 @@ async def answer_failures(request: web.Request, handler: Handler) -> web.StreamR
     except ConnectionError:  # nobody is there to be answered
         raise
     except Exception:
-        resource = request.match_info.route.resource
-        logs.get("console").exception(
-            "console_page_failed",
-            method=request.method,
-            route=resource.canonical if resource is not None else None,
-        )
-        detail = "this is a defect of the console; its log says more"
-        return answer(request, Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "console", detail))
+        log_defect(request)
+        return answer(request, defect())
+
+
+def log_defect(request: web.Request) -> None:
+    """Logs the exception that is being handled."""
+    resource = request.match_info.route.resource
+    logs.get("console").exception(
+        "console_page_failed",
+        method=request.method,
+        route=resource.canonical if resource is not None else None,
+    )
+
+
+def defect() -> Problem:
+    """What who asked is told of an exception that nobody expected."""
+    detail = "this is a defect of the console; its log says more"
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "console", detail)
 
 
 def answer(request: web.Request, problem: Problem) -> web.Response:

@@ -96,6 +96,11 @@ async def _begun(
         content = _failed(request, problem)
     except BridgeError as error:
         content = _failed(request, failures.problem_of(error))
+    except ConnectionError:  # nobody is there to be answered
+        raise
+    except Exception:  # what has begun is ended here: a second answer would be written into it
+        failures.log_defect(request)
+        content = _failed(request, failures.defect())
     await response.write((content + after).encode())
     await response.write_eof()
     return response

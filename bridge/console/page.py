@@ -59,6 +59,7 @@ def shared(request: web.Request) -> dict[str, Any]:
         "who": request.get(WHO, ""),
         "has_session": request.get(HAS_SESSION, False),
         "here": request.path,
+        "are_answered": parts.of(request).hub.are_answered,
         "note": parts.of(request).notes.find(request.query.get(QUERY, "")),
     }
 

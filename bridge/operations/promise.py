@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from bridge.clock import epoch_ms
 from bridge.operations import ingress_status
-from bridge.operations.ingresses import Ingress
+from bridge.operations.ingresses import Ingress, is_number
 
 BLOCK_LISTED_AT: Final = 10
 """Answers other than 200 in a row, after which the platform block-lists the host."""
@@ -47,6 +47,8 @@ class Report:
     consecutive_failures: int | None = None
     last_callback_at_ms: int | None = None
     not_ready: tuple[str, ...] = ()
+    ahead_ms: int = 0
+    """How far its clock is ahead of Redis', where that is too far for its heartbeats to count."""
 
     @property
     def answers_now(self) -> bool:
@@ -90,8 +92,9 @@ class Promise:
 
 def of_heartbeat(ingress: Ingress) -> Report:
     """What an ingress wrote to Redis, if that is of now."""
-    source: Source = "nobody" if ingress.is_silent else "heartbeat"
-    return _report(ingress.name, ingress.heartbeat, source=source, age_ms=ingress.age_ms)
+    source: Source = "nobody" if ingress.is_silent or ingress.is_ahead else "heartbeat"
+    found = _report(ingress.name, ingress.heartbeat, source=source, age_ms=ingress.age_ms)
+    return replace(found, ahead_ms=ingress.ahead_ms) if ingress.is_ahead else found
 
 
 async def asked(reports: Sequence[Report]) -> list[Report]:
@@ -109,7 +112,8 @@ def _of_itself(report: Report, document: Mapping[str, Any] | None) -> Report:
     entries = spool.get("entries") if isinstance(spool, dict) else None
     values = {**document, "spool_entries": entries, "admin_url": report.admin_url}
     values["at_ms"] = epoch_ms()
-    return _report(str(document.get("name")), values, source="itself", age_ms=0)
+    found = _report(str(document.get("name")), values, source="itself", age_ms=0)
+    return replace(found, ahead_ms=report.ahead_ms)
 
 
 def _silent(report: Report) -> Report:
@@ -119,7 +123,8 @@ def _silent(report: Report) -> Report:
         "answers": report.answers, "started_at_ms": report.started_at_ms,
         "last_callback_at_ms": report.last_callback_at_ms, "at_ms": report.at_ms,
     }  # fmt: skip
-    return _report(report.name, values, source="nobody", age_ms=report.age_ms)
+    found = _report(report.name, values, source="nobody", age_ms=report.age_ms)
+    return replace(found, ahead_ms=report.ahead_ms)
 
 
 def _report(name: str, said: Mapping[str, Any], *, source: Source, age_ms: int) -> Report:
@@ -140,7 +145,7 @@ def _report(name: str, said: Mapping[str, Any], *, source: Source, age_ms: int) 
         answers={
             str(code): count
             for code, count in (answers.items() if isinstance(answers, Mapping) else ())
-            if isinstance(count, int)
+            if is_number(count)
         },
         started_at_ms=_number(said.get("started_at_ms")),
         consecutive_failures=_number(said.get("consecutive_failures")),
@@ -154,7 +159,7 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if is_number(value) else None
 
 
 # --- judging
@@ -166,15 +171,14 @@ def judge(reports: Iterable[Report], *, is_redis_up: bool) -> Promise:
     present = [report for report in ingresses if report.answers_now]
     broken = [reason for report in present for reason in _broken(report)]
     risks = [reason for report in present for reason in _at_risk(report)]
-    urls = {report.url for report in present}
+    places = {_place(report) for report in present}
     risks += [
-        f"{report.name} was heard last {report.age_ms // 1000} s ago: it is gone, or cannot be "
-        "reached"
+        _gone(report)
         for report in ingresses
         if not report.answers_now
-        # Later, or where another took its place, it is history.
-        and report.age_ms < MISSED_MS
-        and report.url not in urls
+        # Later, or where another took its place (and its spool), it is history.
+        and (report.age_ms < MISSED_MS or report.spool_entries)
+        and _place(report) not in places
     ]
     if not present:
         if not is_redis_up or not ingresses:
@@ -212,7 +216,36 @@ def _at_risk(report: Report) -> list[str]:
         found.append(
             f"{report.name} spools to its disk ({report.spool_entries or 0} wait there){why}"
         )
+    if report.ahead_ms:
+        found.append(f"{report.name} answers; {_clock(report)}")
     return found
+
+
+def _place(report: Report) -> tuple[str, str | None]:
+    """Where it is: the host that its name (host:pid:id) says, and its address there.
+
+    In containers all have one address, each on a host of its own.
+    """
+    return report.name.rsplit(":", 2)[0], report.url
+
+
+def _gone(report: Report) -> str:
+    found = (
+        f"{report.name} was heard last {report.age_ms // 1000} s ago: it is gone, or cannot be "
+        "reached"
+    )
+    if report.ahead_ms:  # so nobody knows when it was heard
+        found = f"{report.name} does not answer: it is gone, or cannot be reached; {_clock(report)}"
+    if report.spool_entries:
+        found += (
+            f"; {report.spool_entries} callbacks are in its spool only, until an ingress starts "
+            "there or nb-bridge spool drain publishes them"
+        )
+    return found
+
+
+def _clock(report: Report) -> str:
+    return f"its clock is {report.ahead_ms // 1000} s ahead"
 
 
 def _nobody(is_redis_up: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, field
@@ -91,6 +92,7 @@ class Status:
     folder: Path
     spool: dict[str, Any]
     """Of `folder`: `spool_reading.total`, and `error`, which says why that is not known."""
+    has_folder: bool = True
 
     def document(self) -> dict[str, Any]:
         """As docs/commands.md has it."""
@@ -153,6 +155,7 @@ async def look(
         away=away,
         folder=settings.spool_path,
         spool=await asyncio.to_thread(_spool, settings.spool_path),
+        has_folder=await asyncio.to_thread(os.path.isdir, settings.spool_path),
     )
 
 

@@ -28,3 +28,20 @@ def test_a_page_moves_also_if_one_script_arrives_long_before_the_other(
     installation.send("lamp-1", "turn-on-1")
     answered = page.get_by_role("main").locator("dl > div").filter(has_text="answered 200")
     expect(answered).to_contain_text("1")
+
+
+def test_a_page_that_hears_nothing_says_of_when_it_is(
+    installation: Installation, visit: Visiting
+) -> None:
+    page = visit(installation.start_console().url).page()
+    page.clock.install()
+    held: list[Route] = []
+    page.route("**/live/overview", lambda route: held.append(route))
+    page.goto("/")
+    warning = page.get_by_role("alert").filter(has_text="The console has said nothing new")
+    page.clock.run_for(10_000)
+    expect(warning).to_be_hidden()
+    page.clock.run_for(10_000)
+    expect(warning).to_be_visible()
+    held[0].continue_()
+    expect(warning).to_be_hidden()

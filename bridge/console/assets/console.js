@@ -41,19 +41,31 @@
     if (button) copy(button);
   });
 
-  // A stream that ended is not seen: say so, or old figures are taken for new ones.
+  // A stream that ended or says nothing is not seen: say so, or old figures are taken for new ones.
+  // Ages are by this clock alone, from the age that the page had when it was made.
+  const STALE_MS = 15000;
   const stale = document.getElementById("stale");
-  let heard = new Date();
-  document.addEventListener("htmx:sse:after:message", () => {
-    heard = new Date();
-    stale.hidden = true;
-  });
-  document.addEventListener("htmx:sse:error", () => {
+  const live = document.querySelector("[data-age-ms]");
+  const shown = () => live?.querySelector("[data-at-ms]")?.dataset.atMs;
+  let last = shown();
+  let heard = Date.now() - Number(live?.dataset.ageMs ?? 0);
+
+  function warn() {
     if (!stale.hidden) return;
-    stale.querySelector("time").dateTime = heard.toISOString();
+    stale.querySelector("time").dateTime = new Date(heard).toISOString();
     localize(stale.querySelector("time"));
     stale.hidden = false;
+  }
+
+  document.addEventListener("htmx:sse:after:message", () => {
+    const now = shown();
+    if (now !== undefined && now === last) return; // the same again is no news
+    last = now;
+    heard = Date.now();
+    stale.hidden = true;
   });
+  document.addEventListener("htmx:sse:error", warn);
+  if (live) setInterval(() => { if (Date.now() - heard > STALE_MS) warn(); }, 1000);
 
   prepare(document);
   new MutationObserver((changes) => {

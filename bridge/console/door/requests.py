@@ -46,7 +46,14 @@ class RequestRules:
 
     @web.middleware
     async def check_origin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Takes what changes something from our own pages only, and where actions are on."""
+        """Takes what changes something from our own pages only, and where actions are on.
+
+        Others may lead here, but not make their readers' browsers look for them: looks cost.
+        """
+        if _is_part_of_a_foreign_page(request):
+            raise Problem(
+                HTTPStatus.FORBIDDEN, "console", "no part of another site's page: open it by a link"
+            )
         if request.method not in _HARMLESS:
             if not _is_from_our_pages(request):
                 raise Problem(
@@ -83,6 +90,15 @@ class RequestRules:
                     close=True,
                 ) from None  # fmt: skip
         return await handler(request)
+
+
+def _is_part_of_a_foreign_page(request: web.Request) -> bool:
+    """An image, say, a script's question, or a frame: all but a page that somebody goes to."""
+    headers = request.headers
+    if headers.get("Sec-Fetch-Site", "none") in _OUR_PAGES:
+        return False
+    is_page = headers.get("Sec-Fetch-Dest", "document") == "document"
+    return headers.get("Sec-Fetch-Mode") != "navigate" or not is_page
 
 
 def _is_from_our_pages(request: web.Request) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -15,8 +16,8 @@ import aiohttp_jinja2
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
-from bridge.console import parts
-from bridge.console.live.hub import Hub
+from bridge.console import failures, parts
+from bridge.console.live.hub import Hub, Unknown
 from bridge.http.problem import Problem
 from bridge.operations.snapshot import Snapshot
 
@@ -24,6 +25,7 @@ PREFIX: Final = "/live/"
 LASTS_S: Final = 600.0
 """Then a browser comes again, and shows again who it is."""
 SEND_TIMEOUT_S: Final = 10.0
+_UNKNOWN: Final = "live_unknown.html"
 Context = Callable[[Snapshot, Hub], Mapping[str, Any]]
 
 
@@ -33,7 +35,7 @@ class LivePart:
     def __init__(self, name: str, template: str, context: Context) -> None:
         self.template = template
         self._context = context
-        self._rendered: tuple[Snapshot, str] | None = None
+        self._rendered: tuple[Snapshot | Unknown, str] | None = None
         self.name = name
         self.routes = (web.get(PREFIX + name, self.follow),)
 
@@ -54,15 +56,21 @@ class LivePart:
         async with response:
             try:
                 async with asyncio.timeout(LASTS_S):
-                    async for snapshot in hub.follow():
-                        await response.send(self._text(request, snapshot, hub))
+                    async for found in hub.follow():
+                        await response.send(self._text(request, found, hub))
             except (TimeoutError, ConnectionError):
                 pass
+            except Exception:  # no other answer can follow: the stream ends, and the page says so
+                failures.log_defect(request)
         return response
 
-    def _text(self, request: web.Request, snapshot: Snapshot, hub: Hub) -> str:
-        if self._rendered is None or self._rendered[0] is not snapshot:
-            context = self.context(snapshot, hub)
-            text = aiohttp_jinja2.render_string(self.template, request, context)
-            self._rendered = (snapshot, text)
+    def _text(self, request: web.Request, found: Snapshot | Unknown, hub: Hub) -> str:
+        if self._rendered is None or self._rendered[0] is not found:
+            if isinstance(found, Unknown):
+                text = aiohttp_jinja2.render_string(_UNKNOWN, request, asdict(found))
+            else:
+                text = aiohttp_jinja2.render_string(
+                    self.template, request, self.context(found, hub)
+                )
+            self._rendered = (found, text)
         return self._rendered[1]

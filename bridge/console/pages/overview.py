@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from bridge.clock import epoch_ms
 from bridge.console import parts
 from bridge.console.entries import Entry
 from bridge.console.live import plot
@@ -22,7 +23,8 @@ async def show(request: web.Request) -> web.Response:
     """As JSON what `nb-bridge status` says."""
     hub = parts.of(request).hub
     snapshot = await hub.fresh()
-    context = _LIVE.context(snapshot, hub)
+    age_ms = max(0, epoch_ms() - snapshot.at_ms)
+    context = {**_LIVE.context(snapshot, hub), "age_ms": age_ms}
     return page(request, "overview.html", context, document=snapshot.status.document())
 
 
@@ -34,6 +36,7 @@ def _context(snapshot: Snapshot, hub: Hub) -> Mapping[str, Any]:
         "promise": snapshot.promise,
         "redis": snapshot.status.document()["redis"],
         "seen": seen,
+        "has_spool": snapshot.status.has_folder,
         "groups": groups,
         "plot": plot.draw(hub.history, [group.name for group in groups], snapshot.at_ms),
     }

@@ -60,6 +60,7 @@ class World:
     seen: Overview | None = None
     reports: Sequence[Report] = ()
     spooled: Sequence[Spooled] = ()
+    has_folder: bool = True
     looks: int = 0
     clock: Clock = field(default_factory=Clock)
     namespace: Namespace | None = None
@@ -100,6 +101,7 @@ class World:
             away=self.away if seen is None else None,
             folder=Path("spool"),
             spool={"folder": "spool", "error": None, "entries": 0, "bytes": 0},
+            has_folder=self.has_folder,
         )
         groups = [] if seen is None else seen.groups
         return Snapshot(

@@ -91,6 +91,32 @@ async def test_only_our_own_pages_change_something(
     assert answer.status == status
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate"}, 200),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate",
+          "Sec-Fetch-Dest": "document"}, 200),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate",
+          "Sec-Fetch-Dest": "iframe"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "something new", "Sec-Fetch-Mode": "no-cors"}, 403),
+    ],
+)  # fmt: skip
+async def test_pages_of_other_sites_may_lead_here_and_no_more(
+    begin: Begin, method: str, headers: dict[str, str], status: int
+) -> None:
+    client = await begin(routes=ROUTES)
+    assert (await client.request(method, "/who", headers=headers)).status == status
+
+
 async def test_a_body_is_read_within_bounds(begin: Begin) -> None:
     client = await begin(tokens=["good"], has_actions=True, routes=ROUTES)
     long = await log_in(client, {"token": "x" * MAX_LOG_IN_BYTES})

@@ -1,4 +1,4 @@
-"""What moves: one look for all who watch, the last ten minutes, and the stream."""
+"""What moves: one look for all who watch, and the stream."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import pytest
 from bridge.console import parts
 from bridge.console.live import hub as hub_module
 from bridge.console.live import plot
-from bridge.console.live.history import LASTS_MS, History, Point
 from bridge.console.live.hub import Hub
-from bridge.console.live.plot import BUCKETS
+from bridge.console.pages import overview
 from bridge.errors import MetaMismatchError
 from bridge.operations import status
-from bridge.operations.group_progress import Group, Share
 from bridge.operations.promise import Report
 from bridge.operations.snapshot import Snapshot
 from support.entries import entry
 from support.operators_streams import Streams
+from support.waiting import wait_until
 
 from .conftest import Begin, Client, Clock, World
 
@@ -30,10 +29,6 @@ def report(at_ms: int, answered: int, **changes: object) -> Report:
         consecutive_failures=0, path="direct",
     )  # fmt: skip
     return replace(made, **changes)  # type: ignore[arg-type]
-
-
-async def snapshot_of(world: World, at_ms: int) -> Snapshot:
-    return replace(await world.take(), at_ms=at_ms)
 
 
 # --- pages
@@ -92,6 +87,18 @@ async def test_workers_with_their_partitions(
     assert "here" in text
     assert "gone, its leases run out" in text
     assert "nobody owns" in text
+
+
+async def test_a_page_says_how_old_it_is_and_which_snapshot_it_shows(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await begin()
+    hub = client.server.app[parts.PARTS].hub  # type: ignore[attr-defined]
+    snapshot = await hub.fresh()
+    monkeypatch.setattr(overview, "epoch_ms", lambda: snapshot.at_ms + 30_000)
+    text = await (await client.get("/")).text()
+    assert 'data-age-ms="30000"' in text  # console.js warns of what is older than 15 s
+    assert f'data-at-ms="{snapshot.at_ms}"' in text
 
 
 # --- the hub
@@ -154,6 +161,122 @@ async def test_five_viewers_cost_as_much_as_one(
     assert not hub.has_room
 
 
+class Looks:
+    """A hub whose looks the test makes, one by one."""
+
+    def __init__(self, world: World, clock: Clock) -> None:
+        self.fails: Exception | None = None
+        self._world = world
+        self.hub = Hub(self.take, clock)
+
+    async def take(self) -> Snapshot:
+        if self.fails is not None:
+            raise self.fails
+        return await self._world.take()
+
+
+@pytest.fixture
+def looks(world: World, clock: Clock) -> Looks:
+    return Looks(world, clock)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MetaMismatchError("of another version"), "of another version"),
+        (ValueError("secret"), "this is a defect of the console; its log says more"),
+    ],
+)
+async def test_followers_are_told_that_a_look_failed(
+    looks: Looks, clock: Clock, error: Exception, said: str
+) -> None:
+    await looks.hub.fresh()
+    following = looks.hub.follow()
+    assert isinstance(await anext(following), Snapshot)
+    waiting = asyncio.ensure_future(anext(following))
+    await asyncio.sleep(0)
+    looks.fails = error
+    clock.now_s += 10
+    with pytest.raises(type(error)):
+        await looks.hub.fresh()
+    told = await waiting
+    assert isinstance(told, hub_module.Unknown)
+    assert told.why == said
+    assert await anext(looks.hub.follow()) is told  # who comes later, too
+    waiting = asyncio.ensure_future(anext(following))
+    await asyncio.sleep(0)
+    looks.fails = None
+    assert await looks.hub.fresh() is await waiting
+
+
+async def test_who_begins_to_follow_waits_where_the_last_snapshot_is_not_of_now(
+    looks: Looks, clock: Clock
+) -> None:
+    old = await looks.hub.fresh()
+    clock.now_s += hub_module.NOW_S
+    waiting = asyncio.ensure_future(anext(looks.hub.follow()))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert await looks.hub.fresh() is await waiting is not old
+
+
+async def test_after_a_look_that_failed_no_page_shows_what_was_before(
+    looks: Looks, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "PATIENCE_S", 0)
+    old = await looks.hub.fresh()
+    looks.fails = MetaMismatchError("of another version")
+    clock.now_s += 60
+    assert await looks.hub.fresh() is old  # nobody knows yet that this one fails
+    await asyncio.sleep(0)
+    with pytest.raises(MetaMismatchError):
+        await looks.hub.fresh()
+
+
+async def test_a_history_that_cannot_be_told_costs_no_snapshot(
+    looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(snapshot: Snapshot) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(looks.hub.history, "add", fail)
+    snapshot = await looks.hub.fresh()
+    assert await anext(looks.hub.follow()) is snapshot
+
+
+async def test_a_stream_says_that_nobody_knows(
+    begin: Begin, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await begin()
+    hub = client.server.app[parts.PARTS].hub  # type: ignore[attr-defined]
+
+    async def fail() -> Snapshot:
+        raise MetaMismatchError("of <another> version")
+
+    monkeypatch.setattr(hub, "_take", fail)
+    with pytest.raises(MetaMismatchError):
+        await hub.fresh()
+    answer = await client.get("/live/overview")
+    event = (await answer.content.readuntil(b"\r\n\r\n")).decode()
+    assert "Nobody knows how it is now" in event
+    assert "of &lt;another&gt; version" in event
+    hub.close()
+
+
+async def test_a_part_that_cannot_be_made_ends_its_stream(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await begin()
+    await client.server.app[parts.PARTS].hub.fresh()  # type: ignore[attr-defined]
+
+    def fail(*asked: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(plot, "draw", fail)
+    answer = await client.get("/live/overview")
+    assert await answer.text() == ""
+
+
 async def test_viewers_are_bounded(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module, "MAX_VIEWERS", 0)
     assert (await client.get("/live/overview")).status == 503
@@ -180,50 +303,25 @@ async def test_looking_goes_on_after_failures_and_says_each_once(
     await asyncio.gather(running, return_exceptions=True)
 
 
-# --- history and plot
+async def test_a_page_behind_an_action_waits_for_a_look_that_began_after_it() -> None:
+    looks: list[int] = []
+    may_end = asyncio.Event()
+    world = World()
 
+    async def take() -> Snapshot:
+        looks.append(len(looks))
+        if len(looks) == 2:
+            await may_end.wait()
+        return await world.take()
 
-async def test_rates_are_by_the_clock_of_who_counted(world: World, streams: Streams) -> None:
-    history = History()
-    world.seen = await status.take(streams.connected)
-    group = Group(name="g", registered=True, paused=False, shares=[Share(partition=0, fetched=0)])
-    world.seen.groups = [group]
-    for second, answered in ((0, 100), (1, 100), (2, 300), (3, 300), (4, 300)):
-        group.shares = [Share(partition=0, fetched=10 * second, pending=second)]
-        said_ms = 1000 * (second - second % 2)  # each other second
-        world.reports = [report(said_ms, answered)]
-        history.add(await snapshot_of(world, 1000 * second))
-    points = list(history)
-    assert [point.answered for point in points] == [None, 100.0, 100.0, 0.0]
-    assert [point.handled["g"] for point in points] == [9.0] * 4
-
-
-async def test_history_is_ten_minutes_and_an_ingress_may_begin_anew(world: World) -> None:
-    history = History()
-    for second in range(1200):
-        world.reports = [report(1000 * second, 5 if second < 1199 else 0)]
-        history.add(await snapshot_of(world, 1000 * second))
-    points = list(history)
-    assert len(points) <= 602
-    assert points[0].to_ms >= 1_199_000 - LASTS_MS
-    assert points[-1].answered == 0
-    world.reports = []
-    history.add(await snapshot_of(world, 1_199_000))  # the clock stood still
-    history.add(await snapshot_of(world, 1_200_000))
-    assert list(history)[-1].answered is None
-
-
-def test_a_plot_of_nothing_and_of_something() -> None:
-    assert plot.draw([], ["g"], LASTS_MS).is_empty
-    points = [
-        Point(from_ms=0, to_ms=5000, answered=12.0, handled={"g": 3.0}),
-        Point(from_ms=590_000, to_ms=600_000, answered=30.0, handled={}),
-    ]
-    drawn = plot.draw(points, ["g"], LASTS_MS)
-    answered, handled = drawn.lines
-    assert drawn.top == 50
-    assert answered.path.count("M") == 2  # nothing is known between them
-    assert answered.path.count("L") == 1
-    assert (answered.now, handled.now) == (30.0, None)
-    assert handled.path.startswith(f"M{0.5 * plot.WIDTH / BUCKETS:.1f} ")
-    assert plot.draw([Point(from_ms=0, to_ms=1, answered=0, handled={})], [], LASTS_MS).top == 1
+    hub = Hub(take, world.clock)
+    first = await hub.fresh()
+    world.clock.now_s += 10
+    slow = asyncio.create_task(hub.fresh())  # it began before the action
+    await wait_until(lambda: len(looks) == 2)
+    hub.forget()
+    after = await hub.fresh()
+    may_end.set()
+    await slow
+    assert after is not first
+    assert await hub.fresh() is after

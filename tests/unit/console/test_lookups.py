@@ -240,6 +240,18 @@ async def test_what_fails_after_the_page_has_begun_is_said_in_it(begin: Begin, s
     assert text.rstrip().endswith("</html>")
 
 
+async def test_a_defect_after_the_page_has_begun_is_said_in_it(begin: Begin, slow: Slow) -> None:
+    client = await begin(routes=slow.routes)
+    slow.fails = ZeroDivisionError("secret")
+    answer = await client.get("/slow")
+    slow.go_on.set()
+    text = await answer.text()
+    assert "this is a defect of the console" in text
+    assert "secret" not in text
+    assert text.count("<html") == text.count("</html>") == 1
+    assert "HTTP/1.1" not in text
+
+
 async def test_nobody_looks_for_ever(
     begin: Begin, slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:

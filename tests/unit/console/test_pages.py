@@ -8,12 +8,14 @@ import pytest
 from aiohttp import web
 
 from bridge.console.headers import HEADERS
+from bridge.console.live.hub import OF_LATE_S
 from bridge.errors import BridgeError, MetaMismatchError, RedisRefusesError, UsageError
 from bridge.http.problem import CONTENT_TYPE
 from bridge.operations import findings
+from bridge.operations.promise import Report
 from bridge.settings import Shown
 
-from .conftest import Begin, Client, World
+from .conftest import Begin, Client, Clock, World
 
 JSON = {"Accept": "application/json"}
 HTML = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
@@ -135,3 +137,33 @@ async def test_no_page_has_a_script_or_a_style_of_its_own(client: Client) -> Non
         assert "style=" not in text
         assert "onclick" not in text
         assert text.count("<script") == text.count("<script src=")
+
+
+async def test_pages_say_that_callbacks_are_answered_only_where_the_promise_does(
+    begin: Begin, world: World, clock: Clock
+) -> None:
+    async def ask(request: web.Request) -> web.Response:
+        raise world.away
+
+    client = await begin(routes=[web.get("/asks", ask)])
+    unsure = "Whether callbacks are answered: see"
+    assert unsure in await (await client.get("/asks")).text()  # nobody has looked
+    assert "Callbacks are answered 200 and kept" not in await (await client.get("/")).text()
+    assert unsure in await (await client.get("/asks")).text()
+    clock.now_s += 10
+    world.reports = [Report(name="i", source="itself", age_ms=0, at_ms=1, path="spool")]
+    assert "Callbacks are answered 200 and kept" in await (await client.get("/")).text()
+    assert "Callbacks are still answered" in await (await client.get("/asks")).text()
+    clock.now_s += OF_LATE_S
+    assert unsure in await (await client.get("/asks")).text()
+
+
+async def test_a_console_without_a_spool_does_not_say_that_it_is_empty(
+    client: Client, world: World, clock: Clock
+) -> None:
+    assert "0 entries" in await (await client.get("/")).text()
+    world.has_folder = False
+    clock.now_s += 10
+    text = await (await client.get("/")).text()
+    assert "no spool on this machine" in text
+    assert "0 entries" not in text

@@ -53,10 +53,21 @@ def test_who_does_not_answer() -> None:
     gone = replace(FINE, name="i2", url="http://two", source="nobody")
     assert level(FINE, gone) == "at_risk"
     assert level(FINE, replace(gone, age_ms=MISSED_MS)) == "kept"  # history
-    assert level(FINE, replace(gone, url=FINE.url)) == "kept"  # another took its place
+    here = replace(FINE, name="host:2:b")
+    left = replace(here, name="host:1:a", source="nobody", spool_entries=4)
+    assert level(here, left) == "kept"  # another took its place, and what it left
+    elsewhere = replace(left, name="other:1:a")
+    assert level(here, elsewhere) == "at_risk"  # in containers all have one address
     assert level(gone) == "broken"
     assert level(gone, up=False) == "unknown"
     assert level() == level(up=False) == "unknown"
+
+
+def test_callbacks_in_the_spool_of_who_is_gone_stay_a_risk() -> None:
+    gone = replace(FINE, name="a:1:x", source="nobody", age_ms=10 * MISSED_MS, spool_entries=4)
+    judged = promise.judge([replace(FINE, name="b:1:y"), gone], is_redis_up=True)
+    assert judged.level == "at_risk"
+    assert "4 callbacks are in its spool only" in judged.reasons[0]
 
 
 def test_a_heartbeat_is_believed_no_further_than_its_types_go() -> None:
@@ -112,6 +123,33 @@ async def test_an_ingress_says_itself_how_it_does(admin: Admin) -> None:
     assert other.source == "nobody"  # another one has its port now
     (guess,) = await promise.asked([promise.unknown_at(url)])
     assert (guess.source, guess.name) == ("itself", "i1")
+
+
+async def test_an_ingress_whose_clock_is_ahead_is_asked_itself(admin: Admin) -> None:
+    url = await admin.start()
+    admin.body = b'{"role": "ingress", "name": "i1", "path": "direct", "answers": {"200": 9}}'
+    beat = {"path": "direct", "admin_url": url, "url": "http://one"}
+    ahead = promise.of_heartbeat(Ingress(name="i1", heartbeat=beat, age_ms=0, ahead_ms=900_000))
+    assert ahead.source == "nobody"
+    judged = promise.judge(await promise.asked([ahead]), is_redis_up=True)
+    assert judged.level == "at_risk"
+    assert judged.reasons == ("i1 answers; its clock is 900 s ahead",)
+    admin.body = b""
+    judged = promise.judge([FINE, *await promise.asked([replace(ahead, name="gone")])],
+                           is_redis_up=True)  # fmt: skip
+    assert judged.reasons == (
+        "gone does not answer: it is gone, or cannot be reached; its clock is 900 s ahead",
+    )
+
+
+async def test_numbers_that_an_ingress_cannot_have_counted_are_not_known(admin: Admin) -> None:
+    url = await admin.start()
+    said = {"role": "ingress", "name": "i1", "answers": {"200": 10**400, "503": 1},
+            "spool": {"entries": 2**63}, "consecutive_failures": -(10**30)}  # fmt: skip
+    admin.body = json.dumps(said).encode()
+    (report,) = await promise.asked([promise.unknown_at(url)])
+    assert report.answers == {"503": 1}
+    assert (report.spool_entries, report.consecutive_failures) == (None, None)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"role": "worker"}', b"[" * 100_000, b"\xff"])

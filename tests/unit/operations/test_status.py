@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from bridge.operations import ingresses, status
 from bridge.operations.ingresses import SILENT_MS
 from support.entries import entry
@@ -44,3 +46,32 @@ async def test_the_heartbeats_of_ingresses(streams: Streams) -> None:
     assert (busy.name, busy.is_silent) == ("busy", False)
     assert busy.heartbeat["url"] == "https://bridge.example.com"
     assert (quiet.name, quiet.is_silent) == ("quiet", True)
+
+
+@pytest.mark.parametrize(
+    "beat",
+    [b'{"at_ms": 1e999}', b'{"at_ms": -1e999}', b'{"at_ms": NaN}', b'{"at_ms": %d}' % 10**400,
+     b'{"at_ms": 5, "x": ' + b"[" * 200_000, b'{"at_ms": %s}' % (b"9" * 5000), b"[" * 200_000],
+)  # fmt: skip
+def test_a_heartbeat_that_nobody_can_read_is_left_out(beat: bytes) -> None:
+    assert ingresses.decode([b"junk", beat, b"i", b'{"at_ms": 1}'], 2)[0].name == "i"
+
+
+def test_numbers_that_nobody_can_calculate_with_are_not_known() -> None:
+    beat = json.dumps(
+        {
+            "at_ms": 1, "spool_entries": 2**63, "started_at_ms": float("-inf"),
+            "consecutive_failures": 3, "answers": {"200": 10**400, "503": 7},
+        }
+    )  # fmt: skip
+    (ingress,) = ingresses.decode([b"i", beat.encode()], 2)
+    assert ingress.heartbeat == {"at_ms": 1, "consecutive_failures": 3, "answers": {"503": 7}}
+
+
+def test_a_heartbeat_of_the_future_does_not_say_that_its_ingress_is_alive() -> None:
+    def is_ahead(at_ms: int) -> bool:
+        (ingress,) = ingresses.decode([b"i", b'{"at_ms": %d}' % at_ms], 1_000_000)
+        return ingress.is_ahead
+
+    assert not is_ahead(1_000_000 + SILENT_MS)
+    assert is_ahead(1_000_000 + SILENT_MS + 1)
