@@ -34,7 +34,9 @@ PushMessageReceiver = Receiver
 """
 # Here they rightly find a problem (1): the tests' server keeps nothing on disk, nothing listens on
 # the default admin ports, and what is in quarantine is still no notification.
-FINDS_A_PROBLEM = {"check", "ping", "quarantine replay --all"}
+FINDS_A_PROBLEM = {
+    "check", "ping", "ping --url http://127.0.0.1:8090", "quarantine replay --all"
+}  # fmt: skip
 
 
 @pytest.fixture
