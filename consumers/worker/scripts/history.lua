@@ -40,10 +40,14 @@ do
     local count = at and string.byte(record, at + STAMPED)
     if not count then return nil end
     local first = at + STAMPED + 1
-    local outcome = group .. string.sub(note, 25) .. after(now_ms - ms_at(record, at + DIGEST))
+    local what = string.sub(note, 25)
+    local outcome = group .. what .. after(now_ms - ms_at(record, at + DIGEST))
+    if count == 0 then  -- nearly always, with one group
+      return string.sub(record, 1, first - 2) .. '\1' .. outcome .. string.sub(record, first)
+    end
     local behind = first + count * OUTCOME
     for other = first, behind - 1, OUTCOME do
-      if string.sub(record, other, other + 4) == string.sub(outcome, 1, 5) then
+      if string.sub(record, other, other + 4) == group .. what then
         return record
       end
       if string.sub(record, other, other + 3) == group then
