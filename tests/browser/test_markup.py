@@ -56,11 +56,11 @@ def test_markup_is_text_on_what_moves_and_what_is_found(
     shows(page, f"{DEVICE}-2", ERROR)  # what fails now
 
     find(page, COMMAND)
-    expect(page.get_by_role("heading", level=1)).to_contain_text(COMMAND)
+    expect(page.get_by_role("heading", level=1)).to_contain_text(f"command {COMMAND}")
     shows(page, COMMAND, DEVICE, ERROR)
 
     page.get_by_role("link", name=DEVICE, exact=True).first.click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text(DEVICE)
+    expect(page.get_by_role("heading", level=1)).to_contain_text(f"device {DEVICE}")
     shows(page, COMMAND, DEVICE, ERROR)
 
     find(page, f"{MARKUP}-nowhere")

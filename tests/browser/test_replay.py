@@ -51,7 +51,7 @@ def test_what_failed_is_found_understood_mended_and_replayed(
     expect(dead.first).to_be_visible()
     page.get_by_role("searchbox").fill(COMMAND)
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", level=1)).to_contain_text(COMMAND)
+    expect(page.get_by_role("heading", level=1)).to_contain_text(f"command {COMMAND}")
     timeline = page.get_by_role("main")
     expect(timeline).to_contain_text(ERROR)
     for said in ("SENT", "handled", "DELIVERED", "dead", "3 attempts"):
@@ -71,7 +71,7 @@ def test_what_failed_is_found_understood_mended_and_replayed(
     page.get_by_role("button", name="Replay", exact=True).click()
     expect(page.get_by_role("status")).to_contain_text("was given back")
     page.get_by_role("link", name="See what becomes of it").click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text(COMMAND)
+    expect(page.get_by_role("heading", level=1)).to_contain_text(f"command {COMMAND}")
     wait_until_sync(lambda: not installation.dead(), "no dead letter to be left", bound_s=60)
     reload_until_it_says(page, "handled")
     outcomes = page.get_by_role("listitem").filter(has_text="DELIVERED")
