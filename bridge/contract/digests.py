@@ -77,13 +77,11 @@ def _with_exact_numbers(value: object) -> str:
 
 def name_digest(name: str) -> bytes:
     """A device, command or group where only its digest is kept: 8 bytes."""
-    raw = name.encode()  # written out: two of each notification
-    framed = len(raw).to_bytes(4, "big") + raw
-    return hashlib.blake2b(framed, digest_size=DIGEST_BYTES).digest()[:LEDGER_DIGEST_BYTES]
+    return hashlib.blake2b(name.encode(), digest_size=LEDGER_DIGEST_BYTES).digest()
 
 
-# A command comes thrice and then never again, a device for ever: 4 MB for a fleet of that many.
-_device_digest: Final = lru_cache(16_384)(name_digest)
+# A command comes thrice, a device for ever; to make a digest takes ten times as long. 8 MB at most.
+_known_digest: Final = lru_cache(32_768)(name_digest)
 
 
 def ledger_field(device: str, command: str) -> bytes:
@@ -91,7 +89,7 @@ def ledger_field(device: str, command: str) -> bytes:
 
     The command comes first, so that its field can be looked for without the device.
     """
-    return name_digest(command) + _device_digest(device)
+    return _known_digest(command) + _known_digest(device)
 
 
 def notification_digest(

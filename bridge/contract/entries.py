@@ -62,7 +62,7 @@ class DeadLetter:
             raise ContractError("dead letter without its reason fields") from error
 
 
-# What nearly all entries have: each field that must be there, and none that may.
+# What nearly all entries have, in this order: each field that must be there, and none that may.
 _USUAL_NAMES: Final = [
     b"v", b"type", b"id", b"device", b"command", b"status", b"received_at", b"body"
 ]  # fmt: skip
@@ -169,25 +169,43 @@ class Entry(NamedTuple):
 
     @classmethod
     def read(cls, fields: Sequence[bytes]) -> Entry:
-        """As `decode`, of names and values in turn, as Redis returns them.
+        """As `decode`, of names and values in turn, as Redis returns them."""
+        if is_usual(fields):
+            return cls.read_usual(fields[3::2])
+        return cls.decode(dict(zip(fields[::2], fields[1::2], strict=False)))
 
-        A worker does this to each entry: one with the usual names, in the order of `encode`, is
-        read by position, in half the time (0.9 µs; a dict first: 1.9 µs).
+    @classmethod
+    def read_usual(cls, values: Sequence[bytes]) -> Entry:
+        """As `decode`, of the values behind `v` where all else is usual (`is_usual`).
+
+        A worker does this to each entry: by position it takes half the time.
         """
-        if len(fields) != 16 or fields[::2] != _USUAL_NAMES or fields[1] != b"1":
-            return cls.decode(dict(zip(fields[::2], fields[1::2], strict=False)))
+        type_, id_, device, command, status, received_at, body = values
         try:
             return cls(
-                NotificationId(fields[5].decode("ascii")),
-                fields[3].decode(),
-                fields[7].decode(),
-                fields[9].decode(),
-                fields[11].decode(),
-                int(fields[13]),
-                fields[15],
+                NotificationId(id_.decode("ascii")),
+                type_.decode(),
+                device.decode(),
+                command.decode(),
+                status.decode(),
+                int(received_at),
+                body,
             )
         except ValueError as error:
             raise ContractError("entry with a field that cannot be decoded") from error
+
+
+def is_usual(fields: Sequence[bytes]) -> bool:
+    """Whether they are the fields, names and values in turn, that nearly all entries have."""
+    return len(fields) == 16 and list(fields[::2]) == _USUAL_NAMES and fields[1] == b"1"
+
+
+def usual_fields(values: Sequence[bytes]) -> list[bytes]:
+    """The fields whose values, but for `v`, these are; `is_usual` of the result."""
+    fields = [b"v", b"1"]
+    for name, value in zip(_USUAL_NAMES[1:], values, strict=True):
+        fields += (name, value)
+    return fields
 
 
 def _further(fields: Mapping[bytes, bytes]) -> Iterator[Any]:

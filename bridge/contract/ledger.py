@@ -25,6 +25,7 @@ STATUSES: Final = (
     "SUCCESS", "FAIL", "DEFAULT",
 )  # fmt: skip
 """Of which a mark has the place, from 1 on. New ones are added behind these."""
+STATUS_PLACES: Final = {status: place for place, status in enumerate(STATUSES, 1)}
 _OUTCOME_BYTES: Final = GROUP_BYTES + 1 + 4
 
 
@@ -79,21 +80,28 @@ _WHAT: Final = {
     for became in Became
 }
 
+Note = tuple[Entry, bytes]
+"""What a worker has noted of an outcome: of which entry, and one byte that says what and after how
+many attempts. Made for each delivery, so it is written out (`encode_notes`) with its whole batch.
+"""
 
-def note_of(entry: Entry, became: Became, attempts: int) -> bytes | None:
-    """What a worker has noted of an outcome: field, digest, and one byte that says what and after
-    how many attempts; 25 bytes. `None` for an entry that no record is of.
-    """
-    if not entry.command:
-        return None
-    try:
-        digest = bytes.fromhex(entry.id[: 2 * LEDGER_DIGEST_BYTES])
-    except ValueError:  # a foreign producer's
-        return None
-    if len(digest) != LEDGER_DIGEST_BYTES:
-        return None
-    what = _WHAT[became][attempts if attempts < MAX_ATTEMPTS_NOTED else MAX_ATTEMPTS_NOTED]
-    return ledger_field(entry.device, entry.command) + digest + what
+
+def note_of(entry: Entry, became: Became, attempts: int) -> Note:
+    """The note of an outcome after `attempts`."""
+    return entry, _WHAT[became][min(attempts, MAX_ATTEMPTS_NOTED)]
+
+
+def encode_notes(notes: Iterable[Note]) -> bytes:
+    """25 bytes for each: field, digest, and its byte. Nothing for entries that no record is of."""
+    words: list[bytes] = []
+    for entry, what in notes:
+        try:
+            digest = bytes.fromhex(entry.id[: 2 * LEDGER_DIGEST_BYTES])
+        except ValueError:  # a foreign producer's
+            continue
+        if entry.command and len(digest) == LEDGER_DIGEST_BYTES:
+            words += (ledger_field(entry.device, entry.command), digest, what)
+    return b"".join(words)
 
 
 def read(raws: Iterable[bytes]) -> Record:
@@ -131,18 +139,27 @@ def _mark(raw: bytes, at: int) -> tuple[Mark | None, int]:
         if begins + _OUTCOME_BYTES > len(raw):
             break
         group = raw[begins : begins + GROUP_BYTES]
-        what, after_ms = raw[begins + GROUP_BYTES], raw[begins + GROUP_BYTES + 1 : begins + 9]
+        what, low = raw[begins + GROUP_BYTES], raw[begins + GROUP_BYTES + 1 : begins + 9]
         try:
             became = Became(what >> 6)
         except ValueError:
             continue
         groups[group] = Noted(
             became=became,
-            at_ms=at_ms + int.from_bytes(after_ms, "big"),
+            at_ms=_whole(int.from_bytes(low, "big"), at_ms),
             attempts=what & MAX_ATTEMPTS_NOTED,
         )
     name = STATUSES[status - 1] if 0 < status <= len(STATUSES) else None
     return Mark(digest=digest, at_ms=at_ms, status=name, groups=groups), ends_at
+
+
+def _whole(low: int, since_ms: int) -> int:
+    """The time of which `low` are the low 32 bits, not before `since_ms` and within 24 days of it.
+
+    One that seems to be before it is by a clock that was set back, and taken for the same moment.
+    """
+    after_ms = (low - since_ms) % 2**32
+    return since_ms + (after_ms if after_ms < 2**31 else 0)
 
 
 def _both(first: Mark, second: Mark) -> Mark:

@@ -10,14 +10,18 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from bridge.contract.digests import LEDGER_DIGEST_BYTES
+from bridge.contract.ledger import STATUS_PLACES
 from bridge.platform.notification import Notification
 
 Reason = Literal["not_json", "not_a_notification"]
 MAX_REASONS_CHARS: Final = 1000
+_NO_COMMAND: Final = 5
+"""As a rank, of what names none."""
 NOTHING_MORE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -50,26 +54,18 @@ class Arrival(NamedTuple):
         return size + sum(map(len, self.more.values())) if self.more else size
 
     def arguments(self) -> tuple[bytes | str | int, ...]:
-        """Its eleven arguments of publish.lua."""
-        notification = self.notification
-        return (
-            notification.ledger_field,
-            notification.digest[:LEDGER_DIGEST_BYTES],
-            _rank(notification),
-            notification.type,
-            notification.id,
-            notification.device,
-            notification.command,
-            notification.status,
-            self.received_at_ms,
-            "\n".join(word for pair in self.more.items() for word in pair) if self.more else "",
-            notification.body,
+        """Its arguments of publish.lua."""
+        _, type_, device, command, status, rank, field, body = notification = self.notification
+        kind = (
+            (rank or 0) if command else _NO_COMMAND,
+            STATUS_PLACES.get(status, 0),
+            2 * len(self.more),
         )
-
-
-def _rank(notification: Notification) -> int:
-    """As publish.lua takes it."""
-    return (notification.rank or 0) if notification.command else -1
+        head = field + notification.digest[:LEDGER_DIGEST_BYTES] + bytes(kind)
+        values = (
+            head, type_, notification.id, device, command, status, self.received_at_ms, body
+        )  # fmt: skip
+        return (*values, *chain.from_iterable(self.more.items())) if self.more else values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from bridge.store.link import Link
 from consumers.worker.delivery import fetcher
 from consumers.worker.delivery.fetcher import Fetcher
 from consumers.worker.partitions.lanes import Lanes
-from consumers.worker.partitions.partition import Partition
+from consumers.worker.partitions.partition import Item, Partition
 from consumers.worker.partitions.window import Window
 from consumers.worker.recording.history import History
 from consumers.worker.recording.settler import Settler
@@ -83,7 +83,23 @@ class Reading:
                 fields = entry("d", body=b"x" * length).encode()
                 pipeline.xadd(stream, dict(zip(fields[::2], fields[1::2], strict=True)))  # type: ignore[arg-type]
             ids[number] = await pipeline.execute()
+        self.run()
+        return ids
+
+    def run(self) -> None:
         self.tasks = [asyncio.create_task(each.run()) for each in (self.settler, self.fetcher)]
+
+    async def take(self, shapes: list[list[bytes]]) -> list[bytes]:
+        """Entries of those fields in the first partition, the only one; returns their ids."""
+        partition = self.owned[0]
+        self.owned.clear()
+        self.owned[0] = partition
+        stream = self.keys.stream(0)
+        await self.client.set(self.keys.lease(0, GROUP), partition.token)
+        await self.client.xgroup_create(stream, GROUP, "0", mkstream=True)
+        ids = [await self.client.execute_command("XADD", stream, "*", *each) for each in shapes]
+        self.run()
+        await wait_until(lambda: len(partition.items) == len(ids))
         return ids
 
     @property
@@ -109,6 +125,44 @@ async def reading(real_redis: servers.Redis) -> AsyncIterator[Reading]:
     it = Reading(real_redis, real_redis.link())
     yield it
     await it.close()
+
+
+def shapes() -> list[list[bytes]]:
+    usual = entry("d", body=b"x" * 700).encode()
+    not_utf8, no_number, wrong_name, other_version = ([*usual] for _ in range(4))
+    not_utf8[7] = b"\xff"
+    no_number[13] = b"soon"
+    wrong_name[8] = b"order"
+    other_version[1] = b"0"
+    late = entry("d", late=True).encode()
+    return [
+        usual,
+        not_utf8,
+        no_number,
+        wrong_name,
+        other_version,
+        late,
+        [*usual[14:], *usual[:14]],
+        [*usual, b"more", b""],
+        usual[:14],
+        [b"what", b"ever"],
+        [b"received_at", b"01", *usual[:12], *usual[14:]],
+        [*usual[:13], b"01", *usual[14:]],
+    ]
+
+
+async def test_every_entry_is_taken_as_it_is_in_its_stream(reading: Reading) -> None:
+    """Of usual ones only the values come: names, lengths and faults are as if all had."""
+    wanted = shapes()
+    ids = await reading.take(wanted)
+    for entry_id, fields in zip(ids, wanted, strict=True):
+        item, read = reading.owned[0].items[entry_id], Item.read(entry_id, fields)
+        assert list(item.fields) == fields
+        assert item.unreadable == read.unreadable
+        assert item.size_bytes == read.size_bytes
+        if item.unreadable is None:
+            assert item.entry == read.entry
+    assert sum(reading.owned[0].items[each].unreadable is None for each in ids) == 6
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,10 @@ def said(noted: Sequence[Noted | None]) -> list[tuple[Became, int] | None]:
     return [each and (each.became, each.attempts) for each in noted]
 
 
+def encoded(entry: Entry) -> bytes:
+    return ledger.encode_notes([ledger.note_of(entry, Became.HANDLED, 1)])
+
+
 async def test_an_outcome_is_noted_with_its_time_and_its_attempts(server: servers.Redis) -> None:
     it = Ledger(server)
     sent, done = await it.publish(), await it.publish("SUCCESSFUL")
@@ -36,6 +40,22 @@ async def test_an_outcome_is_noted_with_its_time_and_its_attempts(server: server
     assert before_ms <= second.at_ms <= int(seconds) * 1000 + int(micros) // 1000
     await it.settle((sent, Became.SKIPPED, 0))
     assert said(await it.noted()) == [(Became.SKIPPED, 0), (Became.HANDLED, 2)]
+
+
+@pytest.mark.parametrize(
+    ("at_ms", "noted_ms"),
+    [
+        (2**32 - 10, 2**32 + 5),  # the low bits began anew in between
+        (1_800_000_000_000, 1_800_000_000_000),
+        (1_800_000_000_000, 1_800_000_000_000 + 86_400_000),
+        (1_800_000_000_000, 1_799_999_999_000),  # the clock was set back
+    ],
+)
+def test_the_time_of_an_outcome_is_read_from_its_low_bits(at_ms: int, noted_ms: int) -> None:
+    outcome = b"gggg\x41" + (noted_ms % 2**32).to_bytes(4, "big")
+    raw = b"\x04\x01\x00\x02d1" + b"m" * 8 + at_ms.to_bytes(6, "big") + b"\x02\x01" + outcome
+    (mark,) = ledger.read([raw]).marks
+    assert mark.groups[b"gggg"].at_ms == max(at_ms, noted_ms)
 
 
 async def test_several_outcomes_of_one_command_may_come_in_one_call(server: servers.Redis) -> None:
@@ -82,9 +102,9 @@ async def test_what_the_ledger_does_not_know_makes_no_record(server: servers.Red
     assert await it.settle((entry, Became.HANDLED, 1)) == []
     assert (await it.record()).marks == ()
     for id_ in ("not hex", "", "12", "123456789abcdef"):
-        foreign = entry._replace(id=id_)  # type: ignore[arg-type]
-        assert ledger.note_of(foreign, Became.HANDLED, 1) is None
-    assert ledger.note_of(entry._replace(command=""), Became.HANDLED, 1) is None
+        assert encoded(entry._replace(id=id_)) == b""  # type: ignore[arg-type]
+    assert encoded(entry._replace(command="")) == b""
+    assert len(encoded(entry)) == 25
 
 
 async def test_more_attempts_than_fit_are_the_most_that_do(server: servers.Redis) -> None:

@@ -19,7 +19,16 @@ from bridge.store.link import Link, Refused, Script, command
 from consumers.worker.delivery.attempts import Attempts
 from consumers.worker.delivery.fetcher import CONSUMER
 from consumers.worker.process.registry import register, registered_groups
-from consumers.worker.scripts import ACQUIRE, FETCH, HEARTBEAT, RELEASE, RENEW, SETTLE, TRIM
+from consumers.worker.scripts import (
+    ACQUIRE,
+    FETCH,
+    HEARTBEAT,
+    RELEASE,
+    RENEW,
+    SETTLE,
+    TRIM,
+    fetched,
+)  # fmt: skip
 from support import servers
 from support.entries import entry
 
@@ -78,7 +87,9 @@ class Partition:
             keys,
             (self.token, self.group, CONSUMER, from_, most, max_bytes, known, int(at_least_one), 8),
         )
-        return reply if isinstance(reply, Refused) or delivered is not None else reply[:2]
+        if isinstance(reply, Refused):
+            return reply
+        return fetched(reply) if delivered is not None else fetched(reply)[:2]
 
     async def delivered(self) -> bytes:
         """Last-delivered-id of the group; 0-0 where there is none."""
@@ -102,11 +113,10 @@ class Partition:
     ) -> Any:
         arguments: list[Any] = [self.token, TTL_MS, self.group, dead_max]
         arguments += [len(handled), len(forgotten), len(retries), len(dead)]
-        arguments += [ledger.group_digest(self.group), len(notes)]
+        arguments += [ledger.group_digest(self.group), b"".join(notes)]
         arguments += [*handled, *forgotten]
         for entry_id, record in retries:
             arguments += [entry_id, record]
-        arguments += notes
         for entry_id, record, fields in dead:
             arguments += [entry_id, record, dead_note, len(fields), *fields]
         pages = self.redis.keys.ledger(3)
@@ -361,7 +371,7 @@ async def test_new_entries_become_pending_and_are_read_again_with_their_attempts
     entries, records = await real.fetch()
     assert ([each[0] for each in entries], records) == (ids, [])
     assert await real.pending() == ids
-    assert await real.fetch() == [[], []]
+    assert await real.fetch() == ([], [])
     await real.client.hset(real.retry, ids[1], b"2:0:s")
     again, records = await real.fetch(after=b"0-0")
     assert again == entries
@@ -416,7 +426,7 @@ async def test_an_entry_longer_than_the_room_is_returned_only_when_it_may_be(
 ) -> None:
     await real.acquire()
     ids = await real.add(2, body_bytes=1000)
-    assert await real.fetch(max_bytes=10, delivered=b"0-0") == [[], [], b"0-0", 1000]
+    assert await real.fetch(max_bytes=10, delivered=b"0-0") == ([], [], b"0-0", 1000)
     pending = await real.fetch(after=b"0-0", max_bytes=10, at_least_one=True, delivered=ids[-1])
     assert ([entry_id for entry_id, _ in pending[0]], pending[3]) == (ids[:1], 1000)
 
@@ -428,7 +438,7 @@ async def test_an_entry_deleted_while_pending_comes_without_fields(real: Partiti
     await real.fetch()
     await real.client.xdel(real.stream, ids[0])
     entries, records = await real.fetch(after=b"0-0")
-    assert entries[0] == [ids[0], None]
+    assert entries[0] == (ids[0], None)
     assert len(records) == len(entries) == 2
 
 
@@ -439,7 +449,7 @@ async def test_new_entries_are_fetched_only_by_who_knows_what_was_delivered(
     await real.acquire()
     ids = await real.add(3)
     assert [each[0] for each in (await real.fetch(delivered=b"0-0", most=1))[0]] == ids[:1]
-    assert await real.fetch(delivered=b"0-0") == [[], [], ids[0], 0]
+    assert await real.fetch(delivered=b"0-0") == ([], [], ids[0], 0)
     assert await real.pending() == ids[:1]
     entries, records, delivered, _ = await real.fetch(delivered=b"0-0", after=b"0-0")
     assert ([each[0] for each in entries], records, delivered) == (ids[:1], [None], ids[0])

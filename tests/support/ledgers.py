@@ -73,11 +73,11 @@ class Ledger:
         """Outcomes of entries of one partition, that of `device`."""
         number = partition_of(device, self._partitions)
         await self.client.set(self.keys.lease(number, group), TOKEN)
-        notes = [note for each in handled if (note := ledger.note_of(*each))]
+        notes = ledger.encode_notes(ledger.note_of(*each) for each in handled)
         outcomes: list[Any] = [len(acknowledged), 0, 0, len(dead)]
-        outcomes += [ledger.group_digest(group), len(notes), *acknowledged, *notes]
+        outcomes += [ledger.group_digest(group), notes, *acknowledged]
         for entry, entry_id in dead:
-            note = ledger.note_of(entry, Became.DEAD, 3)
+            note = ledger.encode_notes([ledger.note_of(entry, Became.DEAD, 3)])
             fields = [*entry.encode(), *replace(LETTER, entry_id=EntryId(entry_id)).encode()]
             outcomes += [entry_id, b"3:0", note, len(fields), *fields]
         call = scripts.settle(

@@ -7,10 +7,11 @@
 -- KEYS[6]  {<ns>:pp}:ledger:0, KEYS[7] …:1   what version 0.1 keeps: goes when it is of no use any more
 -- ARGV[1]  dedupe window, milliseconds
 -- ARGV[2]  records at which a page is full
--- ARGV[3…] eleven for each notification, oldest first: ledger field (16 bytes), the first 8 bytes
---          of its digest, rank (0: none, to 4; -1: names no command), then the entry's values: type,
---          id, device, command, status, received_at, its further fields (names and values in turn,
---          a line feed between them; '' for none), body… and nothing else
+-- ARGV[3…] for each notification, oldest first: its head, the entry's values (type, id, device,
+--          command, status, received_at, body), and names and values of its further fields.
+--          The head: ledger field (16 bytes), the first 8 bytes of its digest, rank (0: none, to 4;
+--          5: names no command), the status's place in STATUSES of bridge/contract/ledger.py (0:
+--          another), how many words of further fields there are
 --
 -- Returns a string: how a page of each ledger was turned ('-' not at all, 'a' by age, 'f' because
 -- it was full; two characters), then one per notification: 'p' published, 'l' published and late,
@@ -27,8 +28,8 @@
 --    1 byte   the highest rank
 --    1        number of marks, 16 at most: then the oldest goes
 --    2        length of the device, which follows
---    marks    8 bytes of digest, 6 of accept time (epoch ms of this server), 1 status (its place in
---             STATUSES, 0 for another), 1 number of outcomes, and each outcome in 9 bytes:
+--    marks    8 bytes of digest, 6 of accept time (epoch ms of this server), 1 status (as in the
+--             head), 1 number of outcomes, and each outcome in 9 bytes:
 --             consumers/worker/scripts/history.lua writes them
 -- All numbers are big-endian. 8 bytes tell 16 statuses of one command apart; the whole digest would
 -- cost 24 bytes more per command. A record of another notification is its last 6 bytes: when it was
@@ -36,219 +37,217 @@
 -- (epoch ms) is shorter than any ledger field and so cannot be taken for one. At most one page of
 -- each ledger is turned a call, and only of a ledger that the call asks.
 
-local STRIDE, SLICE = 11, 1000 -- Lua passes on some thousands of values
+local SLICE = 1000 -- Lua passes on some thousands of values
 local HEAD, DIGEST, MARK, OUTCOME, MOST = 4, 8, 16, 9, 16
--- As in bridge/contract/ledger.py.
-local STATUSES = {
-  PENDING = 1, SENT = 2, DELIVERED = 3, SUCCESSFUL = 4, FAILED = 5, TIMEOUT = 6, EXPIRED = 7,
-  CANCELED = 8, SUCCESS = 9, FAIL = 10, DEFAULT = 11,
-}
-local stream = KEYS[1]
+local FIELD, NO_COMMAND, VALUES = 16, 5, 8
+local call, try = redis.call, redis.pcall -- `try` where OOM, READONLY, MISCONF… are this script's reply
+local byte, char, find, sub, unpack = string.byte, string.char, string.find, string.sub, unpack
+local ARGV, stream = ARGV, KEYS[1]
 local window_ms, page_records = tonumber(ARGV[1]), tonumber(ARGV[2])
 
-local time = redis.call('TIME')
+local time = call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-
-local function stamp_of(ms)
-  local bytes = {}
-  for i = 6, 1, -1 do
-    bytes[i] = ms % 256
-    ms = (ms - bytes[i]) / 256
+local stamp = ''
+do
+  local ms = now_ms
+  for _ = 1, 6 do
+    stamp = char(ms % 256) .. stamp
+    ms = (ms - ms % 256) / 256
   end
-  return string.char(bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6])
 end
 
 local function is_recent(record, at)
-  local a, b, c, d, e, f = string.byte(record, at, at + 5)
+  local a, b, c, d, e, f = byte(record, at, at + 5)
   return f and now_ms - ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 - f < window_ms
 end
 
--- pcall, not call: so that OOM, READONLY, MISCONF… are returned, as the reply to this script.
 local function refused(reply)
   return type(reply) == 'table' and reply.err ~= nil
 end
 
+-- Records by field, and the value of `created`.
 local function read(page, fields)
   local records = {}
   for first = 1, #fields, SLICE do
-    local found = redis.call('HMGET', page, unpack(fields, first, math.min(first + SLICE - 1, #fields)))
-    for i = 1, #found do
-      records[fields[first + i - 1]] = found[i]
+    local last = math.min(first + SLICE - 1, #fields)
+    for i, record in ipairs(call('HMGET', page, unpack(fields, first, last))) do
+      records[fields[first + i - 1]] = record
     end
   end
-  return records
+  return records, records['created']
 end
 
 -- A page of version 0.1 that was begun two windows ago has nothing that counts: what is on it was
 -- accepted before it would have been turned, a window after that. Its ingresses turn it themselves.
 local function forget_old_version()
-  local created_ms = tonumber(redis.pcall('HGET', KEYS[6], 'created'))
+  local created_ms = tonumber(try('HGET', KEYS[6], 'created'))
   if created_ms and now_ms - created_ms >= 2 * window_ms then
-    redis.pcall('UNLINK', KEYS[6], KEYS[7])
+    try('UNLINK', KEYS[6], KEYS[7])
   end
 end
 
--- A ledger as this call sees it, a page turned if it is time; or Redis' refusal.
+-- A ledger as this call sees it, a page turned if it is time; or Redis' refusal. The first of
+-- `fields` is `created`.
 local function open(current, previous, fields)
-  local created_ms = redis.call('HGET', current, 'created')
+  local records, created_ms = read(current, fields)
   local turned = '-'
   if created_ms then
     if now_ms - tonumber(created_ms) >= window_ms then
       turned = 'a'
-    elseif redis.call('HLEN', current) > page_records then -- `created` is one of them
+    elseif call('HLEN', current) > page_records then -- `created` is one of them
       turned = 'f'
     end
   end
   if turned ~= '-' then
-    local reply = redis.pcall('UNLINK', previous)
+    local reply = try('UNLINK', previous)
     if refused(reply) then return reply end
-    reply = redis.pcall('RENAME', current, previous)
+    reply = try('RENAME', current, previous)
     if refused(reply) then return reply end
+    return {
+      page = current, records = {}, older = records, turned = turned,
+      changed = { 'created', string.format('%.0f', now_ms) }, unmarked = 2,
+    }
   end
-  local is_made = created_ms and turned == '-'
-  local has_previous = redis.call('EXISTS', previous) == 1
   return {
     page = current,
-    records = is_made and read(current, fields) or {},
-    older = has_previous and read(previous, fields) or {},
+    records = created_ms and records or {},
+    older = call('EXISTS', previous) == 1 and read(previous, fields) or {},
     turned = turned,
-    changed = is_made and {} or { 'created', string.format('%.0f', now_ms) },
-    place = {},
+    changed = created_ms and {} or { 'created', string.format('%.0f', now_ms) },
+    unmarked = created_ms and 0 or 2,
   }
 end
 
--- Notes a record; it is written when all is appended.
+-- Notes a record; it is written when all is appended. Of two of one field the second counts.
 local function mark(ledger, field, record)
   ledger.records[field] = record
-  local place = ledger.place[field]
-  if not place then
-    place = #ledger.changed + 1
-    ledger.place[field] = place
-    ledger.changed[place] = field
-  end
-  ledger.changed[place + 1] = record
+  local changed = ledger.changed
+  local count = #changed
+  changed[count + 1], changed[count + 2] = field, record
 end
 
 local function write(ledger)
-  if not ledger or next(ledger.place) == nil then return nil end
+  if not ledger or #ledger.changed == ledger.unmarked then return nil end
   local changed = ledger.changed
   for first = 1, #changed, SLICE do
-    local reply = redis.pcall(
-      'HSET', ledger.page, unpack(changed, first, math.min(first + SLICE - 1, #changed)))
+    local reply = try('HSET', ledger.page, unpack(changed, first, math.min(first + SLICE - 1, #changed)))
     if refused(reply) then return reply end
   end
 end
 
-local function is_ours(record)
-  if not record or #record < HEAD + MARK then return false end
-  local _, count, high, low = string.byte(record, 1, HEAD)
-  return count > 0 and count <= MOST and #record >= HEAD + high * 256 + low + MARK
-end
-
--- Where the mark of a digest begins, or nil.
-local function find(record, digest)
-  if not is_ours(record) then return nil end
-  local length = string.byte(record, 3) * 256 + string.byte(record, 4)
-  return string.find(record, digest, HEAD + 1 + length, true)
-end
-
-local function has(record, digest)
-  local at = find(record, digest)
-  return at and is_recent(record, at + DIGEST)
-end
-
-local function rank_of(record)
-  return is_ours(record) and math.min(string.byte(record, 1), 4) or 0
-end
-
-local function ends_of(record, at)
-  return at + MARK - 1 + OUTCOME * (string.byte(record, at + MARK - 1) or 0)
+-- Where the marks of a record begin, how many there are, and its rank; nothing if it is not ours.
+local function marks_of(record)
+  if not record or #record < HEAD + MARK then return nil end
+  local rank, count, high, low = byte(record, 1, HEAD)
+  local at = HEAD + 1 + high * 256 + low
+  if count > 0 and count <= MOST and #record >= at + MARK - 1 then
+    return at, count, math.min(rank, 4)
+  end
 end
 
 local function without(record, at)
-  return string.char(string.byte(record, 1), string.byte(record, 2) - 1)
-    .. string.sub(record, 3, at - 1) .. string.sub(record, ends_of(record, at) + 1)
+  local outcomes = byte(record, at + MARK - 1) or 0
+  return sub(record, 1, at - 1) .. sub(record, at + MARK + OUTCOME * outcomes)
 end
 
-local stamp = stamp_of(now_ms)
-
--- A record with one mark more, of which it has none that counts.
-local function with(record, rank, device, digest, status)
-  if not is_ours(record) then
-    record = string.char(0, 0, math.floor(#device / 256), #device % 256) .. device
-  end
-  local at = find(record, digest)
-  if not at and string.byte(record, 2) == MOST then
-    at = HEAD + 1 + string.byte(record, 3) * 256 + string.byte(record, 4)
-  end
-  if at then record = without(record, at) end
-  return string.char(rank, string.byte(record, 2) + 1) .. string.sub(record, 3)
-    .. digest .. stamp .. string.char(STATUSES[status] or 0, 0)
+local fields, others_fields = { 'created' }, { 'created' }
+local at = 3
+while ARGV[at] do
+  local head = ARGV[at]
+  local rank, _, more = byte(head, 25, 27)
+  local of = rank == NO_COMMAND and others_fields or fields
+  of[#of + 1] = sub(head, 1, FIELD)
+  at = at + VALUES + more
 end
-
-local fields = { {}, {} }
-for i = 3, #ARGV, STRIDE do
-  local of = fields[tonumber(ARGV[i + 2]) < 0 and 2 or 1]
-  of[#of + 1] = ARGV[i]
-end
-local commands = #fields[1] > 0 and open(KEYS[2], KEYS[3], fields[1])
+local commands = fields[2] and open(KEYS[2], KEYS[3], fields)
 if refused(commands) then return commands end
 if commands and commands.turned ~= '-' then forget_old_version() end
-local others = #fields[2] > 0 and open(KEYS[4], KEYS[5], fields[2])
+local others = others_fields[2] and open(KEYS[4], KEYS[5], others_fields)
 if refused(others) then return others end
 local outcomes = { commands and commands.turned or '-', others and others.turned or '-' }
 
-local function publish(i, late)
-  local add = {
-    'XADD', stream, '*', 'v', '1', 'type', ARGV[i + 3], 'id', ARGV[i + 4],
-    'device', ARGV[i + 5], 'command', ARGV[i + 6], 'status', ARGV[i + 7],
-    'received_at', ARGV[i + 8],
-  }
-  if late then
-    add[#add + 1] = 'late'
-    add[#add + 1] = '1'
+local usual = {
+  'XADD', stream, '*', 'v', '1', 'type', '', 'id', '', 'device', '', 'command', '', 'status', '',
+  'received_at', '', 'body', '',
+}
+
+local function publish(i, more, late)
+  usual[7], usual[9], usual[11], usual[13], usual[15], usual[17], usual[19] =
+    unpack(ARGV, i + 1, i + 7)
+  if more == 0 and not late then
+    return try(unpack(usual))
   end
-  if ARGV[i + 9] ~= '' then
-    for word in string.gmatch(ARGV[i + 9], '[^\n]+') do
-      add[#add + 1] = word
-    end
+  local add = { unpack(usual, 1, 17) }
+  if late then
+    add[18], add[19] = 'late', '1'
+  end
+  for word = i + VALUES, i + VALUES + more - 1 do
+    add[#add + 1] = ARGV[word]
   end
   add[#add + 1] = 'body'
-  add[#add + 1] = ARGV[i + 10]
-  return redis.pcall(unpack(add))
+  add[#add + 1] = ARGV[i + 7]
+  return try(unpack(add))
 end
 
-local function publish_other(i)
-  local field = ARGV[i]
+local function publish_other(i, head, more)
+  local field = sub(head, 1, FIELD)
   for _, record in ipairs({ others.records[field] or '', others.older[field] or '' }) do
     if is_recent(record, #record - 5) then return 'd' end
   end
-  local reply = publish(i, false)
+  local reply = publish(i, more, false)
   if refused(reply) then return reply end
-  mark(others, field, '\0' .. ARGV[i + 1] .. stamp)
+  mark(others, field, '\0' .. sub(head, 17, 24) .. stamp)
   return 'p'
 end
 
-local function publish_command(i, rank)
-  local field, digest = ARGV[i], ARGV[i + 1]
+local function publish_command(i, head, rank, status, more)
+  local field, digest = sub(head, 1, FIELD), sub(head, 17, 24)
   local record, older = commands.records[field], commands.older[field]
-  if has(record, digest) or has(older, digest) then return 'd' end
-  local highest = math.max(rank_of(record), rank_of(older))
+  local first, count, highest = marks_of(record)
+  local known = first and find(record, digest, first, true)
+  if known and is_recent(record, known + DIGEST) then return 'd' end
+  highest = highest or 0
+  if older then
+    local older_first, _, older_rank = marks_of(older)
+    local at = older_first and find(older, digest, older_first, true)
+    if at and is_recent(older, at + DIGEST) then return 'd' end
+    highest = math.max(highest, older_rank or 0)
+  end
   local late = rank > 0 and rank < highest
-  local reply = publish(i, late)
+  local reply = publish(i, more, late)
   if refused(reply) then return reply end
-  mark(commands, field, with(record, math.max(rank, highest), ARGV[i + 5], digest, ARGV[i + 7]))
+
+  highest = math.max(rank, highest)
+  if not first then
+    local device = ARGV[i + 3]
+    record = char(highest, 1, math.floor(#device / 256), #device % 256) .. device
+      .. digest .. stamp .. char(status, 0)
+  else
+    if known or count == MOST then
+      record, count = without(record, known or first), count - 1
+    end
+    record = char(highest, count + 1) .. sub(record, 3) .. digest .. stamp .. char(status, 0)
+  end
+  mark(commands, field, record)
   return late and 'l' or 'p'
 end
 
 local refusal
-for i = 3, #ARGV, STRIDE do
-  local rank = tonumber(ARGV[i + 2])
-  local outcome = rank < 0 and publish_other(i) or publish_command(i, rank)
+at = 3
+while ARGV[at] do
+  local head = ARGV[at]
+  local rank, status, more = byte(head, 25, 27)
+  local outcome
+  if rank == NO_COMMAND then
+    outcome = publish_other(at, head, more)
+  else
+    outcome = publish_command(at, head, rank, status, more)
+  end
   if refused(outcome) then
     refusal = outcome
     break
   end
   outcomes[#outcomes + 1] = outcome
+  at = at + VALUES + more
 end
 return write(commands) or write(others) or refusal or table.concat(outcomes)

@@ -85,13 +85,14 @@ class Deliverer:
 
     async def deliver(self, slot: int, task: asyncio.Task[None], lane: Lane, now_s: float) -> None:
         """Makes the delivery of a lane's head here; `task` is the current one."""
-        handler = self._begin(lane, now_s)
+        item = lane.head
+        handler = self._begin(lane, item, now_s)
         if handler is None:
             return
         lane.started_s = now_s
-        delivery = self._delivery(lane)
+        delivery = self._delivery(lane.partition, item)
         outcome = await self._invocations.invoke(
-            slot, task, handler, delivery, lane.partition, lane.head.id, now_s
+            slot, task, handler, delivery, lane.partition, item.id, now_s
         )
         self._conclude(lane, delivery, outcome, clock.boottime_s() - now_s)
 
@@ -100,9 +101,10 @@ class Deliverer:
 
         The attempt is written before that: it may take the machine with it, us included.
         """
-        if self._begin(lane, clock.boottime_s()) is None or self._is_used_up(lane):
+        head, partition = lane.head, lane.partition
+        if self._begin(lane, head, clock.boottime_s()) is None or self._is_used_up(lane):
             return
-        delivery, head, partition = self._delivery(lane), lane.head, lane.partition
+        delivery = self._delivery(partition, head)
         record = replace(head.attempts, count=delivery.attempt, due_ms=0, suspect=True)
         slot, started_s = self._shared.sandbox_slot, clock.boottime_s()
         try:
@@ -153,11 +155,10 @@ class Deliverer:
 
     # --- inside
 
-    def _begin(self, lane: Lane, now_s: float) -> Handler | None:
+    def _begin(self, lane: Lane, item: Item, now_s: float) -> Handler | None:
         """The handler to call for a lane's head; `None` where that has its outcome without, or may
         not run now.
         """
-        item = lane.head
         if not self._may_start(lane, now_s):
             return None
         if item.unreadable is not None:
@@ -208,13 +209,13 @@ class Deliverer:
                 self._log.warning("type_ignored", type=entry.type)
         return handler
 
-    def _delivery(self, lane: Lane) -> Delivery:
+    def _delivery(self, partition: Partition, item: Item) -> Delivery:
         return Delivery(
-            lane.head.entry,
-            attempt=lane.head.attempts.count + 1,
+            item.entry,
+            attempt=item.attempts.count + 1,
             group=self._plan.group,
-            partition=lane.partition.number,
-            epoch=lane.partition.epoch,
+            partition=partition.number,
+            epoch=partition.epoch,
         )
 
     def _conclude(self, lane: Lane, delivery: Delivery, outcome: Outcome, took_s: float) -> None:

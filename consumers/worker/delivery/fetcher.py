@@ -27,7 +27,7 @@ from consumers.worker.partitions.partition import FROM_THE_START, Item, LaneStat
 from consumers.worker.partitions.window import Room, Window
 from consumers.worker.recording.parking import Parking
 from consumers.worker.recording.settler import Settler
-from consumers.worker.scripts import Fetched, RawEntry
+from consumers.worker.scripts import USUAL_VALUES, Fetched, RawEntry
 
 CALL_TIMEOUT_S: Final = 5.0
 # Between two fetches while a shard of a cluster is away, whose partitions still have room.
@@ -130,7 +130,7 @@ class Fetcher:
             elif isinstance(reply, Refused):
                 self._refused(partition, reply)
             else:
-                self._take(partition, room, Fetched(*reply))
+                self._take(partition, room, scripts.fetched(reply))
         self._on_fetched()
         if is_partly_away:
             await asyncio.sleep(PARTLY_AWAY_PAUSE_S)
@@ -246,8 +246,9 @@ class Fetcher:
         if fields is None:  # deleted while it was pending
             self._settler.forget(partition, entry_id)
             return True
+        read = Item.read_usual if len(fields) == USUAL_VALUES else Item.read
         try:
-            item = Item.read(entry_id, fields)
+            item = read(entry_id, fields)
         except NewerContractError:
             self._on_newer(partition)
             return False

@@ -13,6 +13,7 @@ from typing import Final
 
 from bridge import clock
 from bridge.contract.entries import DeadLetter, EntryId
+from bridge.contract.ledger import Note
 from bridge.telemetry import logs, metrics
 from consumers.outcome import (
     Failed,
@@ -85,7 +86,7 @@ class Outcomes:
         """Does what follows from `outcome` for the head of `lane`; returns how it counts."""
         if isinstance(outcome, Handled):
             self._succeeded()
-            self._done(lane, self._history.handled(lane, attempt))
+            self._done(lane, self._history.handled(lane.head, attempt))
             self._counts["handled"] += 1
             return "handled"
         if isinstance(outcome, Failed):
@@ -121,9 +122,9 @@ class Outcomes:
     def skip(self, lane: Lane) -> None:
         """The head of `lane` is done with, without a call."""
         is_ours = lane.head.entry.for_group in (None, self._group)
-        self._done(lane, self._history.skipped(lane) if is_ours else b"")
+        self._done(lane, self._history.skipped(lane.head) if is_ours else None)
 
-    def _done(self, lane: Lane, note: bytes) -> None:
+    def _done(self, lane: Lane, note: Note | None) -> None:
         if lane.is_parked:
             self._parking.handled(lane, note)
         else:

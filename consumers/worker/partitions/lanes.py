@@ -64,16 +64,19 @@ class Lanes:
 
     def next(self, now_s: float) -> Lane | None:
         """The next lane whose head may start now, no suspect; it is running from here on."""
-        self.wake(now_s)
+        if self._waiting:
+            self.wake(now_s)
+        if not self._again:
+            return self._take(self._ready)
         self._turn_of_again = not self._turn_of_again
         first, second = self._ready, self._again
         if self._turn_of_again:
             first, second = second, first
-        return self._take(first if _has_next(first) else second)
+        return self._take(first) or self._take(second)
 
     def next_suspect(self) -> Lane | None:
         """The next lane whose head is a suspect; it is running from here on."""
-        return self._take(self._suspects if _has_next(self._suspects) else self._suspects_again)
+        return self._take(self._suspects) or self._take(self._suspects_again)
 
     def wake(self, now_s: float) -> None:
         """Makes the lanes ready whose retry is due."""
@@ -229,12 +232,14 @@ class Lanes:
         return self._suspects_again if head.attempts.count else self._suspects
 
     def _take(self, queue: deque[Lane]) -> Lane | None:
-        if not _has_next(queue):
-            return None
-        lane = queue.popleft()
-        lane.state = LaneState.RUNNING
-        self.running += 1
-        return lane
+        """The first that can start; forgets those before it, lost or taken out meanwhile."""
+        while queue:
+            lane = queue.popleft()
+            if lane.state is LaneState.READY and lane.partition.is_open:
+                lane.state = LaneState.RUNNING
+                self.running += 1
+                return lane
+        return None
 
     def _continue(self, lane: Lane) -> None:
         if lane.items:
@@ -261,13 +266,6 @@ class Lanes:
             successor = self._behind_orphans.pop(key, None)
             if successor is not None:
                 self._make_ready(successor)
-
-
-def _has_next(queue: deque[Lane]) -> bool:
-    """Whether a lane can start; forgets those before it that were lost or taken out meanwhile."""
-    while queue and not (queue[0].partition.is_open and queue[0].state is LaneState.READY):
-        queue.popleft()
-    return bool(queue)
 
 
 def _insert(lane: Lane, item: Item) -> None:

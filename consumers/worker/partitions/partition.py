@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum, auto
 from typing import Final
 
 from bridge.contract.digests import NotificationId
-from bridge.contract.entries import Entry
+from bridge.contract.entries import Entry, is_usual, usual_fields
 from bridge.contract.meta import ContractError, NewerContractError
 from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
 
 FROM_THE_START: Final = b"0-0"
 NO_ID: Final = b"0-0"
 """Of what is not an entry; Redis gives it to none."""
-USUAL_FIELDS: Final = 16
 FIRST_PAGE: Final = 8
 
 
 class Item:
     """A fetched entry, until its outcome is recorded."""
 
-    __slots__ = ("attempts", "due_s", "entry", "fields", "id", "size_bytes", "unreadable")
+    __slots__ = (
+        "_fields", "_values", "attempts", "due_s", "entry", "id", "size_bytes", "unreadable"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -36,8 +37,8 @@ class Item:
     ) -> None:
         self.id = entry_id
         self.entry = entry
-        self.fields = fields
-        """Names and values as they are in the stream: what is kept of it wherever it goes."""
+        self._fields = fields
+        self._values: Sequence[bytes] = ()
         self.attempts = attempts
         self.due_s = due_s
         """When it may run (`clock.boottime_s()`); 0: at once."""
@@ -45,9 +46,24 @@ class Item:
         """Why it does not follow the contract; then `entry` is a stand-in."""
         # Of usual entries the body alone: the rest is short, and adding it up would cost each of
         # them more than their part of the bookkeeping.
-        is_usual = unreadable is None and len(fields) == USUAL_FIELDS
-        self.size_bytes = len(entry.body) if is_usual else sum(map(len, fields))
+        is_light = not fields or (unreadable is None and is_usual(fields))
+        self.size_bytes = len(entry.body) if is_light else sum(map(len, fields))
         """What it counts against the window's byte limit."""
+
+    @property
+    def fields(self) -> Sequence[bytes]:
+        """Names and values as they are in the stream: what is kept of it wherever it goes."""
+        return usual_fields(self._values) if self._values else self._fields
+
+    @classmethod
+    def read_usual(cls, entry_id: bytes, values: Sequence[bytes]) -> Item:
+        """As `read`, of what fetch.lua replies of an entry with the usual fields."""
+        try:
+            item = cls(entry_id, Entry.read_usual(values), ())
+        except ContractError as error:
+            return cls.broken(entry_id, usual_fields(values), str(error))
+        item._values = values
+        return item
 
     @classmethod
     def read(cls, entry_id: bytes, fields: Sequence[bytes]) -> Item:
@@ -219,9 +235,10 @@ class Partition:
         self.parked_messages += length - parked.length
         parked.length = length
 
-    def settled(self, entry_id: bytes) -> None:
-        """The outcome is recorded: the entry leaves the window."""
-        self.settled_since.add(entry_id)
-        item = self.items.pop(entry_id, None)
-        if item is not None:
-            self.window_bytes -= item.size_bytes
+    def settled(self, entry_ids: Collection[bytes]) -> None:
+        """Their outcomes are recorded: the entries leave the window."""
+        self.settled_since.update(entry_ids)
+        for entry_id in entry_ids:
+            item = self.items.pop(entry_id, None)
+            if item is not None:
+                self.window_bytes -= item.size_bytes

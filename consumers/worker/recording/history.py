@@ -5,35 +5,34 @@ Must not send anything: notes go with the outcomes that they are of, in the same
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bridge.contract import ledger
 from bridge.contract.entries import DeadLetter
-from bridge.contract.ledger import Became
-from consumers.worker.partitions.partition import Lane
-
-NOTHING = b""
+from bridge.contract.ledger import Became, Note
+from consumers.worker.partitions.partition import Item
 
 
 class History:
-    """Notes of one group, as history.lua takes them."""
+    """Notes of one group; `encode` makes of them what history.lua takes."""
 
     def __init__(self, *, group: str, is_kept: bool) -> None:
         self._is_kept = is_kept
-        self.group = ledger.group_digest(group) if is_kept else NOTHING
+        self.group = ledger.group_digest(group) if is_kept else b""
 
-    def handled(self, lane: Lane, attempts: int) -> bytes:
-        """Of the head of `lane`, handled at that attempt."""
-        return self._note(lane, Became.HANDLED, attempts)
+    def handled(self, item: Item, attempts: int) -> Note | None:
+        """Of what was handled at that attempt."""
+        return ledger.note_of(item.entry, Became.HANDLED, attempts) if self._is_kept else None
 
-    def skipped(self, lane: Lane) -> bytes:
-        """Of the head of `lane`, which is done with and was not delivered."""
-        return self._note(lane, Became.SKIPPED, 0)
+    def skipped(self, item: Item) -> Note | None:
+        """Of what is done with and was not delivered."""
+        return ledger.note_of(item.entry, Became.SKIPPED, 0) if self._is_kept else None
 
-    def dead(self, lane: Lane, letter: DeadLetter) -> bytes:
-        """Of the head of `lane`, given up."""
-        return self._note(lane, Became.DEAD, letter.attempts)
+    def dead(self, item: Item, letter: DeadLetter) -> Note | None:
+        """Of what is given up."""
+        return ledger.note_of(item.entry, Became.DEAD, letter.attempts) if self._is_kept else None
 
-    def _note(self, lane: Lane, became: Became, attempts: int) -> bytes:
-        head = lane.head
-        if not self._is_kept or head.unreadable is not None:
-            return NOTHING
-        return ledger.note_of(head.entry, became, attempts) or NOTHING
+    @staticmethod
+    def encode(notes: Iterable[Note | None]) -> bytes:
+        """As history.lua takes them, one behind the other; `None` is nothing."""
+        return ledger.encode_notes(note for note in notes if note is not None)

@@ -17,6 +17,7 @@ from typing import Final
 from bridge import clock
 from bridge.contract.entries import DeadLetter
 from bridge.contract.keys import Keys
+from bridge.contract.ledger import Note
 from bridge.store.link import Argument, Call, Link
 from bridge.telemetry import logs
 from consumers.worker import scripts
@@ -172,7 +173,7 @@ class Parking:
 
     # --- outcomes of parked heads
 
-    def handled(self, lane: Lane, note: bytes = b"") -> None:
+    def handled(self, lane: Lane, note: Note | None = None) -> None:
         """The head of a parked lane is done with; `note` is what the ledger is told of it."""
         self._unpark(lane, ("handled",), self._confirmed, note)
 
@@ -186,7 +187,7 @@ class Parking:
             self._dead_max,
             *dead_fields(lane, letter),
         ]
-        note = self._settler.history.dead(lane, letter)
+        note = self._settler.history.dead(lane.head, letter)
         self._unpark(lane, outcome, partial(self._buried, letter), note)
 
     # --- loading
@@ -231,8 +232,7 @@ class Parking:
         self._settler.call(partition, call, on_reply)
 
     def _sent(self, partition: Partition, device: str, ids: list[bytes], length: int) -> None:
-        for entry_id in ids:
-            partition.settled(entry_id)
+        partition.settled(ids)
         parked = partition.parked[device]
         parked.unconfirmed -= 1
         partition.measured(parked, length)
@@ -254,7 +254,7 @@ class Parking:
         lane: Lane,
         outcome: Sequence[Argument],
         on_reply: Callable[[Lane, list[int]], None],
-        note: bytes = b"",
+        note: Note | None = None,
     ) -> None:
         if lane.partition.lost:
             return
@@ -268,8 +268,9 @@ class Parking:
         self._settler.call(lane.partition, call, partial(self._confirmed, lane))
 
     def _unpark_call(
-        self, lane: Lane, beginning: bytes, outcome: Sequence[Argument], note: bytes = b""
+        self, lane: Lane, beginning: bytes, outcome: Sequence[Argument], note: Note | None = None
     ) -> Call:
+        history = self._settler.history
         return scripts.unpark(
             self._keys,
             self._group,
@@ -278,7 +279,7 @@ class Parking:
             token=lane.partition.token,
             ttl_ms=self._ttl_ms,
             beginning=beginning,
-            history=(self._settler.history.group, note),
+            history=(history.group, history.encode([note])),
             outcome=outcome,
         )
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from bridge.backoff import Backoff
 from bridge.contract.entries import DeadLetter
 from bridge.contract.keys import Keys
+from bridge.contract.ledger import Note
 from bridge.errors import RedisUnavailableError
 from bridge.store.link import Argument, Call, Link, Refused
 from bridge.telemetry import logs, metrics
@@ -40,8 +41,8 @@ OnReply = Callable[[Any], None]
 class Batch:
     """What waits to be recorded for one partition."""
 
-    handled: dict[bytes, bytes] = field(default_factory=dict)
-    """By entry id, what the ledger is told of it; `b""`: nothing."""
+    handled: dict[bytes, Note | None] = field(default_factory=dict)
+    """By entry id, what the ledger is told of it; `None`: nothing."""
     forgotten: list[bytes] = field(default_factory=list)
     retries: dict[bytes, Attempts] = field(default_factory=dict)
     dead: dict[bytes, tuple[Lane, Attempts, DeadLetter]] = field(default_factory=dict)
@@ -52,15 +53,15 @@ class Batch:
     def arguments(self, history: History) -> list[Argument]:
         """The variable part of settle.lua's ARGV."""
         counts = (len(self.handled), len(self.forgotten), len(self.retries), len(self.dead))
-        notes = [note for note in self.handled.values() if note]
-        arguments: list[Argument] = [*counts, history.group, len(notes)]
+        notes = history.encode(self.handled.values())
+        arguments: list[Argument] = [*counts, history.group, notes]
         arguments += self.handled
         arguments += self.forgotten
         for entry_id, record in self.retries.items():
             arguments += (entry_id, record.encode())
-        arguments += notes
         for entry_id, (lane, record, letter) in self.dead.items():
-            fields, note = dead_fields(lane, letter), history.dead(lane, letter)
+            note = history.encode([history.dead(lane.head, letter)])
+            fields = dead_fields(lane, letter)
             arguments += (entry_id, record.encode(), note, len(fields), *fields)
         return arguments
 
@@ -103,7 +104,7 @@ class Settler:
         """What became of those given up; parking's, too."""
         self._batches: dict[Partition, Batch] = {}
         self._in_flight: dict[Partition, Batch] = {}
-        self._unrecorded: dict[int, dict[bytes, bytes]] = {}
+        self._unrecorded: dict[int, dict[bytes, Note | None]] = {}
         self._buffered = 0
         self._something = asyncio.Event()
         self._enough = asyncio.Event()
@@ -111,7 +112,7 @@ class Settler:
 
     # --- outcomes
 
-    def handled(self, partition: Partition, item: Item, note: bytes = b"") -> None:
+    def handled(self, partition: Partition, item: Item, note: Note | None = None) -> None:
         """The entry is done with; `note` is what the ledger is told of it."""
         batch = self._batch(partition)
         batch.handled[item.id] = note
@@ -123,7 +124,7 @@ class Settler:
     def forget(self, partition: Partition, entry_id: bytes) -> None:
         """The entry is pending, but exists no more, or was handled under a lease that was lost."""
         batch = self._batch(partition)
-        batch.handled[entry_id] = self._unrecorded.get(partition.number, {}).get(entry_id, b"")
+        batch.handled[entry_id] = self._unrecorded.get(partition.number, {}).get(entry_id)
         batch.forgotten.append(entry_id)
 
     def retry(self, partition: Partition, item: Item) -> None:
@@ -292,8 +293,7 @@ class Settler:
             self._on_lost(partition)
 
     def _recorded(self, partition: Partition, batch: Batch, held: list[bytes]) -> None:
-        for entry_id in batch.handled:
-            partition.settled(entry_id)
+        partition.settled(batch.handled)
         for entry_id, (lane, record, letter) in batch.dead.items():
             if entry_id in held:
                 lane.head.attempts = record
@@ -302,7 +302,7 @@ class Settler:
             else:
                 self.given_up.buried(lane, letter)
                 self._lanes.reopen(lane)
-                partition.settled(entry_id)
+                partition.settled([entry_id])
 
 
 def dead_fields(lane: Lane, letter: DeadLetter) -> list[bytes]:

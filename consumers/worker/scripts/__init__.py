@@ -35,8 +35,12 @@ GROUP_MISSING: Final = -1
 """What `trim` replies when a registered group is not on the stream: nothing was removed."""
 
 
+USUAL_VALUES: Final = 7
 RawEntry = tuple[bytes, list[bytes] | None]
-"""Id, and field names and values; `None` where the entry was deleted while it was pending."""
+"""Id, and field names and values; of an entry with the usual fields (`entries.is_usual`) only these
+values, but for `v`: to say the names takes a server longer than all else. `None` where the entry
+was deleted while it was pending.
+"""
 
 
 class Acquired(NamedTuple):
@@ -153,10 +157,26 @@ def fetch(
     first_whole: bool,
     step: int,
 ) -> Call:
-    """Replies a `Fetched`, or FENCED. `from_`: `b">"`, or pending entries after this id."""
+    """Replies what `fetched` reads, or FENCED. `from_`: `b">"`, or pending ones after this id."""
     names = (keys.lease(number, group), keys.stream(number), keys.retry(number, group))
     fixed = (token, group, consumer, from_, most_entries, most_bytes)
     return FETCH.call(names, (*fixed, delivered, int(first_whole), step))
+
+
+def fetched(reply: list[Any]) -> Fetched:
+    """The entries of a reply one by one."""
+    flat, records, delivered, cut = reply
+    entries: list[RawEntry] = []
+    at = 0
+    while at < len(flat):
+        entry_id, count = flat[at], flat[at + 1]
+        at += 2
+        if count < 0:
+            entries.append((entry_id, None))
+            continue
+        entries.append((entry_id, flat[at : at + count]))
+        at += count
+    return Fetched(entries, records, delivered, cut)
 
 
 def settle(
@@ -244,7 +264,7 @@ def unpark(
     outcome: Sequence[Argument],
 ) -> Call:
     """Replies an `Unparked`, FENCED, or WENTBACK. `beginning`: what the message begins with;
-    `history`: group and note as history.lua takes them, empty for none.
+    `history`: group and notes as history.lua takes them, empty for none.
     """
     names = (
         keys.lease(number, group),

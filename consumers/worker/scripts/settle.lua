@@ -3,11 +3,10 @@
 -- KEYS 1 lease  2 stream  3 retry  4 dead  5, 6 pages of the commands' ledger
 -- ARGV 1 token "worker:epoch"  2 ttl_ms  3 group  4 most dead letters
 --      5 number of handled  6 number of forgotten  7 number of retries  8 number of dead
---      9 group as history.lua takes it  10 number of notes, then
+--      9 group and  10 notes as history.lua takes them, of what was handled, then
 --      handled: id…                 acknowledged
 --      forgotten: id…               their attempt records go (a part of the handled ones)
 --      retries: id, record…         attempts set, not incremented
---      notes: note…                 what became of handled ones
 --      dead: id, record, note or "", n, n fields and values…
 --
 -- Returns the ids of dead ones that were not taken because the dead stream is full; they stay
@@ -41,14 +40,10 @@ each_slice(tonumber(ARGV[5]), function(...) redis.call('XACK', KEYS[2], group, .
 each_slice(tonumber(ARGV[6]), function(...) redis.call('HDEL', KEYS[3], ...) end)
 each_slice(2 * tonumber(ARGV[7]), function(...) redis.call('HSET', KEYS[3], ...) end)
 
-local pages, notes = { KEYS[5], KEYS[6] }, {}
-for _ = 1, tonumber(ARGV[10]) do
-  notes[#notes + 1] = ARGV[at]
-  at = at + 1
-end
-note_outcomes(pages, ARGV[9], notes)
+local pages = { KEYS[5], KEYS[6] }
+note_outcomes(pages, ARGV[9], ARGV[10])
 
-local held, dead, buried = {}, tonumber(ARGV[8]), {}
+local held, dead, buried = {}, tonumber(ARGV[8]), ''
 if dead > 0 then
   -- Acknowledges nothing: without the right to, each try would leave one more copy.
   redis.call('XACK', KEYS[2], group, '0-0')
@@ -64,9 +59,7 @@ for _ = 1, dead do
     redis.call('XADD', KEYS[4], '*', unpack(ARGV, at + 4, at + 3 + n))
     redis.call('XACK', KEYS[2], group, id)
     redis.call('HDEL', KEYS[3], id)
-    if note ~= '' then
-      buried[#buried + 1] = note
-    end
+    buried = buried .. note
   end
   at = at + 4 + n
 end

@@ -59,9 +59,7 @@ if is_head then
     if id then
       redis.call('HDEL', KEYS[4], id)
     end
-    if ARGV[6] ~= '' then
-      note_outcomes({ KEYS[6], KEYS[7] }, ARGV[5], { ARGV[6] })
-    end
+    note_outcomes({ KEYS[6], KEYS[7] }, ARGV[5], ARGV[6])
   end
 end
 local length = redis.call('LLEN', KEYS[3])

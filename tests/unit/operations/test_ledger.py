@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from bridge.contract.digests import name_digest
 from bridge.contract.ledger import STATUSES, Became
 from bridge.operations import ledger
 from bridge.platform.statuses import KNOWN_RESULT_CODES
-from bridge.store.link import Script
 from support import servers
 from support.ledgers import Ledger
 
@@ -77,13 +74,8 @@ async def test_groups_are_known_by_name_after_they_have_gone(streams: Streams) -
     assert all(digest == name_digest(name)[:4] for digest, name in names.items())
 
 
-def test_every_status_that_has_a_rank_has_a_number_and_the_script_the_same_ones() -> None:
+def test_every_status_that_has_a_rank_has_a_number() -> None:
     assert set(STATUSES) == set(KNOWN_RESULT_CODES)
-    script = Script.load("bridge.outbox", "publish").text
-    numbers = dict(
-        re.findall(r"(\w+) = (\d+),", script.partition("STATUSES = {")[2].partition("}")[0])
-    )
-    assert numbers == {name: str(number) for number, name in enumerate(STATUSES, 1)}
 
 
 def test_what_became_of_it_has_a_name_for_each() -> None:

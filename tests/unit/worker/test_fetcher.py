@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.contract.entries import Entry, entry_order
+from bridge.contract.entries import Entry, entry_order, is_usual
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.store.link import Call, Refused
@@ -52,7 +52,10 @@ class Server:
         before = self.delivered.get(stream, b"0-0")
         ids = [before, *(entry_id for entry_id, _ in entries)]
         self.delivered[stream] = max(ids, key=entry_order)
-        return [entries, records, before, *(cut or [0])]
+        flat: list[Any] = []
+        for entry_id, fields in entries:
+            flat += (entry_id, -1) if fields is None else (entry_id, len(fields), *fields)
+        return [flat, records, before, *(cut or [0])]
 
     async def one(self, call: Call, *, timeout_s: float) -> Any:
         words = call.args[call.args.index("STREAMS") + 1 :]
@@ -157,8 +160,9 @@ async def bench() -> AsyncIterator[Make]:
 
 
 def raw(entry_id: bytes, one: Entry | None = None, *, device: str = "d") -> list[Any]:
-    """An entry as Redis returns it."""
-    return [entry_id, (one or entry(device)).encode()]
+    """An entry as fetch.lua returns it."""
+    fields = (one or entry(device)).encode()
+    return [entry_id, fields[3::2] if is_usual(fields) else fields]
 
 
 def in_order(it: Bench, number: int, device: str = "d") -> list[bytes]:
@@ -271,7 +275,7 @@ async def test_what_is_acknowledged_while_it_is_read_again_does_not_run_again(
     lane = it.lanes.next(0)
     assert lane is not None
     it.lanes.finished(lane)
-    it.owned[1].settled(b"1-0")  # the settler's answer comes first
+    it.owned[1].settled([b"1-0"])  # the settler's answer comes first
     await it.answered([[raw(b"1-0"), raw(b"2-0")], [None, None]])
     assert in_order(it, 1) == [b"2-0"]
     assert list(it.owned[1].items) == [b"2-0"]
@@ -326,7 +330,7 @@ async def test_what_was_settled_and_is_pending_again_ends_the_lease(bench: Make)
     await it.read_pending()
     it.server.rings.put_nowait(None)
     await it.answered([[raw(b"1-0"), raw(b"2-0", device="e")], []])
-    it.owned[1].settled(b"1-0")
+    it.owned[1].settled([b"1-0"])
     it.server.rings.put_nowait(None)
     it.server.generation += 1
     await it.answered([[], []])
@@ -371,7 +375,7 @@ async def test_a_partition_that_always_has_more_does_not_keep_the_bell_from_the_
         while (lane := it.lanes.next(0)) is not None:
             item = lane.head
             it.lanes.finished(lane)
-            it.owned[1].settled(item.id)
+            it.owned[1].settled([item.id])
         it.fetcher.wake()
         await asyncio.sleep(0)
     assert it.server.bells[1] == {KEYS.stream(2): b"0-0"}
@@ -397,7 +401,7 @@ async def test_a_full_window_is_not_fetched_into_and_fetched_again_when_it_has_r
     fetches = len(it.server.fetches)
     assert len(it.server.bells) == 1
     for n in range(1, 4):
-        it.owned[1].settled(b"%d-0" % n)
+        it.owned[1].settled([b"%d-0" % n])
     it.fetcher.wake()
     await it.answered([[], []])
     assert len(it.server.fetches) == fetches + 1
@@ -459,8 +463,8 @@ async def test_what_did_not_fit_and_was_settled_and_is_pending_again_ends_the_le
     await it.answered([[raw(b"1-0")], [], 1])
     it.server.delivered[KEYS.stream(1)] = b"3-0"
     await it.answered([[raw(b"2-0")], [None], 1])
-    it.owned[1].settled(b"1-0")
-    it.owned[1].settled(b"2-0")
+    it.owned[1].settled([b"1-0"])
+    it.owned[1].settled([b"2-0"])
     it.server.generation += 1
     await it.answered([[], [], 0])  # forgotten
     await it.answered([[raw(b"2-0")], [None], 1])

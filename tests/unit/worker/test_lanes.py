@@ -346,7 +346,7 @@ class World:
     def _outcome(self, lane: Lane, head: Item) -> None:
         key = lane.partition.number, lane.device
         assert self.left[key].pop(0) == head.id
-        lane.partition.settled(head.id)
+        lane.partition.settled([head.id])
 
     def drain(self) -> None:
         """Everything left gets its outcome: no lane was forgotten."""
