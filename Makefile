@@ -118,7 +118,8 @@ clean: ## Remove .venv and everything else that was made; .data, what `make run`
 	@$(IN_ROOT) rm -rf .venv .bench .deploy-tools .servers bench-results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	@$(IN_ROOT) find bridge consumers tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): $(NAMED)/requirements.lock $(NAMED)/pyproject.toml
+# The version is in bridge/__init__.py, and what is installed says which it is.
+$(STAMP): $(NAMED)/requirements.lock $(NAMED)/pyproject.toml $(NAMED)/bridge/__init__.py
 	@test -n '$(PYTHON)' || { echo 'no Python 3.11 or newer with venv found (Debian, Ubuntu:' \
 		'apt install python3-venv); or say which: make PYTHON=/path/to/python' >&2; exit 2; }
 	@$(IN_ROOT) { $(BIN)/python -c '$(USABLE)' 2>/dev/null || \
