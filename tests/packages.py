@@ -141,7 +141,8 @@ class Environment:
         """In the versions of requirements.lock, whose hashes hold."""
         tool(
             "uv", "pip", "install", "--quiet", "--python", self.venv,
-            "--constraint", "requirements.lock", requirement,
+            "--constraint", "requirements.lock", "--build-constraint", "requirements.lock",
+            requirement,
         )  # fmt: skip
 
     def run(self, *command: str, code: int = 0) -> str:
@@ -232,7 +233,8 @@ def fetched(url: str) -> str:
 def main() -> int:
     """Exit code 0: both packages are fit for strangers."""
     # The wheel is made from the sdist, as anybody might make it.
-    tool("uv", "build", "--quiet", "--no-build-isolation", "--clear", "--out-dir", DIST)
+    of_venv = ("--no-build-isolation", "--python", sys.executable)
+    tool("uv", "build", "--quiet", *of_venv, "--clear", "--out-dir", DIST)
     packages = sorted(DIST.glob("nb_command_bridge-*"))
     sdist, wheel = sorted(packages, key=lambda package: package.suffix)
     tool("twine", "check", "--strict", *packages)
