@@ -18,6 +18,7 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+import uuid
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -105,6 +106,8 @@ def completed(bill: dict[str, Any], wheel: Path) -> dict[str, Any]:
     root["purl"] = f"pkg:pypi/nb-command-bridge@{__version__}"
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     root["hashes"] = [{"alg": "SHA-256", "content": digest}]
+    # What attests bills takes none without a number; of the same wheel it is the same.
+    bill["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_URL, f"{root['purl']}#{digest}").urn
     others = vendored()
     bill["components"] += others
     bill["dependencies"] += [{"ref": other["bom-ref"]} for other in others]

@@ -45,6 +45,7 @@ def test_the_bill_names_the_version_the_wheel_and_what_was_copied_into_it(tmp_pa
         "dependencies": [{"ref": "root", "dependsOn": []}],
     }
     root = completed(bill, wheel)["metadata"]["component"]
+    assert bill["serialNumber"].startswith("urn:uuid:")
     assert root["purl"] == f"pkg:pypi/nb-command-bridge@{__version__}"
     assert root["hashes"][0]["content"] == hashlib.sha256(b"a wheel").hexdigest()
     (htmx,) = vendored()
