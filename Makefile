@@ -25,7 +25,7 @@ JOBS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format format-check types check chaos pairs soak matrix bench deploy-tools lock clean unsafe audit outage coverage screenshots
+.PHONY: help install run test lint format format-check types check chaos pairs soak matrix bench deploy-tools lock clean unsafe audit outage coverage screenshots dist docs
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' '$(MAKEFILE)' | \
@@ -104,6 +104,15 @@ audit: unsafe ## … and for known faults of the pinned versions: ADVISORIES=opt
 
 check: lint format-check types unsafe coverage ## All of lint, format-check, types, unsafe, test, coverage: what CI runs
 
+# Everything that is published is published from what this left.
+dist: $(STAMP) ## Build wheel and sdist into dist, and try each in an environment that has nothing else
+	@$(IN_ROOT) $(BIN)/python tests/packages.py
+
+docs: $(STAMP) ## Make a site of the pages in build/site; a link that leads nowhere is a fault
+	@$(IN_ROOT) $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --fresh-env \
+		--conf-dir docs --doctree-dir build/doctrees . build/site
+	@$(IN_ROOT) $(BIN)/python tests/pages.py build/site
+
 deploy-tools: ## Fetch what tests/deploy and tests/browser need into .deploy-tools; without it those skip
 	@PYTHON='$(PYTHON)' '$(ROOT)/deploy/ci-tools.sh'
 
@@ -111,14 +120,16 @@ deploy-tools: ## Fetch what tests/deploy and tests/browser need into .deploy-too
 # installs none that was put there later. What is pinned stays, as far as pyproject.toml allows.
 lock: $(STAMP) ## Pin what pyproject.toml asks for in requirements.lock; ARGS=--upgrade: the newest
 	@$(IN_ROOT) $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-annotate --custom-compile-command 'make lock' --all-extras --group dev \
+		--no-annotate --custom-compile-command 'make lock' --fork-strategy fewest \
+		--all-extras --group dev --group release --group docs \
 		--output-file requirements.lock $(ARGS) pyproject.toml
 
 clean: ## Remove .venv and everything else that was made; .data, what `make run` keeps, stays
 	@$(IN_ROOT) rm -rf .venv .bench .deploy-tools .servers bench-results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	@$(IN_ROOT) find bridge consumers tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): $(NAMED)/requirements.lock $(NAMED)/pyproject.toml
+# The version is in bridge/__init__.py, and what is installed says which it is.
+$(STAMP): $(NAMED)/requirements.lock $(NAMED)/pyproject.toml $(NAMED)/bridge/__init__.py
 	@test -n '$(PYTHON)' || { echo 'no Python 3.11 or newer with venv found (Debian, Ubuntu:' \
 		'apt install python3-venv); or say which: make PYTHON=/path/to/python' >&2; exit 2; }
 	@$(IN_ROOT) { $(BIN)/python -c '$(USABLE)' 2>/dev/null || \

@@ -4,4 +4,4 @@ One room per job, from `contract/` (what both halves agree on) up to `cli/`; ARC
 floors. Start reading at `ingress/callback.py`, where a callback comes in.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

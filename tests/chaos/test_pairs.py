@@ -52,7 +52,7 @@ async def test_a_combination_keeps_every_promise(tmp_path: Path, kinds: tuple[st
         pytest.skip("needs root, to mount a tmpfs")
     result = await Run(combination(*kinds), pairs.ROOT, tmp_path)()
     assert result.violations == []
-    assert result.answers["200"] > 5  # it met some traffic, on a slow machine, too
+    assert result.answers["200"] > 0  # it met some traffic
 
 
 # --- planted violations ---------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from bridge import __version__
 from bridge.cli import COMMANDS
 from support.deploy_tools import DEPLOY, ROOT, check
 from support.deployed_settings import taken
@@ -22,7 +23,7 @@ from support.deployed_settings import taken
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
-OURS = [name for name, it in SERVICES.items() if it["image"] == "nb-command-bridge"]
+OURS = [name for name, it in SERVICES.items() if it["image"] == f"nb-command-bridge:{__version__}"]
 
 
 def copied_sources() -> list[str]:

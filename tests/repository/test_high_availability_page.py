@@ -30,7 +30,7 @@ def test_each_option_is_one_that_is_known(options: str) -> None:
 
 @pytest.mark.real
 async def test_the_server_takes_the_settings(own_server: EmbeddedServer) -> None:
-    (block,) = re.findall(r"```conf\n(.*?)```", PAGE, re.DOTALL)
+    (block,) = re.findall(r"```ini\n(.*?)```", PAGE, re.DOTALL)
     redis = servers.real_redis(own_server)
     for line in block.splitlines():
         name, _, value = line.partition(" ")

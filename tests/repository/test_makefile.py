@@ -17,8 +17,9 @@ def clone(tmp_path: Path) -> Path:
     """Of the clone only what make looks at, in a folder with blanks in its name."""
     folder = tmp_path / "my own clone"
     folder.mkdir()
-    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
+    for name in ("Makefile", "requirements.lock", "pyproject.toml", "bridge/__init__.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     return folder
 
 

@@ -30,7 +30,7 @@ def test_everything_that_is_asked_for_is_pinned_in_a_version_that_will_do() -> N
         *PROJECT["build-system"]["requires"],
         *project["dependencies"],
         *(each for extra in project["optional-dependencies"].values() for each in extra),
-        *PROJECT["dependency-groups"]["dev"],
+        *(each for group in PROJECT["dependency-groups"].values() for each in group),
     ]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), (

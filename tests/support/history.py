@@ -139,11 +139,17 @@ def _pool(*, is_kept: bool = False) -> None:
         pool.apply_async(time.sleep, (60,))
 
 
+def _block_until_lost() -> None:
+    while not delivery.lost:
+        time.sleep(0.02)
+
+
 _ACTIONS: dict[str, Callable[..., None]] = {
     "fail": _fail,
     "retry": _retry,
     "reject": _reject,
     "block": _block,
+    "block_until_lost": _block_until_lost,
     "exit": _exit,
     "crash": _crash,
     "pool": _pool,
@@ -175,8 +181,8 @@ class SyncReceiver(_Receiver):
     def handleNBCommandStateChanged(self) -> None:
         with self.book.delivery():
             told = _told()
-            if told.get("do") == "sleep":
-                told["do"] = "block"  # a thread's way to sleep
+            if str(told.get("do")).startswith("sleep"):
+                told["do"] = told["do"].replace("sleep", "block")  # a thread's way to sleep
             _act(told)
 
 
@@ -184,6 +190,11 @@ async def _sleep(s: float = 0.02, until: str | None = None) -> None:
     await asyncio.sleep(s)
     while _is_shut(until):
         await asyncio.sleep(s)
+
+
+async def _sleep_until_lost() -> None:
+    while not delivery.lost:
+        await asyncio.sleep(0.02)
 
 
 async def _swallow(s: float = 0.1, until: str | None = None) -> None:
@@ -196,7 +207,11 @@ async def _swallow(s: float = 0.1, until: str | None = None) -> None:
             ends_s = time.monotonic() + s
 
 
-_ASYNC_ACTIONS: dict[str, Callable[..., Awaitable[None]]] = {"sleep": _sleep, "swallow": _swallow}
+_ASYNC_ACTIONS: dict[str, Callable[..., Awaitable[None]]] = {
+    "sleep": _sleep,
+    "sleep_until_lost": _sleep_until_lost,
+    "swallow": _swallow,
+}
 
 
 class AsyncReceiver(_Receiver):

@@ -97,7 +97,6 @@ async def test_it_gives_up_when_nothing_is_answered_200() -> None:
     ingress = Ingress(lambda body, attempt: 500)
     tally = await send(ingress, callbacks(devices=2, each=2), 4, give_up_s=0.05)
     assert (tally.accepted, tally.unanswered) == (0, 4)
-    assert tally.retries > 0
 
 
 async def test_no_more_connections_than_allowed() -> None:
