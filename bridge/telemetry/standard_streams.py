@@ -1,4 +1,4 @@
-"""The three standard streams of a process: there, whatever it was started with, and read as it goes."""
+"""The three standard streams of a process: there, and read as they are written to."""
 
 from __future__ import annotations
 
