@@ -25,7 +25,7 @@ JOBS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format format-check types check chaos pairs soak matrix bench deploy-tools lock clean unsafe audit outage coverage screenshots dist docs
+.PHONY: help install run test lint format format-check types check chaos pairs soak matrix bench deploy-tools lock clean unsafe audit outage coverage screenshots dist docs image-test
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' '$(MAKEFILE)' | \
@@ -116,6 +116,10 @@ docs: $(STAMP) ## Make a site of the pages in build/site; a link that leads nowh
 deploy-tools: ## Fetch what tests/deploy and tests/browser need into .deploy-tools; without it those skip
 	@PYTHON='$(PYTHON)' '$(ROOT)/deploy/ci-tools.sh'
 
+# On a base made of Debian's packages, so no registry of images is needed; as root, in a minute.
+image-test: $(STAMP) ## Build deploy/Dockerfile and run it read-only, and the units under a systemd of their own
+	@$(IN_ROOT) $(BIN)/python -m pytest -q tests/image $(ARGS)
+
 # For every Python from 3.11 and every platform, with the hashes of all files of a version: pip then
 # installs none that was put there later. What is pinned stays, as far as pyproject.toml allows.
 lock: $(STAMP) ## Pin what pyproject.toml asks for in requirements.lock; ARGS=--upgrade: the newest
@@ -125,7 +129,7 @@ lock: $(STAMP) ## Pin what pyproject.toml asks for in requirements.lock; ARGS=--
 		--output-file requirements.lock $(ARGS) pyproject.toml
 
 clean: ## Remove .venv and everything else that was made; .data, what `make run` keeps, stays
-	@$(IN_ROOT) rm -rf .venv .bench .deploy-tools .servers bench-results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	@$(IN_ROOT) rm -rf .venv .bench .deploy-tools .image-test .servers bench-results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	@$(IN_ROOT) find bridge consumers tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The version is in bridge/__init__.py, and what is installed says which it is.

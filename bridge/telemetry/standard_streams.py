@@ -1,7 +1,8 @@
-"""The three standard streams of a process: there, whatever it was started with."""
+"""The three standard streams of a process: there, and read as they are written to."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Final
@@ -24,3 +25,13 @@ def open_closed() -> None:
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+def write_lines() -> None:
+    """Has stdout written whenever a line ends, also where it is no terminal.
+
+    Else what a receiver prints reaches a container's or a service's log some thousand characters
+    later, or never, if the process is killed first.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)

@@ -97,6 +97,10 @@ def test_each_ingress_accepts_from_the_one_socket_and_the_socket_starts_one() ->
     assert dict(lines(socket))["Service"] == "nb-bridge-ingress@1.service"
 
 
+def test_an_ingress_that_starts_does_not_have_the_others_wait_in_accept() -> None:
+    assert values("nb-bridge-ingress@", "NonBlocking") == ["yes"]
+
+
 def test_a_handler_out_of_memory_does_not_take_the_parent_along() -> None:
     assert values("nb-bridge-worker@", "OOMPolicy") == ["continue"]
     assert values("nb-bridge-worker@", "KillMode") == ["mixed"]

@@ -527,6 +527,19 @@ from consumers import PushMessageReceiver
 
 class Receiver(PushMessageReceiver):
 """
+
+
+async def test_what_a_handler_prints_is_there_when_its_line_ends(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    source = '    def handleNBCommandStateChanged(self): print("printed")\n'
+    (tmp_path / "receiver.py").write_text(RECEIVER + source)
+    worker = fleet.start(f"{tmp_path / 'receiver.py'}:Receiver")
+    await fleet.say("a")
+    await wait_until(lambda: "printed\n" in worker.output, "the line, while the worker runs")
+
+
 # What a stop meets, and what is told of it.
 STOPS = {
     "a teardown that awaits the task it cancelled": (

@@ -1,4 +1,4 @@
-"""Whether the program takes the settings that a file in deploy/ gives it."""
+"""Whether a program takes the settings that a file in deploy/ gives it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from bridge import settings
+from consumers.worker.process.loading import load
 
 # What the files that secrets come from hold.
 _SECRETS = {"NB_BRIDGE_REDIS_URL_FILE": "redis://user:secret@redis:6379/0"}
 
 
 def taken(environ: Mapping[str, str], folder: Path) -> settings.Settings:
-    """The settings of a program with this environment; fails if it complains of any of it.
+    """The settings of a program with this environment; fails if it complains of any of it, or
+    where the receiver is one of our examples that is not there.
 
     Files that `NB_BRIDGE_X_FILE` names are made in `folder`.
     """
@@ -26,4 +28,7 @@ def taken(environ: Mapping[str, str], folder: Path) -> settings.Settings:
                 file.write_text(_SECRETS.get(name, "secret"))
                 value = str(file)
             patch.setenv(name, value)
-        return settings.load()
+        found = settings.load()
+    if (found.receiver or "").startswith("consumers."):  # others are the user's to bring
+        load(found.receiver)
+    return found

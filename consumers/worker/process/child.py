@@ -39,6 +39,7 @@ SHOWN_CHARS: Final = 200  # of the text of an error
 def main() -> int:
     """Runs one worker; returns the exit code of `bridge.errors`."""
     standard_streams.open_closed()
+    standard_streams.write_lines()
     arguments = _arguments()
     current = settings.load()
     logs.configure(level=current.log_level, format=current.log_format)

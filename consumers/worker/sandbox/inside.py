@@ -39,6 +39,7 @@ _SLOT: Final = 0
 def main() -> int:
     """Serves one child; returns the exit code."""
     standard_streams.open_closed()
+    standard_streams.write_lines()
     parser = argparse.ArgumentParser(prog="python -m consumers.worker.sandbox.inside")
     parser.add_argument("--line-fd", type=int, required=True)
     line = socket.socket(fileno=parser.parse_args().line_fd)
