@@ -45,14 +45,13 @@ LARGEST_REQUEST = 1_048_576
 def is_usable(environ: Mapping[str, str]) -> bool:
     """Whether a program with this environment would not notice that it did not start from nothing.
 
-    It would by variables for Python or the loader, as by those with which coverage is measured.
+    It would by variables for Python or the loader that are not those of the process that forks.
+    What coverage is measured with is the same in both: a forked process goes on measuring.
     """
     if not hasattr(os, "pidfd_open"):
         return False
     asks = {name for name in environ if name.startswith(("PYTHON", "LD_", "COVERAGE_"))}
-    return not {name for name in asks if environ[name] != os.environ.get(name)} and (
-        "COVERAGE_PROCESS_CONFIG" not in environ and "COVERAGE_PROCESS_START" not in environ
-    )
+    return not {name for name in asks if environ[name] != os.environ.get(name)}
 
 
 class Process:

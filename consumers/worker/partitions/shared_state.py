@@ -81,7 +81,7 @@ class SharedState:
         self.concurrency = concurrency
         self._map = mmap.mmap(fd, _size(concurrency))
         whole = memoryview(self._map)
-        self._u64, self._f64 = whole.cast("Q"), whole.cast("d")
+        self._u64, self._f64, self._i32 = whole.cast("Q"), whole.cast("d"), whole.cast("i")
 
     @staticmethod
     def create(*, concurrency: int) -> int:
@@ -103,8 +103,8 @@ class SharedState:
 
     def close(self) -> None:
         """Unmaps the memory."""
-        self._u64.release()
-        self._f64.release()
+        for view in (self._u64, self._f64, self._i32):
+            view.release()
         self._map.close()
 
     @property
@@ -220,7 +220,7 @@ class SharedState:
 
     def end(self, slot: int) -> None:
         """The delivery in `slot` has its outcome."""
-        _SLOT.pack_into(self._map, _SLOTS_AT + slot * _SLOT.size, -1, 0, 0, b"", False)
+        self._i32[(_SLOTS_AT + slot * _SLOT.size) // 4] = -1
 
     def running(self) -> Iterator[Running]:
         """The deliveries that run, or ran when the child died."""
