@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, NewType
@@ -11,6 +12,8 @@ from bridge.contract.meta import CONTRACT_VERSION, ContractError, NewerContractE
 
 COMMAND_STATUS_TYPE: Final = "nbCommandStateChanged"
 
+_ID: Final = re.compile(rb"[0-9]{1,20}-[0-9]{1,20}")
+
 EntryId = NewType("EntryId", bytes)
 """A stream id as Redis writes it, `b"1714564800000-0"`; order it by `entry_order`, not as text."""
 
@@ -19,6 +22,11 @@ def entry_order(entry_id: bytes) -> tuple[int, int]:
     """A stream id as two integers, which order as the stream does (text does not)."""
     ms, _, seq = entry_id.partition(b"-")
     return int(ms), int(seq)
+
+
+def is_entry_id(raw: bytes) -> bool:
+    """Whether it is one; what other programs wrote where one belongs may not be."""
+    return _ID.fullmatch(raw) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
