@@ -193,7 +193,6 @@ async def test_what_is_recorded_makes_room_and_keeps_the_lease(settling: Settlin
     first, second = await settling.pending(), await settling.pending()
     lane = Lane(settling.partition, second.entry.device)
     lane.items.append(second)
-    await settling.client.pexpire(settling.keys.lease(NUMBER, GROUP), 1)
     await settling.client.set(settling.keys.lease(NUMBER, GROUP), settling.partition.token)
     settling.settler.handled(settling.partition, first)
     settling.settler.dead(lane, letter(second.id))
