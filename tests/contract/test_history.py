@@ -92,6 +92,10 @@ async def test_the_device_of_a_command_is_remembered_however_long_it_is(
     assert record.device == device
     (mark,) = record.marks
     assert mark.groups[ledger.group_digest("g")].became is Became.HANDLED
+    await it.publish(device=device)  # a duplicate
+    await it.publish("DELIVERED", device=device)
+    assert await server.client.xlen(it.keys.stream(0)) == 2
+    assert [mark.status for mark in (await it.record(device=device)).marks] == ["SENT", "DELIVERED"]
 
 
 async def test_of_a_status_accepted_again_after_the_window_the_younger_counts(

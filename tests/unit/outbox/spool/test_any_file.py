@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from bridge.outbox.records import Record
@@ -76,6 +76,7 @@ async def held(spool: Spool) -> list[Record]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(suffix=st.sampled_from([".db", ".db-wal", ".db-shm", ".lock"]), damage=damages)
+@example(suffix=".db", damage=lambda raw: raw[:20485])
 async def test_whatever_became_of_a_file_the_spool_opens_and_goes_on(
     tmp_path_factory: pytest.TempPathFactory, left: Path, suffix: str, damage: Damage
 ) -> None:

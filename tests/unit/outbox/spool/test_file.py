@@ -30,6 +30,18 @@ def reasons(file: SpoolFile) -> list[str]:
     return [reason for (reason,) in file._db.execute("SELECT reason FROM aside ORDER BY id")]
 
 
+def test_a_row_without_anything_in_it_can_be_set_aside(tmp_path: Path) -> None:
+    """A page that was cut off and grown again reads so; such a row would never leave the file."""
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    [row] = rows(file, 1)
+    file.write([row])
+    nothing: Any = None
+    file.set_aside(Row(row.id, nothing, nothing, None, nothing), "unreadable")
+    assert (file.entries, file.aside, reasons(file)) == (0, 1, ["unreadable"])
+    assert file.rows_aside(after_id=0, max_rows=9) == [Row(1, -1, 0, None, b"")]
+    file.close()
+
+
 def test_what_is_copied_is_all_of_it(tmp_path: Path) -> None:
     file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
     other = SpoolFile(tmp_path / "b.db", max_bytes=MIB)
