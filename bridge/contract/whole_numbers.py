@@ -12,7 +12,7 @@ def whole_number(written: Any) -> int:
     """The whole number that is written there, as text or in JSON; `ValueError` for all else."""
     try:
         number = int(written)
-    except (TypeError, OverflowError) as error:  # of another type, or infinite
+    except (TypeError, ValueError, OverflowError) as error:  # the last: infinite
         raise ValueError("not a number") from error
     if not -_END <= number < _END:
         raise ValueError("a number beyond all bounds")
