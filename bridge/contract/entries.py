@@ -11,6 +11,9 @@ from bridge.contract.meta import CONTRACT_VERSION, ContractError, NewerContractE
 
 COMMAND_STATUS_TYPE: Final = "nbCommandStateChanged"
 
+_ID_DIGITS: Final = 20
+"""At most of each half: they have 64 bits."""
+
 EntryId = NewType("EntryId", bytes)
 """A stream id as Redis writes it, `b"1714564800000-0"`; order it by `entry_order`, not as text."""
 
@@ -19,6 +22,12 @@ def entry_order(entry_id: bytes) -> tuple[int, int]:
     """A stream id as two integers, which order as the stream does (text does not)."""
     ms, _, seq = entry_id.partition(b"-")
     return int(ms), int(seq)
+
+
+def is_entry_id(raw: bytes) -> bool:
+    """Whether it is one; what other programs wrote where one belongs may not be."""
+    ms, dash, seq = raw.partition(b"-")
+    return bool(dash) and all(part.isdigit() and len(part) <= _ID_DIGITS for part in (ms, seq))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from bridge.contract.whole_numbers import whole_number
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lapse:
@@ -24,9 +26,9 @@ class Lapse:
         try:
             value = json.loads(raw)
             return cls(
-                at_ms=int(value["at_ms"]),
-                entries=int(value["entries"]),
-                absent_since_ms=int(value["absent_since_ms"]),
+                at_ms=whole_number(value["at_ms"]),
+                entries=whole_number(value["entries"]),
+                absent_since_ms=whole_number(value["absent_since_ms"]),
             )
         except (ValueError, KeyError, TypeError, RecursionError):
             return cls(at_ms=0, entries=0, absent_since_ms=0)

@@ -281,9 +281,9 @@ def _without_offer(data: bytes) -> bytes:
 async def _read_header(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Source | None:
     """Exactly the header: what follows belongs to TLS or HTTP."""
     reading = proxy_protocol.read()
-    wanted = next(reading)
+    wanted, start = next(reading), b""
     while True:
-        piece = _line(sock) if wanted == 1 else b""  # of version 1: seldom in pieces
+        piece = _line(sock) if proxy_protocol.is_line(start) else b""  # which is seldom in pieces
         for byte in piece[:-1]:
             reading.send(bytes([byte]))
         piece = piece[-1:]
@@ -292,6 +292,7 @@ async def _read_header(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> 
             if not more:
                 raise ConnectionResetError("the proxy closed the connection")
             piece += more
+        start = start or piece
         try:
             wanted = reading.send(piece)
         except StopIteration as read:

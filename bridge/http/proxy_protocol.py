@@ -49,9 +49,14 @@ def read() -> Reading:
     start = yield len(SIGNATURE)
     if start == SIGNATURE:
         return (yield from _read_v2())
-    if start.startswith(_V1):
+    if is_line(start):
         return (yield from _read_v1(start))
     raise NotAHeaderError("it does not begin with a header of the PROXY protocol")
+
+
+def is_line(start: bytes) -> bool:
+    """Whether a header that begins so is of version 1: a line, which `read` takes byte by byte."""
+    return start.startswith(_V1)
 
 
 def _read_v1(start: bytes) -> Reading:

@@ -18,6 +18,7 @@ import orjson
 from bridge import clock
 from bridge.contract.keys import Keys
 from bridge.contract.lapse import Lapse
+from bridge.contract.whole_numbers import moment
 from bridge.store.link import Link, Refused, command
 from bridge.telemetry import logs, metrics
 
@@ -156,7 +157,8 @@ class AbsentGroups:
         fields: list[Any] = []
         for name in names:
             seen, raw = self._seen[name], noted.get(name.encode())
-            self._since_ms[name] = int(raw) if raw is not None and raw.isdigit() else now_ms
+            since_ms = moment(raw)
+            self._since_ms[name] = now_ms if since_ms is None else since_ms
             is_due = seen.noted_s is None or now_s - seen.noted_s >= every_s
             # Redis' clock was set back.
             is_ahead = self._since_ms[name] > now_ms + PRESENT_S * 1000

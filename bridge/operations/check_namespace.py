@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.operations import status
+from bridge.contract.whole_numbers import count
 from bridge.operations.findings import Finding, ok, problem, warning
 from bridge.operations.group_progress import Group, groups_of
 from bridge.operations.namespace import Namespace, decoded
@@ -46,11 +46,11 @@ async def _quarantine(connected: Namespace) -> Finding:
     entries, dropped = await connected.ask(
         command("XLEN", keys.quarantine), command("GET", keys.quarantine_dropped)
     )
-    count = status.counted(dropped)
-    if count:
+    lost = count(dropped)
+    if lost:
         return warning(
             "quarantine",
-            f"was full: {count} bodies were dropped, {entries} are left",
+            f"was full: {lost} bodies were dropped, {entries} are left",
             "nb-bridge quarantine list shows why; fix the sender, then quarantine replay or drop; "
             "NB_BRIDGE_QUARANTINE_MAX_ENTRIES is its bound",
         )

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bridge.contract.keys import partition_of
+from bridge.contract.whole_numbers import moment
 from bridge.errors import BridgeError, RedisUnavailableError
 from bridge.operations import ledger, namespace
 from bridge.operations.ledger import Remembered
@@ -90,7 +91,7 @@ async def look(connected: Namespace, device: str, *, bar: Bar = no_bar) -> Devic
                 group=group,
                 owner=_worker_of(lease) if lease else None,
                 parked=parked,
-                parked_until_ms=None if due is None else int(float(due)),
+                parked_until_ms=moment(due),
                 states=Counter(notification.groups[group].state for notification in found),
             )
         )

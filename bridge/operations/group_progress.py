@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.contract.lapse import Lapse
+from bridge.contract.whole_numbers import count, moment
 from bridge.operations.namespace import PAGE, Namespace, decoded, fields_of
 from bridge.store import backlog
 from bridge.store.backlog import Position
@@ -160,8 +161,9 @@ async def _fill(
         ]
     beats, *replies = await namespace.ask(*calls)
     group.workers = {
-        decoded(worker): max(0, now_ms - int(float(at_ms)))
-        for worker, at_ms in fields_of(beats).items()
+        decoded(worker): max(0, now_ms - at_ms)
+        for worker, score in fields_of(beats).items()
+        if (at_ms := moment(score)) is not None
     }
     names = list(group.workers)
     versions = await namespace.ask(
@@ -205,7 +207,7 @@ def _share(
         share.fetched = position.fetched
     if isinstance(lease, bytes):
         owner, _, epoch = decoded(lease).rpartition(":")
-        share.owner, share.epoch = owner, int(epoch) if epoch.isdecimal() else None
+        share.owner, share.epoch = owner, count(epoch.encode()) or None
     oldest = backlog.oldest_ids(pending, following)
     if share.parked_devices and isinstance(retries, list):
         # Of a parked device its oldest message was tried; the attempts are noted by entry id.

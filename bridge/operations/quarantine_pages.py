@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from bridge.contract.whole_numbers import count
 from bridge.operations import namespace, newest, quarantined, stream_ids
 from bridge.operations.namespace import Namespace
 from bridge.operations.newest import Cursor
@@ -69,7 +70,7 @@ async def page(connected: Namespace, *, wanted: Filter, before: str | None = Non
         older = None if looked.is_all else looked.found[-1].id.decode()
     return Page(
         total=namespace.value(total),
-        dropped=int(namespace.value(dropped) or 0),
+        dropped=count(namespace.value(dropped)),
         looked_at=len(looked.found),
         is_all=looked.is_all,
         bodies=matched[:SHOWN],

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from bridge.contract.entries import DeadLetter, Entry, entry_order
+from bridge.contract.entries import DeadLetter, Entry, entry_order, is_entry_id
 from bridge.contract.meta import ContractError
+from bridge.contract.whole_numbers import moment
 from bridge.operations import group_progress
 from bridge.operations.namespace import PAGE, Namespace, Page, decoded, fields_of
 from bridge.store.link import Refused, command
@@ -121,10 +122,12 @@ class Search:
             on_page(len(page))
         infos = (await self._in.ask(command("XINFO", "GROUPS", key)))[0]
         delivered = {} if isinstance(infos, Refused) else _delivered(infos)
+        places: dict[str, dict[bytes, Place]] = {}
+        for group in self._groups:  # of all first: each group has a place for what another one kept
+            places[group] = await self._parked(partition, group, devices, found)
+            places[group] |= await self._dead(partition, group, found)
         for group in self._groups:
-            places = await self._parked(partition, group, devices, found)
-            places |= await self._dead(partition, group, found)
-            await self._rest(partition, group, delivered.get(group), found, places)
+            await self._rest(partition, group, delivered.get(group), found, places[group])
         return sorted(found.values(), key=lambda entry: entry_order(entry.id))
 
     def _meant(self, page: Page) -> Iterable[tuple[bytes, Entry]]:
@@ -163,7 +166,7 @@ class Search:
                 entry = self._entry(flat)
                 if entry is not None:
                     found.setdefault(entry_id, Found(id=entry_id, partition=partition, entry=entry))
-                    due_ms = int(float(due)) if is_head and due is not None else None
+                    due_ms = moment(due) if is_head else None
                     places[entry_id] = Place(state="parked", due_at_ms=due_ms)
                 is_head = False
         return places
@@ -179,7 +182,8 @@ class Search:
                     entry_id, *flat = netstrings.decode(raw)
                 except (ContractError, ValueError):
                     continue
-                yield entry_id, flat
+                if is_entry_id(entry_id):
+                    yield entry_id, flat
 
     async def _dead(
         self,
@@ -198,6 +202,8 @@ class Search:
                 except ContractError:
                     continue
                 entry_id = bytes(letter.entry_id)
+                if not is_entry_id(entry_id):
+                    continue
                 found.setdefault(entry_id, Found(id=entry_id, partition=partition, entry=entry))
                 places[entry_id] = Place(
                     state="dead",

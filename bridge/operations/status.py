@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from bridge.contract.whole_numbers import count
 from bridge.errors import BridgeError, RedisUnavailableError
 from bridge.operations import failures, ingresses, namespace, spool_reading
 from bridge.operations.failures import Failures
@@ -66,7 +67,7 @@ async def take(namespace: Namespace, *, sampled: int | None = None) -> Overview:
         ingresses=[] if isinstance(beats, Refused) else ingresses.decode(beats, now_ms),
         entries=sum(length for length in streams if isinstance(length, int)),
         quarantined=0 if isinstance(quarantined, Refused) else quarantined,
-        quarantine_dropped=counted(dropped),
+        quarantine_dropped=count(dropped),
         retired=[] if isinstance(retired, Refused) else sorted(map(decoded, retired)),
         failures=await failures.look(
             namespace,
@@ -74,11 +75,6 @@ async def take(namespace: Namespace, *, sampled: int | None = None) -> Overview:
             most=None if sampled is None else SAMPLED_FAILURES,
         ),
     )
-
-
-def counted(raw: Any) -> int:
-    """A counter in Redis; 0 where there is none, or something else."""
-    return int(raw) if isinstance(raw, bytes) and raw.isdigit() else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

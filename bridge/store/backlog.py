@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.contract.entries import entry_order
+from bridge.contract.entries import entry_order, is_entry_id
 from bridge.store.link import Call, Refused, command
 
 
@@ -72,5 +72,5 @@ def oldest_ids(pending: Any, following: Any) -> list[bytes]:
 
 
 def oldest_ms(ids: Sequence[bytes]) -> int | None:
-    """When the oldest of some entries was published (epoch ms)."""
-    return min((entry_order(id_)[0] for id_ in ids), default=None)
+    """When the oldest of some entries was published (epoch ms); without what are no ids of any."""
+    return min((entry_order(id_)[0] for id_ in ids if is_entry_id(id_)), default=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -71,8 +71,13 @@ class Reading:
         self.handled: dict[int, list[bytes]] = {number: [] for number in self.owned}
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def start(self, lengths: list[int]) -> dict[int, list[bytes]]:
-        """As many entries of such lengths in each partition; returns their ids."""
+    async def start(
+        self, lengths: list[int], *, foreign: Sequence[dict[bytes, bytes]] = (), record: bytes = b""
+    ) -> dict[int, list[bytes]]:
+        """As many entries of such lengths in each partition; returns their ids.
+
+        Behind them some of other programs, each with `record` for what is known of its attempts.
+        """
         ids = {}
         for number, partition in self.owned.items():
             stream = self.keys.stream(number)
@@ -82,7 +87,14 @@ class Reading:
             for length in lengths:
                 fields = entry("d", body=b"x" * length).encode()
                 pipeline.xadd(stream, dict(zip(fields[::2], fields[1::2], strict=True)))  # type: ignore[arg-type]
+            for fields_ in foreign:
+                pipeline.xadd(stream, fields_)  # type: ignore[arg-type]
             ids[number] = await pipeline.execute()
+            for entry_id in ids[number][len(lengths) :]:
+                await self.client.hset(self.keys.retry(number, GROUP), entry_id, record)  # type: ignore[misc]
+            if foreign:  # all of it was fetched by the last owner
+                await self.client.xreadgroup(GROUP, fetcher.CONSUMER, {stream: ">"})
+                partition.delivered = ids[number][-1]
         self.run()
         return ids
 
@@ -190,6 +202,50 @@ async def test_all_partitions_together_stay_within_the_bytes_and_all_is_handled_
         while not through():
             await asyncio.sleep(0)
     assert most <= MAX_BYTES + LONGEST
+
+
+USUAL = dict(zip(entry("d").encode()[::2], entry("d").encode()[1::2], strict=True))
+BAD = (b"", b"x", b"\xff", b"\x00", b"-1", b"1e9", b"9" * 400, b"9" * 5000, b"\xed\xa0\x80")
+FOREIGN = [
+    *({**USUAL, name: raw} for name in USUAL for raw in BAD if name != b"v" or b"9" not in raw),
+    *({name: value for name, value in USUAL.items() if name != left_out} for left_out in USUAL),
+    *({**USUAL, name: b"\xff"} for name in (b"late", b"for", b"replayed", b"path", b"headers")),
+    {b"x": b"y"},
+    {b"": b""},
+]  # fmt: skip
+"""Entries that no program of ours would write; none says that it is for a newer one."""
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b"\xff", b"1:" + b"9" * 400, b"9" * 5000, b"-1:-1", b"1:0::1:1:{", b"1:0:s:s:s"],
+    ids=["no record", "never due", "endless", "negative", "cut off", "flags"],
+)
+async def test_whatever_others_put_into_a_stream_all_of_it_is_fetched_and_handled(
+    reading: Reading, record: bytes
+) -> None:
+    ids = await reading.start([100] * 3, foreign=FOREIGN, record=record)
+
+    def through() -> bool:
+        reading.handle_one()
+        while (lane := reading.lanes.next_suspect()) is not None:
+            reading.handled[lane.partition.number].append(lane.head.id)
+            reading.settler.handled(lane.partition, lane.head)
+            reading.lanes.finished(lane)
+        return sum(map(len, reading.handled.values())) == sum(map(len, ids.values()))
+
+    async with asyncio.timeout(90):
+        while not through():
+            await asyncio.sleep(0)
+    for number, handled in reading.handled.items():
+        assert set(handled) == set(ids[number])
+        usual = [entry_id for entry_id in handled if entry_id in ids[number][:3]]
+        assert usual == ids[number][:3]
+    await reading.settler.flushed()
+    for number, partition in reading.owned.items():
+        assert (partition.items, partition.window_bytes) == ({}, 0)
+        pending = await reading.client.xpending(reading.keys.stream(number), GROUP)
+        assert pending["pending"] == 0
 
 
 async def test_over_a_slow_link_less_is_asked_for_until_it_comes_in_time(

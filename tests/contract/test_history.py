@@ -17,6 +17,7 @@ from bridge.platform.forms.nb import accept_command_status
 from support import servers
 from support.ingresses import body
 from support.ledgers import Ledger
+from support.waiting import wait_until
 
 
 def said(noted: Sequence[Noted | None]) -> list[tuple[Became, int] | None]:
@@ -67,6 +68,50 @@ async def test_several_outcomes_of_one_command_may_come_in_one_call(server: serv
     assert said(await it.noted()) == [(Became.HANDLED, n) for n in (1, 2, 3)]
     (mark,) = (await it.record("d2")).marks
     assert mark.groups[ledger.group_digest("g")].attempts == 9
+
+
+async def test_each_status_is_remembered_as_it_was_sent(server: servers.Redis) -> None:
+    it = Ledger(server)
+    for status in (*ledger.STATUSES, "SOMETHING_NEW"):
+        await it.publish(status)
+    marks = (await it.record()).marks
+    assert {mark.status for mark in marks} == {*ledger.STATUSES, None}
+    by_digest = {mark.digest: mark.status for mark in marks}
+    for status in ledger.STATUSES:
+        assert by_digest[accept_command_status(body(code=status)).digest[:8]] == status
+
+
+@pytest.mark.parametrize("device", ["x" * 256, "ü" * 256, "\U0001f4a1" * 256])
+async def test_the_device_of_a_command_is_remembered_however_long_it_is(
+    server: servers.Redis, device: str
+) -> None:
+    it = Ledger(server)
+    entry = await it.publish(device=device)
+    await it.settle((entry, Became.HANDLED, 1), device=device)
+    record = await it.record(device=device)
+    assert record.device == device
+    (mark,) = record.marks
+    assert mark.groups[ledger.group_digest("g")].became is Became.HANDLED
+    await it.publish(device=device)  # a duplicate
+    await it.publish("DELIVERED", device=device)
+    assert await server.client.xlen(it.keys.stream(0)) == 2
+    assert [mark.status for mark in (await it.record(device=device)).marks] == ["SENT", "DELIVERED"]
+
+
+async def test_of_a_status_accepted_again_after_the_window_the_younger_counts(
+    server: servers.Redis,
+) -> None:
+    it = Ledger(server)
+    entry = await it.publish()
+    await it.settle((entry, Became.DEAD, 3))
+    await it.turn()
+    again = Ledger(server, dedupe_window_s=0.001)
+    (old,) = (await it.record()).marks
+    await wait_until(lambda: it.is_later_than(old.at_ms + 1), "the window to be over")
+    await again.publish()
+    (mark,) = (await it.record()).marks
+    assert mark.at_ms > old.at_ms
+    assert mark.groups == {}  # what became of it now is not known yet
 
 
 async def test_each_group_has_its_own_outcome_and_the_last_one_counts(

@@ -269,6 +269,18 @@ async def test_what_was_refused_is_not_marked(server: servers.Redis) -> None:
     assert await publish(publisher(server), arrival()) == [Outcome.PUBLISHED]
 
 
+async def test_a_quarantine_that_refuses_does_so_for_bodies_only(server: servers.Redis) -> None:
+    await server.client.set(server.keys.quarantine, "x")
+    junk = QuarantinedBody.of(
+        b"{}", reason="not_json", details=["no"], path="/cmd", received_at_ms=1, keep_bytes=4
+    )
+    first, published, second = await publish(publisher(server), junk, arrival(), junk)
+    assert published is Outcome.PUBLISHED
+    assert isinstance(first, Refused)
+    assert first.code == "WRONGTYPE"
+    assert second == first
+
+
 async def test_scripts_flushed_are_loaded_again(server: servers.Redis) -> None:
     to = publisher(server)
     await publish(to, arrival())

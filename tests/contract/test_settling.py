@@ -18,6 +18,7 @@ from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
 from consumers.worker.delivery.fetcher import CONSUMER
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Item, Lane, LaneState, Partition
+from consumers.worker.recording.given_up import FULL_WAIT_S
 from consumers.worker.recording.history import History
 from consumers.worker.recording.settler import Settler
 from support import servers
@@ -33,6 +34,19 @@ class Forgetful(Link):
     """Loses the answers it is told to; what was asked was done."""
 
     loses = 0
+    away: int | None = None
+    """The partition whose shard is away once."""
+
+    async def run_each(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        if self.away is None:
+            return await super().run_each(calls, timeout_s=timeout_s)
+        away, self.away = b":%02d}" % self.away, None
+        there = [call for call in calls if away not in (call.key or b"")]
+        replies = iter(await self.run(there, timeout_s=timeout_s))
+        return [
+            next(replies) if call in there else RedisUnavailableError("its shard is away")
+            for call in calls
+        ]
 
     async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
         replies = await super().run(calls, timeout_s=timeout_s)
@@ -48,6 +62,9 @@ class Settling:
     def __init__(self, redis: servers.Redis) -> None:
         self.client, self.keys = redis.client, redis.keys
         self.link = Forgetful(redis.pool)
+        self.lost: list[Partition] | None = None
+        """Partitions that were lost, where the test lets any be."""
+        self.rooms = 0
         self.partition = Partition(NUMBER, worker="w", epoch=1, clean=True, delivered=b"0-0")
         self.settler = Settler(
             self.link,
@@ -58,11 +75,19 @@ class Settling:
             dead_max_entries=DEAD_MAX,
             history=History(group=GROUP, is_kept=True),
             clock=clock.boottime_s,
-            on_room=lambda: None,
-            on_lost=lambda partition: pytest.fail("the lease was lost"),
+            on_room=self._on_room,
+            on_lost=self._on_lost,
         )
-
         self.task = asyncio.create_task(self.settler.run())
+
+    def _on_room(self) -> None:
+        self.rooms += 1
+
+    def _on_lost(self, partition: Partition) -> None:
+        assert self.lost is not None, "the lease was lost"
+        self.lost.append(partition)
+        partition.lost = True
+        self.settler.drop(partition)
 
     async def prepare(self) -> None:
         await self.client.set(self.keys.lease(NUMBER, GROUP), self.partition.token)
@@ -164,10 +189,69 @@ async def test_an_attempt_that_was_not_charged_leaves_no_record(settling: Settli
     assert await settling.records() == {}
 
 
+async def test_what_is_recorded_makes_room_and_keeps_the_lease(settling: Settling) -> None:
+    first, second = await settling.pending(), await settling.pending()
+    lane = Lane(settling.partition, second.entry.device)
+    lane.items.append(second)
+    await settling.client.set(settling.keys.lease(NUMBER, GROUP), settling.partition.token)
+    settling.settler.handled(settling.partition, first)
+    settling.settler.dead(lane, letter(second.id))
+    assert settling.settler.is_unsettled(settling.partition)
+    assert await settling.records() == {}
+    assert not settling.settler.is_unsettled(settling.partition)
+    assert (settling.partition.items, settling.partition.window_bytes) == ({}, 0)
+    assert settling.rooms >= 1
+    assert 0 < await settling.client.pttl(settling.keys.lease(NUMBER, GROUP)) <= 60_000
+
+
+async def test_of_a_lease_that_was_lost_nothing_is_recorded_and_what_was_handled_is_known(
+    settling: Settling,
+) -> None:
+    """So that it is not handled a second time, should the partition come back."""
+    handled, suspect = await settling.pending(), await settling.pending(Attempts(suspect=True))
+    settling.lost = []
+    await settling.client.set(settling.keys.lease(NUMBER, GROUP), "another:2")
+    settling.settler.handled(settling.partition, handled)
+    record = Attempts(count=1, suspect=True)
+    assert not await settling.settler.write_attempt(settling.partition, suspect.id, record)
+    assert settling.lost == [settling.partition]
+    assert await settling.records() == {}
+    stream = settling.keys.stream(NUMBER)
+    assert (await settling.client.xpending(stream, GROUP))["pending"] == 2
+    assert settling.settler.was_handled(settling.partition, handled.id)
+    assert not settling.settler.was_handled(settling.partition, suspect.id)
+    again = Partition(NUMBER, worker="w", epoch=3, clean=True, delivered=b"0-0")
+    await settling.client.set(settling.keys.lease(NUMBER, GROUP), again.token)
+    settling.settler.forget(again, handled.id)
+    settling.settler.forget_unrecorded(again)
+    assert await settling.records() == {}
+    assert (await settling.client.xpending(stream, GROUP))["pending"] == 1
+    assert not settling.settler.was_handled(again, handled.id)
+
+
+async def test_while_the_shard_of_a_partition_is_away_the_others_are_recorded(
+    settling: Settling,
+) -> None:
+    other = Partition(NUMBER + 1, worker="w", epoch=1, clean=True, delivered=b"0-0")
+    await settling.client.set(settling.keys.lease(NUMBER + 1, GROUP), other.token)
+    mine, theirs = await settling.pending(), Item(b"1-1", entry(), (), Attempts(count=1))
+    settling.link.away = NUMBER
+    settling.settler.retry(other, theirs)
+    settling.settler.handled(settling.partition, mine)
+    key = settling.keys.retry(NUMBER + 1, GROUP)
+
+    async def is_noted() -> bool:
+        return bool(await settling.client.hgetall(key) == {theirs.id: b"1:0"})  # type: ignore[misc]
+
+    await wait_until(is_noted, "the other partition's to be recorded")
+    assert await settling.records() == {}
+    assert settling.partition.items == {}
+
+
 async def test_the_first_attempt_at_a_suspect_leaves_no_record(settling: Settling) -> None:
     item = await settling.pending(Attempts(suspect=True))
     record = Attempts(count=1, suspect=True)
-    await settling.settler.write_attempt(settling.partition, item.id, record)
+    assert await settling.settler.write_attempt(settling.partition, item.id, record)
     settling.settler.handled(settling.partition, item)
     assert await settling.records() == {}
 
@@ -192,8 +276,10 @@ async def test_a_suspect_that_a_full_dead_stream_holds_stays_a_suspect(
         entry_id=EntryId(item.id),
     )
     settling.settler.dead(lane, letter)
+    began_s = clock.boottime_s()
     assert await settling.records() == {item.id: b"3:0:max_attempts:s"}
     assert lane.state is LaneState.WAITING
+    assert lane.head.due_s >= began_s + FULL_WAIT_S  # not at once, again and again
     assert lane.head.attempts == Attempts(count=3, suspect=True, given_up="max_attempts")
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
+import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from pathlib import Path
@@ -13,14 +17,19 @@ from typing import Any
 
 import pytest
 import structlog.testing
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from bridge.http.proxy_protocol import SIGNATURE
 from bridge.ingress.app import Ingress
+from bridge.store.embedded import EmbeddedServer
 from bridge.telemetry import metrics
 from support import servers
 from support.certificates import Authority
 from support.ingresses import body, running, settings_for
-from support.waiting import wait_until
+from support.raw_http import Target, send_and_read, statuses
+from support.raw_http import request as request_of
+from support.waiting import wait_until, wait_until_sync
 
 pytestmark = pytest.mark.real
 
@@ -150,3 +159,58 @@ async def test_who_is_no_proxy_of_ours_says_nothing_of_its_address(
         assert await answered(ingress, REQUEST) == b"403"
         assert await answered(ingress, v1(ALLOWED) + REQUEST) == b"400"
         assert await answered(ingress, v2(ALLOWED) + REQUEST) == b"400"
+
+
+# --- anything
+
+ANY = st.lists(
+    st.sampled_from(
+        [
+            *(b"PROXY ", b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY UNKNOWN", b"192.0.2.1 ", b"::1 "),
+            *(b"1 2", b"\r\n", b"\n", b"\r", b" ", SIGNATURE, b"\x21\x11\x00\x0c", b"\x20\x00"),
+            *(b"\x00\x00", b"\x00\x01", b"\x10\x00", b"\xff\xff", v1(ALLOWED), v2(ALLOWED), LOCAL),
+            *(v1(OTHER), REQUEST, REQUEST[:40], b"\x16\x03\x01"),
+        ]
+    )
+    | st.binary(max_size=20),
+    max_size=8,
+).map(b"".join)
+
+
+@pytest.fixture(scope="module")
+def target(
+    real_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Target]:
+    found = Target(
+        tmp_path_factory.mktemp("ingress"), real_server, proxy_protocol="on",
+        trusted_proxies="127.0.0.0/8", allowed_networks="192.0.2.0/24",
+    )  # fmt: skip
+    yield found
+    assert found.complaints() == []
+    found.close()
+
+
+@settings(phases=set(Phase) - {Phase.explain})
+@given(first=ANY, second=st.none() | ANY)
+def test_whatever_a_proxy_sends_its_connection_ends_and_the_next_is_served(
+    target: Target, first: bytes, second: bytes | None
+) -> None:
+    with target.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):
+            connection.sendall(first)
+            connection.sendall(second or b"")
+            connection.shutdown(socket.SHUT_WR)
+        found = statuses(send_and_read(connection, []))
+    assert set(found) <= {200, 400, 403}
+    last = request_of("d", b"Connection: close")
+    assert statuses(target.exchange(v2(ALLOWED) + last)) == [200]
+    assert statuses(target.exchange(v1(OTHER) + last)) == [403]
+    wait_until_sync(lambda: open_connections(target) == 0)
+
+
+def open_connections(target: Target) -> float:
+    with urllib.request.urlopen(f"{target.process.admin_url}/metrics") as response:
+        found = re.search(rb"^nb_bridge_connections (.*)$", response.read(), re.MULTILINE)
+    assert found is not None
+    return float(found[1])

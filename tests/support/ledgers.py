@@ -102,6 +102,11 @@ class Ledger:
         record = await self.record()
         return [mark.groups.get(ledger.group_digest(group)) for mark in record.marks]
 
+    async def is_later_than(self, at_ms: int) -> bool:
+        """Whether it is, by the server's clock."""
+        seconds, micros = await self.client.time()
+        return int(seconds) * 1000 + int(micros) // 1000 > at_ms
+
     async def turn(self) -> None:
         """The first partition's current page becomes the previous one."""
         current, previous = self.keys.ledger(0)

@@ -48,7 +48,7 @@ class Target:
 
     def __init__(self, folder: Path, server: EmbeddedServer, **settings: str) -> None:
         namespace = f"t{uuid.uuid4().hex[:12]}"
-        self._keys = Keys(namespace=namespace)
+        self.keys = Keys(namespace=namespace)
         self._client = redis.Redis.from_url(server.url)
         self.process = Serve(environ_for(folder, server.url, namespace, **settings))
         url = urlsplit(self.process.url)
@@ -70,14 +70,14 @@ class Target:
 
     def published(self, device: str) -> int:
         """How many entries there are of a device."""
-        entries = self._client.xrange(self._keys.stream(partition_of(device, PARTITIONS)))
+        entries = self._client.xrange(self.keys.stream(partition_of(device, PARTITIONS)))
         return sum(Entry.decode(fields).device == device for _, fields in entries)
 
     def published_in_all(self) -> set[str]:
         """The devices of which there is an entry."""
         found = set()
         for partition in range(PARTITIONS):
-            for _, fields in self._client.xrange(self._keys.stream(partition)):
+            for _, fields in self._client.xrange(self.keys.stream(partition)):
                 found.add(Entry.decode(fields).device)
         return found
 

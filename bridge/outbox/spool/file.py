@@ -266,8 +266,10 @@ class SpoolFile:
         self.move_aside_to(other)
 
     def _insert_aside(self, row: Row, reason: str) -> None:
+        # Of a damaged page columns may come as NULL that never are: such a row has to go, too.
         self._db.execute(
-            "INSERT INTO aside (kind, received_at_ms, extra, body, reason) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO aside (kind, received_at_ms, extra, body, reason)"
+            " VALUES (coalesce(?, -1), coalesce(?, 0), ?, coalesce(?, x''), ?)",
             (*row[1:], str(reason).encode(errors="backslashreplace").decode()),
         )
 

@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from bridge.contract.whole_numbers import whole_number
+
 # For which something is given up (`DeadLetter.reason`).
 _REASONS: Final = (b"max_attempts", b"rejected", b"undecodable", b"stuck")
 _HUNG: Final = b"hung"
@@ -115,11 +117,11 @@ class Attempts:
         times = [part for part in rest if part]
         given_up = flags[0].decode() if flags and flags[0] in _REASONS else ""
         try:
-            first_ms, last_ms = (max(0, int(part)) for part in (*times, b"0", b"0")[:2])
+            first_ms, last_ms = (max(0, whole_number(part)) for part in (*times, b"0", b"0")[:2])
             first, last, device = _unpacked(brace + why) if brace else (None, None, "")
             return cls(
-                count=max(0, int(count)),
-                due_ms=int(due or 0),
+                count=max(0, whole_number(count)),
+                due_ms=whole_number(due or 0),
                 suspect=_SUSPECT in flags,
                 stuck=_HUNG in flags and _SUSPECT in flags,
                 first_failed_ms=first_ms,
@@ -152,6 +154,6 @@ def _unpacked(why: bytes) -> tuple[Failure | None, Failure | None, str]:
         last = Failure.of(*map(str, found["last"]))
         noted = found.get("first", found["last"])
         first = Failure.of(*map(str, noted)) if noted else None
-        return first, last, str(found["device"])
+        return first, last, _writable(str(found["device"]))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None, None, ""

@@ -211,16 +211,29 @@ async def test_counting_fails_where_redis_is_away(acting: Client, world: World) 
     assert (job["state"], job["note"]) == ("failed", f"{world.away}; count again")
 
 
+@pytest.fixture
+def away_after_the_first(seeded: Seeded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis goes when a job has acted once, however fast it is."""
+    act = DeadBatch.act
+
+    async def act_once(self: DeadBatch, connected: Namespace, stream: str, id_: bytes) -> str:
+        monkeypatch.setattr(DeadBatch, "act", act)
+        outcome = await act(self, connected, stream, id_)
+        seeded.redis_goes_away()
+        return outcome
+
+    monkeypatch.setattr(DeadBatch, "act", act_once)
+
+
+@pytest.mark.usefixtures("away_after_the_first")
 async def test_redis_away_in_the_middle_is_waited_for(
     acting: Client, seeded: Seeded, world: World
 ) -> None:
     for number in range(3):
         await seeded.bury(device=f"d{number}")
     job = await counted(acting, "/dead", group="default", verb="replay")
-    await begun(acting, job["id"], rate="20")
+    await begun(acting, job["id"])
     found = world.jobs.all()[0]
-    await wait_until(lambda: found.done == 1, "the first to be replayed")
-    seeded.redis_goes_away()
     await wait_until(lambda: found.note.startswith("waits for Redis"), "it to be noticed")
     assert "waits for Redis" in await (await acting.get(f"/jobs/{found.id}")).text()
     seeded.redis_is_back()
@@ -228,16 +241,15 @@ async def test_redis_away_in_the_middle_is_waited_for(
     assert len(await seeded.published()) == 3
 
 
+@pytest.mark.usefixtures("away_after_the_first")
 async def test_it_can_be_stopped_while_it_waits_for_redis(
     acting: Client, seeded: Seeded, world: World
 ) -> None:
     for number in range(2):
         await seeded.bury(device=f"d{number}")
     job = await counted(acting, "/dead", group="default", verb="drop")
-    await begun(acting, job["id"], rate="20")
+    await begun(acting, job["id"])
     found = world.jobs.all()[0]
-    await wait_until(lambda: found.done == 1, "the first to be dropped")
-    seeded.redis_goes_away()
     await wait_until(lambda: found.note.startswith("waits for Redis"), "it to be noticed")
     found.stop("ada")
     await ended(world, found.id)

@@ -17,9 +17,10 @@ from bridge.contract.digests import (
     ledger_field,
     notification_digest,
 )
-from bridge.contract.entries import DeadLetter, Entry, EntryId, entry_order
+from bridge.contract.entries import DeadLetter, Entry, EntryId, entry_order, is_entry_id
 from bridge.contract.keys import Keys, partition_of
 from bridge.contract.meta import ContractError, Meta, NewerContractError
+from bridge.contract.whole_numbers import count, moment, whole_number
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 entries = st.builds(
@@ -303,3 +304,41 @@ def test_meta_reads_as_it_was_written() -> None:
 def test_a_meta_value_that_is_none_is_against_the_contract(raw: bytes) -> None:
     with pytest.raises(ContractError):
         Meta.decode(raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"-",
+        b"1-",
+        b"-1",
+        b"1",
+        b"x-1",
+        b"1-x",
+        b"1--1",
+        b"1" * 21 + b"-1",
+        b"1-1\n",
+        b"\xff-1",
+    ],
+)
+def test_what_is_no_stream_id_is_told_from_one(raw: bytes) -> None:
+    assert not is_entry_id(raw)
+    assert is_entry_id(b"0-0")
+    assert is_entry_id(b"%d-%d" % (2**64 - 1, 2**64 - 1))
+
+
+@pytest.mark.parametrize(
+    "written", ["x", "", None, [], b"\xff", float("inf"), float("nan"), 2**63, "9" * 5000, "1e3"]
+)
+def test_what_is_no_number_of_ours_is_told(written: Any) -> None:
+    with pytest.raises(ValueError, match="number"):
+        whole_number(written)
+    assert [whole_number(it) for it in (b"-7", "7", 7.9, 2**63 - 1)] == [-7, 7, 7, 2**63 - 1]
+
+
+def test_counters_and_moments_are_read_or_not_there() -> None:
+    assert [count(raw) for raw in (None, b"", b"x", b"-1", b"7", b"9" * 5000)] == [0, 0, 0, 0, 7, 0]
+    assert [moment(raw) for raw in (None, b"x", b"-1", b"inf", b"nan", b"0", b"1.7e12", b"5")] == [
+        None, None, None, None, None, 0, 1_700_000_000_000, 5,
+    ]  # fmt: skip

@@ -1,14 +1,18 @@
-"""PROXY headers: read to the byte, or refused with a reason."""
+"""PROXY headers: read to the byte, or refused with a reason, in however many pieces they come."""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import re
+import socket
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from bridge.http import connection
 from bridge.http.proxy_protocol import MAX_V2_BYTES, SIGNATURE, NotAHeaderError, Source, read
 
 
@@ -124,3 +128,73 @@ def test_both_versions_say_the_same(
     first = f"PROXY {kind} {address} {address} {port} 1\r\n".encode()
     second = v2(family, addresses(str(address), port))
     assert parsed(first)[0] == parsed(second)[0] == Source(str(address), port)
+
+
+# --- from a socket
+
+IPS = st.ip_addresses(v=4) | st.ip_addresses(v=6)
+PORTS = st.integers(0, 0xFFFF)
+
+
+valid = st.one_of(
+    st.tuples(IPS, PORTS).map(
+        lambda it: (
+            f"PROXY TCP{it[0].version} {it[0]} {it[0]} {it[1]} 1\r\n".encode(),
+            Source(str(it[0]), it[1]),
+        )
+    ),
+    st.tuples(IPS, PORTS, st.binary(max_size=40)).map(
+        lambda it: (
+            v2(0x11 if it[0].version == 4 else 0x21, addresses(str(it[0]), it[1]) + it[2]),
+            Source(str(it[0]), it[1]),
+        )
+    ),
+    st.binary(max_size=40).map(lambda more: (v2(0x11, more, command=0), None)),
+    st.binary(max_size=40).map(lambda more: (v2(0x00, more), None)),
+    st.sampled_from([b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN \xff 1\r\n"]).map(lambda it: (it, None)),
+)
+cuts = st.lists(st.integers(0, 150), max_size=9).map(lambda found: [0, *sorted(found)])
+
+
+async def read_in_pieces(data: bytes, at: list[int]) -> tuple[Source | None, bytes]:
+    """What a connection's beginning says, and what is left for TLS or HTTP to read."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        reading = asyncio.create_task(connection._read_header(asyncio.get_running_loop(), ours))
+        for begin, end in zip(at, [*at[1:], None], strict=True):
+            theirs.sendall(data[begin:end])
+            for _ in range(4):  # until it has read that
+                await asyncio.sleep(0)
+        theirs.shutdown(socket.SHUT_WR)
+        source = await reading
+        left = b""
+        while part := ours.recv(4096):
+            left += part
+        return source, left
+
+
+@given(valid, st.binary(max_size=60), cuts)
+@example((v2(0x00, b"x", command=0), None), b"GET / HTTP/1.1\r\n\r\n", [0])
+async def test_however_a_header_is_cut_it_is_read_to_the_byte(
+    header: tuple[bytes, Source | None], behind: bytes, at: list[int]
+) -> None:
+    data, source = header
+    assert await read_in_pieces(data + behind, at) == (source, behind)
+
+
+@given(starts, st.binary(max_size=200), cuts)
+async def test_however_anything_is_cut_it_is_judged_the_same(
+    start: bytes, rest: bytes, at: list[int]
+) -> None:
+    data = start + rest
+    try:
+        source, read_bytes = parsed(data)
+    except NotAHeaderError as error:
+        with pytest.raises(NotAHeaderError, match=f"^{re.escape(str(error))}$"):
+            await read_in_pieces(data, at)
+    except CutShortError:
+        with pytest.raises(ConnectionResetError):
+            await read_in_pieces(data, at)
+    else:
+        assert await read_in_pieces(data, at) == (source, data[read_bytes:])

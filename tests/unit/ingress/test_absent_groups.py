@@ -195,6 +195,25 @@ def test_a_record_is_read_as_it_was_written() -> None:
     assert Lapse.decode(lapse.encode()) == lapse
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"", b"x", b"\xff", b"-1", b"1e400", b"nan", b"9" * 400, b"9" * 5000, b"{", b"[]", b"{}",
+        b'{"at_ms": "x"}', b'{"at_ms": 1e400}', b'{"at_ms": ' + b"9" * 400 + b"}", b"[" * 5000,
+        b'{"at_ms": 1, "entries": ' + b"9" * 400 + b', "absent_since_ms": 1e400}',
+    ],
+)  # fmt: skip
+async def test_whatever_others_wrote_into_its_notes_it_looks_and_judges(
+    bench: Bench, raw: bytes
+) -> None:
+    await bench.client.hset(bench.keys.group_seen, mapping={"first": raw, "second": raw})  # type: ignore[misc]
+    await bench.client.hset(bench.keys.ingresses, "other", raw)  # type: ignore[misc]
+    await bench.client.hset(bench.keys.lapsed, "second", raw)  # type: ignore[misc]
+    await bench.client.zadd(bench.keys.workers("second"), {raw: float("inf")})
+    assert await bench.passes(AFTER_S + 60, "first") == {"second"}
+    Lapse.decode(raw)
+
+
 async def test_where_redis_does_not_say_who_is_there_all_count(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

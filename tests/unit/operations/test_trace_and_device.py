@@ -101,6 +101,32 @@ async def test_a_device_has_a_queue_in_each_group(streams: Streams) -> None:
     assert found.document(1)["total"] == 3
 
 
+@pytest.mark.parametrize("last", ["second", "zweite"])
+async def test_what_is_left_in_one_group_alone_is_handled_in_the_others(
+    streams: Streams, last: str
+) -> None:
+    """Of a stream the beginning goes when all groups are through; what is parked stays."""
+    groups = (GROUP, "second", "zweite")
+    await streams.register(*groups)
+    await streams.publish(entry("d1", "c1"))
+    for group in groups:
+        (entry_id,) = await streams.fetch(group, "d1")
+        if group == last:
+            await streams.park(group, "d1", entry_id, 5_000)
+        else:
+            await streams.acknowledge(group, "d1", entry_id)
+    stream = streams.keys.stream(partition_of("d1", PARTITIONS))
+    await streams.client.xtrim(stream, maxlen=0, approximate=False)
+
+    states = {group: "parked" if group == last else "handled" for group in groups}
+    found = await device.look(streams.connected, "d1")
+    assert {queue.group: dict(queue.states) for queue in found.queues} == {
+        group: {state: 1} for group, state in states.items()
+    }
+    (traced,) = (await trace.trace(streams.connected, "c1", everywhere=True)).notifications
+    assert {group: place.state for group, place in traced.groups.items()} == states
+
+
 @pytest.mark.parametrize("name", ["", "nobody", "d1\x00", "ü" * 200])
 async def test_a_device_that_nobody_knows_has_nothing(streams: Streams, name: str) -> None:
     await streams.register(GROUP)

@@ -33,6 +33,15 @@ def test_it_is_told_at_the_beginning_and_each_hour_with_what_came_since() -> Non
     ]
 
 
+def test_the_commonest_reason_is_named_not_the_first_nor_the_last() -> None:
+    it = Overflow(lambda: 0.0)
+    with structlog.testing.capture_logs() as logged:
+        for reason in ("rare", "common", "common", "common", "other", "other"):
+            it.kept(junk(reason))
+        it.dropped(1)
+    assert [line["reason"] for line in logged] == ["common"]
+
+
 def test_reasons_are_bounded() -> None:
     it = Overflow(lambda: 0.0)
     for number in range(1000):

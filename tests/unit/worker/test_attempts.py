@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts, Failure
@@ -52,14 +52,34 @@ def test_a_record_reads_as_it_was_written(record: Attempts) -> None:
     assert Attempts.decode(record.encode()) == record
 
 
-@pytest.mark.parametrize("raw", [None, b"", b"x", b"1:x", b":", b"\xff:1", b"1:2:3:4x"[:0]])
+@pytest.mark.parametrize(
+    "raw", [None, b"", b"x", b"1:x", b":", b"\xff:1", b"1:" + b"9" * 400, b"9" * 19 + b":1"]
+)
 def test_what_cannot_be_read_counts_as_no_attempt(raw: bytes | None) -> None:
     assert Attempts.decode(raw) == NO_ATTEMPT
 
 
-@given(st.binary(max_size=30))
-def test_reading_never_fails_and_never_counts_below_zero(raw: bytes) -> None:
-    assert Attempts.decode(raw).count >= 0
+digits = st.integers().map(lambda number: b"%d" % number)
+parts = st.lists(
+    st.binary(max_size=9)
+    | digits
+    | st.sampled_from(
+        [b"9" * 400, b"9" * 5000, b"s", b"hung", b"stuck", b"{}", b'{"last":', b"1e3"]
+    ),
+    max_size=7,
+)
+
+
+@given(st.binary(max_size=30) | parts.map(b":".join))
+@example(b'1:0::1:1:{"device":"\\ud800","last":["\\ud800","",""]}')
+@example(b"1:0::1:1:{" + b"[" * 5000)
+def test_reading_never_fails_and_what_is_read_can_be_used(raw: bytes) -> None:
+    """Its numbers by clocks and pages, its texts by terminals."""
+    read = Attempts.decode(raw)
+    assert 0 <= read.count < 2**63
+    assert all(abs(ms / 1000) < 2**63 for ms in (read.due_ms, read.failed_ms, read.first_failed_ms))
+    assert read.device.encode() is not None
+    assert Attempts.decode(read.encode()).count == read.count
 
 
 def test_a_short_record_is_enough() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from consumers.worker.delivery.attempts import NO_ATTEMPT, Attempts
 from consumers.worker.partitions.lanes import Lanes
-from consumers.worker.partitions.partition import Item, Lane, Partition
+from consumers.worker.partitions.partition import Item, Lane, LaneState, Partition
 from support.entries import item, partition
 
 
@@ -102,6 +102,20 @@ def test_the_retry_that_is_due_first_starts_first() -> None:
     assert devices(lanes, 20.0) == ["a"]
 
 
+def test_a_device_that_was_parked_while_it_waited_holds_up_no_other() -> None:
+    lanes, where = Lanes(), partition()
+    fill(lanes, where, "a", "b")
+    a, b = start(lanes), start(lanes)
+    lanes.wait(a, 10.0)
+    lanes.wait(b, 11.0)
+    lanes.take_out(a)
+    assert list(where.lanes) == ["b"]
+    lanes.wake(11.0)
+    assert lanes.ready == 1
+    assert devices(lanes, 11.0) == ["b"]
+    assert lanes.next_due_s() is None
+
+
 def test_an_entry_fetched_before_it_is_due_waits() -> None:
     lanes, where = Lanes(), partition()
     lanes.add(where, item("a", due_s=5.0))
@@ -140,6 +154,17 @@ def test_a_rewound_entry_goes_where_its_id_belongs_but_never_before_what_runs() 
     assert list(lane.items) == [old, older, new, newer]
 
 
+@pytest.mark.parametrize("place", range(5))
+def test_a_rewound_entry_goes_between_any_two(place: int) -> None:
+    lanes, where = Lanes(), partition()
+    entries = [item("a") for _ in range(5)]
+    for number, one in enumerate(entries):
+        if number != place:
+            lanes.add(where, one)
+    lanes.add(where, entries[place], rewound=True)
+    assert list(start(lanes).items) == entries
+
+
 def test_entries_are_rewound_before_a_head_that_does_not_run() -> None:
     lanes, where = Lanes(), partition()
     older, newer = item("a"), item("a")
@@ -155,6 +180,27 @@ def test_devices_that_failed_before_take_turns_with_the_others() -> None:
         lanes.add(where, item(f"bad{n}", attempts=Attempts(count=0, due_ms=1)))
     fill(lanes, where, "good0", "good1")
     assert sorted(devices(lanes)[:4]) == ["bad0", "bad1", "good0", "good1"]
+
+
+def test_neither_of_them_waits_for_as_long_as_there_are_others() -> None:
+    """Each second start is of one that failed before, however many there are that did not."""
+    lanes, where = Lanes(), partition()
+    fill(lanes, where, *(f"good{n}" for n in range(9)))
+    for n in range(3):
+        lanes.add(where, item(f"bad{n}", attempts=Attempts(count=1)))
+    started = devices(lanes)
+    places = [place for place, device in enumerate(started) if device.startswith("bad")]
+    assert [later - sooner for sooner, later in pairwise(places)] == [2, 2]
+    assert max(places) < 6
+
+
+def test_who_was_not_started_after_all_is_the_next() -> None:
+    lanes, where = Lanes(), partition()
+    fill(lanes, where, "a", "b", "c")
+    first = start(lanes)
+    lanes.put_back(first)
+    assert devices(lanes) == ["a", "b", "c"]
+    assert lanes.running == 3
 
 
 # --- suspects
@@ -324,6 +370,22 @@ class World:
             if not lost:
                 self._outcome(lane, head)
 
+    def park(self, number: int, device: str) -> None:
+        """All of a device that waits is handled elsewhere."""
+        lane = self.owned[number].lanes.get(device)
+        if lane is not None and lane.state is LaneState.WAITING:
+            self.lanes.take_out(lane)
+            for one in lane.items:
+                self._outcome(lane, one)
+
+    def park_behind(self, number: int, device: str) -> None:
+        """The same of what is behind its head."""
+        lane = self.owned[number].lanes.get(device)
+        if lane is not None and lane.state is not LaneState.CLOSED:
+            for one in self.lanes.cut(lane):
+                self.left[number, device].remove(one.id)
+                lane.partition.settled(one.id)
+
     def record(self) -> None:
         for lane in self.closed:
             if not lane.partition.lost:
@@ -347,6 +409,13 @@ class World:
         key = lane.partition.number, lane.device
         assert self.left[key].pop(0) == head.id
         lane.partition.settled([head.id])
+
+    def look(self) -> None:
+        """What waits is counted: a quarter of a window may, and then devices are parked."""
+        for each in self.owned:
+            waiting = [it for it in each.lanes.values() if it.state is LaneState.WAITING]
+            assert each.waiting_items == sum(len(lane.items) for lane in waiting)
+        assert self.lanes.running == len(self.running)
 
     def drain(self) -> None:
         """Everything left gets its outcome: no lane was forgotten."""
@@ -379,6 +448,8 @@ steps = st.one_of(
         st.sampled_from(["handled", "retried", "given up", "put back"]),
     ),
     st.tuples(st.just("record")),
+    st.tuples(st.just("park"), st.integers(0, 1), st.sampled_from("abc")),
+    st.tuples(st.just("park_behind"), st.integers(0, 1), st.sampled_from("abc")),
     st.tuples(st.just("lose"), st.integers(0, 1)),
     st.tuples(st.just("wait")),
 )
@@ -395,4 +466,5 @@ def test_whatever_happens_order_is_kept_and_nothing_is_forgotten(
             world.now_s += 4
         elif what != "end" or world.running:
             getattr(world, str(what))(*rest)
+        world.look()
     world.drain()

@@ -25,6 +25,37 @@ def read(file: SpoolFile, after_id: int = 0, max_rows: int = 10**6) -> list[Row]
     return file.read(after_id=after_id, max_rows=max_rows, max_bytes=10**9)
 
 
+def reasons(file: SpoolFile) -> list[str]:
+    """Why rows were set aside, as `nb-bridge spool export --aside` has it."""
+    return [reason for (reason,) in file._db.execute("SELECT reason FROM aside ORDER BY id")]
+
+
+def test_a_row_without_anything_in_it_can_be_set_aside(tmp_path: Path) -> None:
+    """A page that was cut off and grown again reads so; such a row would never leave the file."""
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    [row] = rows(file, 1)
+    file.write([row])
+    nothing: Any = None
+    file.set_aside(Row(row.id, nothing, nothing, None, nothing), "unreadable")
+    assert (file.entries, file.aside, reasons(file)) == (0, 1, ["unreadable"])
+    assert file.rows_aside(after_id=0, max_rows=9) == [Row(1, -1, 0, None, b"")]
+    file.close()
+
+
+def test_what_is_copied_is_all_of_it(tmp_path: Path) -> None:
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    other = SpoolFile(tmp_path / "b.db", max_bytes=MIB)
+    written = rows(file, 3)
+    file.write(written)
+    file.set_aside(written[0], "no")
+    file.copy_to(other)
+    assert read(other) == written[1:]
+    assert (other.entries, other.aside, reasons(other)) == (2, 1, ["no"])
+    assert other.reserve_ids(1) == written[-1].id + 1
+    file.close()
+    other.close()
+
+
 def test_rows_come_back_in_order(tmp_path: Path) -> None:
     file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
     written = rows(file, 5) + rows(file, 5)
@@ -120,6 +151,9 @@ def test_the_file_shrinks_when_it_is_empty(tmp_path: Path) -> None:
     assert file.size_bytes() > 5 * MIB
     file.shrink()
     assert file.size_bytes() > 5 * MIB
+    file.write((), removing=[(1, written[-1].id - 1)])
+    file.shrink()
+    assert file.size_bytes() > 5 * MIB  # it would copy what is left, however much that is
     file.write((), removing=[(1, written[-1].id)])
     file.shrink()
     assert file.size_bytes() < MIB // 8
@@ -129,10 +163,16 @@ def test_the_file_shrinks_when_it_is_empty(tmp_path: Path) -> None:
 def test_rows_set_aside_move_on_with_their_reasons(tmp_path: Path) -> None:
     file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
     other = SpoolFile(tmp_path / "b.db", max_bytes=MIB)
-    for row in rows(file, 3):
-        file.set_aside(row, "no")
+    written = rows(file, 4)
+    assert file.write(written) == 4
+    for row in written[:3]:
+        file.set_aside(row, f"no {row.id}")
+    assert (file.entries, file.aside) == (1, 3)
     file.move_aside_to(other)
+    file.write((), removing=[(1, written[-1].id)])
     assert (file.aside, other.aside, file.is_empty, other.is_empty) == (0, 3, True, False)
+    assert reasons(other) == ["no 1", "no 2", "no 3"]
+    assert [row.body for row in other.rows_aside(after_id=0, max_rows=9)] == [b"x" * 100] * 3
     file.close()
     other.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -534,6 +535,70 @@ async def test_more_than_the_disk_can_be_told_of_is_refused(
         with pytest.raises(UnableError, match="too many"):
             await results.pop()
         assert await asyncio.gather(*results) == [Outcome.SPOOLED] * 2
+
+
+async def test_what_the_disk_was_told_of_does_not_count_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each callback of a long outage would be answered 503 in the end."""
+    monkeypatch.setattr("bridge.outbox.spool.spool.MAX_QUEUED_BYTES", 2 * arrival("c0").size_bytes)
+    async with opened(tmp_path) as spool:
+        for number in range(0, 8, 2):
+            both = put(spool, arrival(f"c{number}")), put(spool, arrival(f"c{number + 1}"))
+            assert await asyncio.gather(*both) == [Outcome.SPOOLED] * 2
+
+
+async def test_what_is_outstanding_is_what_redis_does_not_have(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        for number in range(6):
+            await put(spool, arrival(f"c{number}"))
+        for left in (4, 2):
+            chunk = await spool.read(max_rows=2, max_bytes=MIB)
+            assert chunk is not None
+            spool.confirm(chunk.source, chunk.rows)
+            assert spool.outstanding == left
+        own = spool._files.own
+        assert own is not None
+        await wait_until(lambda: own.file.entries == 2, "what is confirmed to go")
+        assert spool.outstanding == 2
+        await put(spool, arrival("more"))
+        assert spool.status()["entries"] == spool.outstanding == 3
+
+
+async def test_files_of_the_dead_are_found_among_those_of_the_living(tmp_path: Path) -> None:
+    abandoned(tmp_path, [arrival("c1")])
+    async with opened(tmp_path) as living:  # which has that one now
+        (tmp_path / "spool-00000002-made-no-file.lock").touch()
+        abandoned(tmp_path, [arrival("c2")])
+        abandoned(tmp_path, [arrival("c3")])
+        async with opened(tmp_path) as other:
+            assert await contents(other) == [arrival("c2"), arrival("c3")]
+            await wait_until(lambda: not other._files.adopted, "all that are empty to go")
+        assert await contents(living) == [arrival("c1")]
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_payloads_on_the_disk_are_for_their_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        async with opened(tmp_path / "a" / "spool") as spool:
+            await put(spool, arrival("c1"))
+            modes = {stat.S_IMODE(path.stat().st_mode) for path in spool.folder.iterdir()}
+            assert modes == {0o600}
+            assert stat.S_IMODE(spool.folder.stat().st_mode) == 0o700
+    finally:
+        os.umask(before)
+
+
+def test_of_a_damaged_file_all_parts_are_put_away(tmp_path: Path) -> None:
+    """What is left of its log would be taken for that of the next file of its name."""
+    lock = spool_folder.new_lock(tmp_path)
+    parts = {suffix: f"{lock.database}{suffix}" for suffix in ("", "-wal", "-shm")}
+    for suffix, path in parts.items():
+        Path(path).write_text(f"part {suffix}")
+    away = spool_folder.put_away(lock)
+    assert {path.name for path in tmp_path.iterdir()} == {f"{away.name}{it}" for it in parts}
+    assert [Path(f"{away}{it}").read_text() for it in parts] == [f"part {it}" for it in parts]
 
 
 async def test_what_cannot_be_removed_from_the_disk_is_removed_later(
