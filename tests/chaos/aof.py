@@ -41,10 +41,29 @@ def written(folders: Iterable[Path]) -> list[Written]:
     return found
 
 
+def files_of(folder: Path) -> list[Path]:
+    """The append-only files in a server's folder, or in one they were put into; oldest first.
+
+    Redis 6.2 has one; later ones begin a new one when it is rewritten.
+    """
+    alone = folder / "appendonly.aof"
+    if alone.is_file():
+        return [alone]
+    found = [*folder.glob("*.incr.aof"), *(folder / "appendonlydir").glob("*.incr.aof")]
+    return sorted(found, key=lambda file: int(file.name.split(".")[-3]))
+
+
+def take_away(folder: Path, to: Path) -> None:
+    """Puts a stopped server's append-only files elsewhere; it will begin with nothing."""
+    to.mkdir()
+    for name in ("appendonlydir", "appendonly.aof"):
+        if (folder / name).exists():
+            (folder / name).rename(to / name)
+
+
 def _commands(folder: Path) -> Iterator[Command]:
     """The commands of a folder's files, oldest first; a command cut short by a kill is none."""
-    files = sorted(folder.glob("*.incr.aof"), key=lambda file: int(file.name.split(".")[-3]))
-    for file in files:
+    for file in files_of(folder):
         with file.open("rb") as stream:
             while header := stream.readline():
                 if header.startswith(b"#"):  # a comment

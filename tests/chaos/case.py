@@ -100,6 +100,15 @@ class Case:
             if (oks := [attempt for attempt in attempts if attempt.answer == 200])
         }
 
+    def ledgers_of(self, notification: str) -> frozenset[str]:
+        """The ledgers that may have judged it: of the processes that it was sent to."""
+        return frozenset(
+            ledger
+            for attempt in self.sent.get(notification, ())
+            for since_ns, ledger in self.evidence.ledgers.get(attempt.to, ((0, ""),))
+            if since_ns <= attempt.answered_ns
+        )
+
     def outcome(self, group: str, notification: str) -> str | None:
         """What was recorded last, of any entry of a notification."""
         found = [

@@ -157,7 +157,7 @@ async def run(plan: Plan, folder: Path) -> Result:
     )
     faults = Faults(stand)
     watches = [
-        asyncio.create_task(_watch_stalls(faults.done)),
+        asyncio.create_task(watch_stalls(faults.done)),
         asyncio.create_task(_watch_disk(folder / "synced", faults.done)),
     ]
     leftovers: list[Leftover] = []
@@ -178,7 +178,7 @@ async def run(plan: Plan, folder: Path) -> Result:
                     ended_ns=time.monotonic_ns(),
                 )
             )
-        drained_s = await _drain(stand)
+        drained_s = await drain(stand)
         await stand.stop()
         leftovers = await stand.leftovers()
     finally:
@@ -194,7 +194,7 @@ async def run(plan: Plan, folder: Path) -> Result:
     return Result(violations=violations, summary=summarise(known, drained_s=drained_s))
 
 
-async def _drain(stand: Stand) -> float | None:
+async def drain(stand: Stand) -> float | None:
     """Seconds until nothing was left to do; `None` if that took too long.
 
     A loaded machine is slow, so what counts is whether anything is still delivered.
@@ -210,7 +210,7 @@ async def _drain(stand: Stand) -> float | None:
     return None
 
 
-async def _watch_stalls(done: list[Disturbance]) -> None:
+async def watch_stalls(done: list[Disturbance]) -> None:
     """A machine that does not let this process run does not let the others run either."""
     while True:
         began_ns = time.monotonic_ns()
@@ -240,7 +240,7 @@ async def _watch_disk(file: Path, done: list[Disturbance]) -> None:
 def _collect(
     stand: Stand, platform: Platform, faults: Faults, leftovers: list[Leftover]
 ) -> Evidence:
-    folders = [*stand.lost_folders, stand.server.data_dir / "appendonlydir"]
+    folders = [*stand.lost_folders, stand.server.data_dir]
     with (stand.folder / "faults.jsonl").open("w") as file:
         for one in faults.done:
             evidence.append(file, one)

@@ -7,7 +7,7 @@ All times are nanoseconds of CLOCK_MONOTONIC, which is one clock for all process
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -166,7 +166,11 @@ class Leftover:
 
 @dataclass(slots=True, kw_only=True)
 class Evidence:
-    """All that is known of a run. `written` is in the order in which Redis wrote it."""
+    """All that is known of a run. `written` is in the order in which Redis wrote it.
+
+    `ledgers` names the ledgers by which what came to a process (`name/pid`) was recognised, each
+    from a moment on, where there is more than one: releases differ, and so may who drains a spool.
+    """
 
     groups: tuple[str, ...]
     max_attempts: int
@@ -178,6 +182,7 @@ class Evidence:
     disturbances: list[Disturbance] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
     leftovers: list[Leftover] = field(default_factory=list)
+    ledgers: Mapping[str, Sequence[tuple[int, str]]] = field(default_factory=dict)
 
 
 # --- files: a JSON object per line ----------------------------------------------------------------

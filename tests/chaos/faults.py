@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import redis.exceptions
 
+import aof
 from aof import CLOCK
 from clocks import Clock
 from evidence import Disturbance
@@ -287,7 +288,7 @@ class Faults:
             case "empty_restart":
                 server.kill()
                 folder = server.data_dir / f"lost-{len(self._stand.lost_folders)}"
-                (server.data_dir / "appendonlydir").rename(folder)
+                aof.take_away(server.data_dir, folder)
                 self._stand.lost_folders.append(folder)
                 await asyncio.sleep(one.lasts_s)
                 server.start()

@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from bridge.store.embedded import die_with_parent
 from clocks import Clock
 from evidence import Exit
 from log_pipe import LogPipe
+from release import HERE, Release
 from support import forkserver
 from wire import Wire
 
@@ -38,8 +38,13 @@ class Program:
         environ: Mapping[str, object],
         wire: Wire,
         clock: Clock | None = None,
+        release: Release = HERE,
     ) -> None:
         self.name = name
+        self.release = release
+        """Which one the next process is started from."""
+        self.started: list[tuple[int, Release]] = []
+        """Every process there was, and what it was started from."""
         self.wire = wire
         self.clock = clock
         self.lock = asyncio.Lock()
@@ -77,7 +82,9 @@ class Program:
         if not log_is_full:
             self._logs.append(LogPipe(self._folder / f"{self.name}.log"))
         with contextlib.closing(open("/dev/full", "wb") if log_is_full else self.log) as log:
-            self._process = _start(command, log.fileno(), self._folder, {**os.environ, **environ})
+            environ = {**os.environ, **self.release.environ, **environ}
+            self._process = _start(self.release, command, log.fileno(), self._folder, environ)
+        self.started.append((self._process.pid, self.release))
 
     def child(self) -> int | None:
         """The process that runs a worker's handlers, if there is one now."""
@@ -137,13 +144,13 @@ class Program:
 
 
 def _start(
-    command: str, log: int, folder: Path, environ: Mapping[str, str]
+    release: Release, command: str, log: int, folder: Path, environ: Mapping[str, str]
 ) -> forkserver.Process | subprocess.Popen[bytes]:
     """From nothing, as users do; in the short runs of the tests it costs less where it can."""
-    if "PYTEST_VERSION" in environ and forkserver.is_usable(environ):
+    if release is HERE and "PYTEST_VERSION" in environ and forkserver.is_usable(environ):
         return forkserver.start([command], folder=folder, out=log, err=log, environ=environ)
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "bridge", command],
+        [release.python, "-P", "-m", "bridge", command],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

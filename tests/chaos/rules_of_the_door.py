@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import Final
 
@@ -18,9 +18,12 @@ ANSWER_SLACK_NS: Final = 2_000_000_000
 def published_once(case: Case) -> Iterator[Violation]:
     """A notification is in the streams once, unless Redis forgot what it had accepted.
 
-    That it may also do when its clock rises by the dedupe window.
+    That it may also do when its clock rises by the dedupe window. And each ledger recognises what
+    it accepted itself: what came to ingresses of two releases may be there twice.
     """
     for notification, entries in case.appended.items():
+        if len(entries) <= len(case.ledgers_of(notification)):
+            continue
         for (first, _), (second, entry) in pairwise(entries):
             if not case.may_be_unknown(first, second):
                 text = f"{notification} of {entry.device} is in the stream again as {entry.entry}"
@@ -55,28 +58,58 @@ def published_in_order(case: Case) -> Iterator[Violation]:
                 promised.sort()
 
 
+class _Ranks:
+    """The highest rank of each command that a ledger has accepted: for sure, and at most."""
+
+    def __init__(self) -> None:
+        self._surely: dict[tuple[str, str, str], int] = defaultdict(int)
+        self._at_most: dict[tuple[str, str, str], int] = defaultdict(int)
+
+    def forget(self, device: str, command: str) -> None:
+        """Of this command nothing is known any more."""
+        for known in (self._surely, self._at_most):
+            for key in [key for key in known if key[1:] == (device, command)]:
+                del known[key]
+
+    def forget_all(self) -> None:
+        """Of no command either."""
+        self._surely.clear()
+        self._at_most.clear()
+
+    def accept(self, one: Appended, ledgers: Collection[str]) -> set[bool]:
+        """What an entry may say of itself; one of `ledgers` judged it."""
+        rank = CommandStatus.of(one.status).rank or 0
+        may_say: set[bool] = set()
+        for ledger in ledgers:
+            key = ledger, one.device, one.command
+            may_say.add(0 < rank < self._surely[key])
+            may_say.add(0 < rank < self._at_most[key])
+            self._at_most[key] = max(rank, self._at_most[key])
+            if len(ledgers) == 1:
+                self._surely[key] = max(rank, self._surely[key])
+        return may_say
+
+
 def late_is_told(case: Case) -> Iterator[Violation]:
     """An entry is late if one of higher rank of its command was accepted before; so is told.
 
-    When its clock rose by the dedupe window Redis may have forgotten the others, or not.
+    When its clock rose by the dedupe window Redis may have forgotten the others, or not. A ledger
+    knows what it accepted itself, and which one it was is not always known.
     """
-    highest: dict[tuple[str, str], int] = {}
+    ranks = _Ranks()
     accepted: dict[tuple[str, str], int] = {}
     lates: dict[str, set[bool]] = defaultdict(set)
     for place, one in enumerate(case.evidence.written):
         if isinstance(one, Emptied):
-            highest.clear()
+            ranks.forget_all()
         if not isinstance(one, Appended):
             continue
         command = one.device, one.command
-        rank = CommandStatus.of(one.status).rank or 0
         if not one.late and case.may_be_unknown(accepted.get(command, place), place):
-            highest.pop(command, None)
+            ranks.forget(*command)
         accepted[command] = place
-        is_late = 0 < rank < highest.get(command, 0)
-        highest[command] = max(rank, highest.get(command, 0))
         lates[one.notification].add(one.late)
-        if one.late != is_late:
+        if one.late not in ranks.accept(one, case.ledgers_of(one.notification) or {""}):
             text = f"{one.entry} ({one.status} of {one.command}) says late={one.late}"
             yield Violation("late_is_told", text)
     for delivery in case.deliveries:

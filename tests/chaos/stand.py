@@ -23,6 +23,7 @@ from bridge.store.embedded import EmbeddedServer
 from clocks import Clock
 from evidence import Leftover
 from program import GRACE_S, Program
+from release import HERE, Release
 from support.ports import free_port
 from volume import Volume
 from wire import Wire
@@ -91,9 +92,11 @@ class Stand:
         own_spools: bool = False,
         sets_clocks: bool = False,
         fills_disk: bool = False,
+        release: Release = HERE,
     ) -> None:
         self.folder = folder
         self.groups = groups
+        self._release = release
         self.keys = Keys(namespace=NAMESPACE)
         self._clock_library = clocks.build(folder) if sets_clocks else None
         self.clock = self._clock("redis")
@@ -151,7 +154,7 @@ class Stand:
     async def _program(self, name: str, environ: Mapping[str, object], port: int) -> Program:
         wire = Wire(port)
         await wire.start()
-        program = Program(name, self.folder, environ, wire, self._clock(name))
+        program = Program(name, self.folder, environ, wire, self._clock(name), self._release)
         program.start()
         return program
 
