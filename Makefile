@@ -50,10 +50,14 @@ coverage: $(STAMP) ## Run all tests, and fail where less than 95 % of the branch
 SEED ?=
 SEEDS ?=
 MINUTES ?= 1
+# alone, sentinel, cluster, or all by turns; and which servers of `make matrix`, by turns: of SEEDS all.
+TOPOLOGY ?=
+SERVERS ?=
 
-chaos: $(STAMP) ## Kill, freeze and cut what runs, and prove the promises: SEED=… or SEEDS=1-10, MINUTES=…
+chaos: $(STAMP) ## Kill, freeze and cut what runs, and prove the promises: SEED=… or SEEDS=1-30, TOPOLOGY=…
 	@$(IN_ROOT) $(BIN)/python tests/chaos/chaos.py --minutes $(MINUTES) \
-		$(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
+		$(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(TOPOLOGY),--topology $(TOPOLOGY)) $(if $(SERVERS),--servers $(SERVERS)) $(ARGS)
 
 pairs: $(STAMP) ## Two faults at a time done to one ingress, in 250 combinations: ARGS='--count 20 --jobs 4'
 	@$(IN_ROOT) $(BIN)/python tests/chaos/pairs.py $(ARGS)

@@ -26,6 +26,8 @@ CLOCK: Final = "the server's clock"
 _KEY: Final = re.compile(
     rb"^\{[^}]*:(\d+)\}:(stream|lease|parked|dead)(?::([^:]+)(?::(.*))?)?$", re.S
 )
+_SNAPSHOT: Final = b"REDIS"
+_FIRST: Final = b"*2\r\n$6\r\nSELECT\r\n"
 _ID_OF_MESSAGE: Final = re.compile(rb"^\d+:(\d+-\d+),")
 
 
@@ -35,9 +37,10 @@ def written(folders: Iterable[Path]) -> list[Written]:
     for number, folder in enumerate(folders):
         if number:
             found.append(Emptied())
-        reader = _Reader()
-        for block in _blocks(_commands(folder)):
-            found += reader.read(block)
+        reader = Reader()
+        for file in files_of(folder):
+            for block in blocks_of(file):
+                found += reader.read(block)
     return found
 
 
@@ -61,17 +64,34 @@ def take_away(folder: Path, to: Path) -> None:
             (folder / name).rename(to / name)
 
 
-def _commands(folder: Path) -> Iterator[Command]:
-    """The commands of a folder's files, oldest first; a command cut short by a kill is none."""
-    for file in files_of(folder):
-        with file.open("rb") as stream:
-            while header := stream.readline():
-                if header.startswith(b"#"):  # a comment
-                    continue
-                words = [_word(stream) for _ in range(int(header[1:]))]
-                if any(word is None for word in words):
-                    return
-                yield [word for word in words if word is not None]
+def blocks_of(file: Path) -> Iterator[list[Command]]:
+    """What a server did: each transaction as one block, any other command as one of its own."""
+    return _blocks(_commands(file))
+
+
+def _commands(file: Path) -> Iterator[Command]:
+    """The commands of a file, oldest first; a command cut short by a kill is none."""
+    with file.open("rb") as stream:
+        stream.seek(_beginning(stream))
+        while header := stream.readline():
+            if header.startswith(b"#"):  # a comment
+                continue
+            words = [_word(stream) for _ in range(int(header[1:]))]
+            if any(word is None for word in words):
+                return
+            yield [word for word in words if word is not None]
+
+
+def _beginning(stream: BinaryIO) -> int:
+    """Where the commands begin: Redis 6.2 writes a snapshot before them in the same file."""
+    if stream.read(len(_SNAPSHOT)) != _SNAPSHOT:
+        return 0
+    everything = stream.read()
+    at = everything.find(_FIRST)
+    # A snapshot ends with this byte and a checksum of eight.
+    while at >= 0 and everything[at - 9 : at - 8] != b"\xff":
+        at = everything.find(_FIRST, at + 1)
+    return len(_SNAPSHOT) + (at if at >= 0 else len(everything))
 
 
 def _word(stream: BinaryIO) -> bytes | None:
@@ -103,7 +123,7 @@ def _blocks(commands: Iterable[Command]) -> Iterator[list[Command]]:
 _Key = tuple[str, int, str]  # group, partition, entry
 
 
-class _Reader:
+class Reader:
     """Follows one server; knows what is in its parked lists."""
 
     def __init__(self) -> None:

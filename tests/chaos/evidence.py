@@ -116,6 +116,16 @@ class Emptied:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolledBack:
+    """A primary was replaced by one that had not yet heard of the last `count` that were written.
+
+    They were written after what stands before them, and from here on it is as if they had not been.
+    """
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClockSet:
     """From here on the server's wall clock is ahead of the true one by something in between.
 
@@ -126,7 +136,7 @@ class ClockSet:
     high_s: float
 
 
-Written = Appended | Recorded | Acquired | Registered | Lapsed | Emptied | ClockSet
+Written = Appended | Recorded | Acquired | Registered | Lapsed | Emptied | RolledBack | ClockSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +180,7 @@ class Evidence:
 
     `ledgers` names the ledgers by which what came to a process (`name/pid`) was recognised, each
     from a moment on, where there is more than one: releases differ, and so may who drains a spool.
+    `has_min_replicas`: a primary takes writes only while a replica keeps up.
     """
 
     groups: tuple[str, ...]
@@ -182,6 +193,7 @@ class Evidence:
     disturbances: list[Disturbance] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
     leftovers: list[Leftover] = field(default_factory=list)
+    has_min_replicas: bool = False
     ledgers: Mapping[str, Sequence[tuple[int, str]]] = field(default_factory=dict)
 
 

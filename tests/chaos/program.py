@@ -29,14 +29,17 @@ STOP_BOUND_S: Final = GRACE_S + 15.0
 
 
 class Program:
-    """One ingress or worker, whichever process it is at the moment."""
+    """One ingress or worker, whichever process it is at the moment.
+
+    `wire` leads to its server; where that is several, it is their URL.
+    """
 
     def __init__(
         self,
         name: str,
         folder: Path,
         environ: Mapping[str, object],
-        wire: Wire,
+        wire: Wire | str,
         clock: Clock | None = None,
         release: Release = HERE,
     ) -> None:
@@ -45,7 +48,7 @@ class Program:
         """Which one the next process is started from."""
         self.started: list[tuple[int, Release]] = []
         """Every process there was, and what it was started from."""
-        self.wire = wire
+        self._wire = wire
         self.clock = clock
         self.lock = asyncio.Lock()
         """Held by whoever does something to its process."""
@@ -54,6 +57,17 @@ class Program:
         self._environ = environ
         self._process: forkserver.Process | subprocess.Popen[bytes] | None = None
         self._logs: list[LogPipe] = []
+
+    @property
+    def wire(self) -> Wire:
+        """Between it and its server; programs of several servers have none."""
+        assert isinstance(self._wire, Wire), "its Redis is several servers"
+        return self._wire
+
+    @property
+    def has_wire(self) -> bool:
+        """Whether there is one."""
+        return isinstance(self._wire, Wire)
 
     @property
     def pid(self) -> int:
@@ -75,7 +89,9 @@ class Program:
         """Starts the next process of this program; its log may go to a device that is full."""
         command = "serve" if self.name.startswith("ingress") else "worker"
         environ = {f"NB_BRIDGE_{name}": str(value) for name, value in self._environ.items()}
-        environ["NB_BRIDGE_REDIS_URL"] = self.wire.url
+        environ["NB_BRIDGE_REDIS_URL"] = (
+            self._wire if isinstance(self._wire, str) else self._wire.url
+        )
         environ[chaos_receiver.FOLDER] = str(self._folder)
         environ[chaos_receiver.PROGRAM] = self.name
         environ |= self.clock.environ if self.clock is not None else {}

@@ -32,7 +32,6 @@ from typing import Final
 sys.path.insert(1, str(Path(__file__).parents[1]))
 
 import aof
-import chaos
 import checker
 import evidence
 import release
@@ -43,6 +42,7 @@ from platform_sender import Platform
 from program import Program
 from pushes import Pushes
 from release import HERE, Release
+from run_of_chaos import drain, watch_stalls
 from stand import DEDUPE_WINDOW_S, MAX_ATTEMPTS, Stand
 
 GROUPS: Final = ("async", "async", "sync", "sync")
@@ -111,7 +111,7 @@ class Upgrade:
     async def run(self) -> Result:
         """Forward, back, and forward again for what only the newer one understands."""
         stand = self._stand
-        stall = asyncio.create_task(chaos.watch_stalls(self._done))
+        stall = asyncio.create_task(watch_stalls(self._done))
         drained_s: float | None = None
         leftovers = []
         try:
@@ -123,7 +123,7 @@ class Upgrade:
                 await self._back()
                 await self._pushes.finish()
                 await self._platform.finish()
-                drained_s = await chaos.drain(stand)
+                drained_s = await drain(stand)
                 await self._forward_again()
                 await stand.stop()
             leftovers = await stand.leftovers()
