@@ -70,7 +70,7 @@ def _git(*words: str) -> bytes:
 def _unpack(revision: str) -> Path:
     try:
         commit = _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").decode().strip()
-    except subprocess.CalledProcessError:
+    except (subprocess.CalledProcessError, OSError):  # OSError: no git
         raise ValueError(f"{revision} is neither a folder with a release nor a revision") from None
     tree = UNPACKED / commit[:12]
     if not (tree / "pyproject.toml").is_file():

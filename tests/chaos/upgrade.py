@@ -215,9 +215,9 @@ class Upgrade:
                     self._handed_over.append((program.address, since_ns, by.name))
                 program.release = by
                 program.start()
-            if name in self._stand.ingresses:
-                async with asyncio.timeout(WAIT_BOUND_S):
-                    await self._stand.accepts(name)
+                if name in self._stand.ingresses:
+                    async with asyncio.timeout(WAIT_BOUND_S):
+                        await self._stand.accepts(name)
             if with_traffic:
                 await self._traffic()
 
