@@ -180,7 +180,8 @@ class Evidence:
 
     `ledgers` names the ledgers by which what came to a process (`name/pid`) was recognised, each
     from a moment on, where there is more than one: releases differ, and so may who drains a spool.
-    `has_min_replicas`: a primary takes writes only while a replica keeps up.
+    `has_min_replicas`: a primary takes writes only while a replica keeps up. `epoch_ns` is what
+    wall clocks said when monotonic time was 0.
     """
 
     groups: tuple[str, ...]
@@ -194,6 +195,7 @@ class Evidence:
     exits: list[Exit] = field(default_factory=list)
     leftovers: list[Leftover] = field(default_factory=list)
     has_min_replicas: bool = False
+    epoch_ns: int = 0
     ledgers: Mapping[str, Sequence[tuple[int, str]]] = field(default_factory=dict)
 
 

@@ -2,8 +2,8 @@
 
 Redis replicates after it has confirmed (docs/high-availability.md, "What can be lost"). So much is
 lost by Redis' design, and no more is let pass: what was answered 200 may be lost only if the
-primary that had it was replaced, and only if it was answered in the time that the page grants for
-the way in which that happened.
+primary that had it was replaced, and only if it was written there in the time that the page grants
+for the way in which that happened. When it was answered says nothing: a spool may have had it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from bridge.store.sentinel import SET_UP_ANEW_S
 from case import Case, Violation
 from evidence import Attempt, Disturbance
 
-# "at most what was written in the last turn of the primary's loop", and answered by then or just
-# after: a busy machine takes its time for both.
+# "at most what was written in the last turn of the primary's loop": a busy machine takes its time.
 TURN_NS: Final = 250_000_000
-ANSWERED_NS: Final = 2_000_000_000
+# Of a moment that a server gives in milliseconds of its wall clock.
+CLOCK_NS: Final = 50_000_000
 # "what the old primary takes until the links have left it": they ask each second.
 LEAVING_NS: Final = 2_500_000_000
 # "Sentinels that were set up anew": believed after ten seconds, if they count from the start.
@@ -31,10 +31,13 @@ LAGGING_NS: Final = (MIN_REPLICAS_MAX_LAG_S + 1) * 1_000_000_000
 def losses_are_explained(case: Case) -> Iterator[Violation]:
     """What was answered 200, and neither kept nor handled, is what a failover may have lost."""
     for notification, attempt in lost(case).items():
-        if not any(_may_lose(one, attempt, case) for one in case.evidence.disturbances):
+        # The last time that it was written is what its ingress relied on.
+        _, entry = case.appended[notification][-1]
+        written_ns = int(entry.entry.partition("-")[0]) * 1_000_000 - case.evidence.epoch_ns
+        if not any(_may_lose(one, written_ns, case) for one in case.evidence.disturbances):
             text = (
-                f"{notification} of {attempt.device}, answered 200 by {attempt.to} at "
-                f"{attempt.answered_ns}, was lost with a primary, and should not have been"
+                f"{notification} of {attempt.device}, answered 200 by {attempt.to}, written at "
+                f"{written_ns}, was lost with a primary, and should not have been"
             )
             yield Violation("losses_are_explained", text)
 
@@ -50,8 +53,8 @@ def lost(case: Case) -> dict[str, Attempt]:
     }
 
 
-def _may_lose(one: Disturbance, attempt: Attempt, case: Case) -> bool:
-    """Whether what was answered then may be lost by what was done."""
+def _may_lose(one: Disturbance, written_ns: int, case: Case) -> bool:
+    """Whether what was written then may be lost by what was done."""
     from_ns = until_ns = one.began_ns
     match one.kind:
         case "kill_primary" | "freeze_primary":
@@ -66,8 +69,7 @@ def _may_lose(one: Disturbance, attempt: Attempt, case: Case) -> bool:
             until_ns = one.ended_ns + SET_UP_ANEW_NS
         case _:
             return False
-    is_before = attempt.sent_ns <= until_ns and attempt.answered_ns <= until_ns + ANSWERED_NS
-    return attempt.answered_ns >= from_ns - TURN_NS and is_before
+    return from_ns - TURN_NS <= written_ns <= until_ns + CLOCK_NS
 
 
 def _held_up_since(case: Case, at_ns: int) -> int:

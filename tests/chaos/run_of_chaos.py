@@ -179,6 +179,7 @@ def _collect(
     return Evidence(
         groups=tuple(groups),
         has_min_replicas=plan.has_min_replicas,
+        epoch_ns=time.time_ns() - time.monotonic_ns(),
         max_attempts=MAX_ATTEMPTS,
         lease_ttl_s=LEASE_TTL_S,
         dedupe_window_s=DEDUPE_WINDOW_S,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from evidence import RolledBack
@@ -19,16 +21,22 @@ def rolls_back(story: Story, count: int) -> None:
     story.evidence.written.append(RolledBack(count=count))
 
 
-def answered_and_lost(story: Story, name: str = "n1") -> None:
-    story.sent(name)
-    story.appended(name)
+def answered(story: Story, name: str = "n1", **changes: Any) -> str:
+    """And written; its entry's id says when, by a clock that began with the monotonic one."""
+    story.sent(name, **changes)
+    entry = f"{story.now_ns // 1_000_000}-0"
+    story.appended(name, entry=entry, **changes)
+    return entry
+
+
+def answered_and_lost(story: Story) -> None:
+    answered(story)
     rolls_back(story, 1)
 
 
 def test_what_a_dead_primary_confirmed_at_its_last_moment_may_be_lost(story: Story) -> None:
     story.goes_well("n0")
-    story.sent("n1")
-    story.appended("n1")
+    answered(story)
     story.disturbed("kill_primary", "redis", 5)
     rolls_back(story, 1)
     story.goes_well("n2")
@@ -36,8 +44,7 @@ def test_what_a_dead_primary_confirmed_at_its_last_moment_may_be_lost(story: Sto
 
 
 def test_but_not_what_it_had_time_to_replicate(story: Story) -> None:
-    story.sent("n1")
-    story.appended("n1")
+    answered(story)
     story.disturbed("stop", lasts_s=1)
     story.disturbed("kill_primary", "redis", 5)
     rolls_back(story, 1)
@@ -45,12 +52,32 @@ def test_but_not_what_it_had_time_to_replicate(story: Story) -> None:
 
 
 def test_a_machine_that_stood_still_held_up_replication(story: Story) -> None:
-    story.sent("n1")
-    story.appended("n1")
+    answered(story)
     story.disturbed("stall", "*", 1)
     story.disturbed("kill_primary", "redis", 5)
     rolls_back(story, 1)
     assert story.broken == set()
+
+
+def test_what_was_answered_long_before_may_have_come_from_a_spool(story: Story) -> None:
+    story.sent("n1")
+    story.disturbed("stop", lasts_s=30)
+    story.appended("n1", entry=f"{story.now_ns // 1_000_000}-0")
+    story.disturbed("kill_primary", "redis", 5)
+    rolls_back(story, 1)
+    assert story.broken == set()
+
+
+def test_what_was_written_again_is_lost_the_second_time(story: Story) -> None:
+    """The first loss explains nothing: the ingress knew of it."""
+    answered(story)
+    story.disturbed("kill_primary", "redis", 5)
+    rolls_back(story, 1)
+    story.appended("n1", entry=f"{story.now_ns // 1_000_000}-0")
+    story.disturbed("stop", lasts_s=3)
+    story.disturbed("kill_primary", "redis", 5)
+    rolls_back(story, 1)
+    assert story.broken == {"losses_are_explained"}
 
 
 def test_without_a_failover_nothing_is_lost(story: Story) -> None:
@@ -94,8 +121,7 @@ def test_what_is_written_while_the_replica_hangs(
     story.evidence.has_min_replicas = has_min_replicas
     began_ns = story.now_ns
     story.disturbed("stop", lasts_s=after_s)
-    story.sent("n1")
-    story.appended("n1")
+    answered(story)
     story.now_ns = began_ns
     story.disturbed("replica_hangs", "redis", 9)
     story.disturbed("kill_primary", "redis", 5)
@@ -135,8 +161,7 @@ def test_one_that_was_not_lost_does_not_come_again(story: Story) -> None:
 
 def test_a_mark_that_was_lost_recognises_no_duplicate(story: Story) -> None:
     story.disturbed("kill_primary", "redis", 1)
-    story.sent("n1")
-    story.appended("n1")
+    answered(story)
     rolls_back(story, 1)
     story.goes_well("n1")
     assert story.broken == set()
@@ -148,8 +173,7 @@ def test_a_mark_that_was_lost_recognises_no_duplicate(story: Story) -> None:
 
 @pytest.mark.parametrize(("late", "is_right"), [(False, True), (True, False)])
 def test_who_is_late_is_said_by_what_was_not_lost(story: Story, late: bool, is_right: bool) -> None:
-    story.sent("n1", status="SUCCESSFUL")
-    story.appended("n1", status="SUCCESSFUL")
+    answered(story, status="SUCCESSFUL")
     story.disturbed("kill_primary", "redis", 1)
     rolls_back(story, 1)
     story.sent("n2", status="DELIVERED")
