@@ -225,7 +225,9 @@ class Case:
             return NEVER
         if delivery.end in ("handled", "rejected"):
             return delivery.ended_ns
-        is_last = delivery.attempt >= self.evidence.max_attempts and self._is_charged(delivery)
+        is_last = delivery.attempt >= self.evidence.max_attempts and (
+            self._is_charged(delivery) or self._is_death_lost(delivery)
+        )
         return delivery.ended_ns if is_last and self._is_dead(delivery) else NEVER
 
     def last_sign_ns(self, delivery: Delivery) -> int:
@@ -250,6 +252,20 @@ class Case:
         return any(
             one.end == "handled" and since_ns < (one.ended_ns or 0) < until_ns
             for one in self.of_process[delivery.group, delivery.pid]
+        )
+
+    def _is_death_lost(self, delivery: Delivery) -> bool:
+        """Whether it was given up, and comes again because a failover has lost that.
+
+        Then it comes to the next owner of the partition, or to the same under another epoch.
+        """
+        deliveries = self.of_notification[delivery.group, delivery.notification]
+        at = next(n for n, one in enumerate(deliveries) if one is delivery)
+        is_last_of_epoch = at + 1 < len(deliveries) and deliveries[at + 1].epoch != delivery.epoch
+        return is_last_of_epoch and any(
+            outcome == "dead" and place in self.rolled_back
+            for _, entry in self.appended[delivery.notification]
+            for place, outcome in self.recorded[delivery.group, entry.partition, entry.entry]
         )
 
     def _is_dead(self, delivery: Delivery) -> bool:

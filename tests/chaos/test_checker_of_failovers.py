@@ -193,3 +193,27 @@ def test_a_slot_that_moves_in_time_explains_no_repeat(
     story.acquires(EPOCH + 1)
     story.delivered("n1", epoch=EPOCH + 1, program="worker-1", pid=2)
     assert ("repeats_are_explained" in story.broken) != is_explained
+
+
+@pytest.mark.parametrize(("epoch", "is_fine"), [(EPOCH + 1, True), (EPOCH, False)])
+def test_a_dead_letter_that_was_lost_dies_again_under_another_epoch(
+    story: Story, epoch: int, is_fine: bool
+) -> None:
+    """What followed it was right to follow: only a lost record makes it run again."""
+    story.sent("n1", fate="dead")
+    story.sent("n2")
+    story.appended("n1")
+    story.appended("n2")
+    for attempt in (1, 2, 3):
+        story.delivered("n1", attempt=attempt, end="failed")
+    story.recorded("n1", "dead")
+    story.delivered("n2")
+    story.recorded("n2")
+    rolls_back(story, 2)
+    story.disturbed("kill_primary", "redis", 1)
+    story.acquires(epoch)
+    story.delivered("n1", attempt=3, end="failed", epoch=epoch)
+    story.recorded("n1", "dead")
+    story.delivered("n2", epoch=epoch)
+    story.recorded("n2")
+    assert (story.broken == set()) == is_fine
