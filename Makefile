@@ -25,7 +25,7 @@ JOBS ?= 6
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format format-check types check chaos pairs soak matrix bench deploy-tools lock clean unsafe audit outage coverage screenshots dist docs image-test
+.PHONY: help install run test lint format format-check types check chaos pairs upgrade soak matrix bench deploy-tools lock clean unsafe audit outage coverage screenshots dist docs image-test
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' '$(MAKEFILE)' | \
@@ -50,13 +50,23 @@ coverage: $(STAMP) ## Run all tests, and fail where less than 95 % of the branch
 SEED ?=
 SEEDS ?=
 MINUTES ?= 1
+# alone, sentinel, cluster, or all by turns; and which servers of `make matrix`, by turns: of SEEDS all.
+TOPOLOGY ?=
+SERVERS ?=
 
-chaos: $(STAMP) ## Kill, freeze and cut what runs, and prove the promises: SEED=… or SEEDS=1-10, MINUTES=…
+chaos: $(STAMP) ## Kill, freeze and cut what runs, and prove the promises: SEED=… or SEEDS=1-30, TOPOLOGY=…
 	@$(IN_ROOT) $(BIN)/python tests/chaos/chaos.py --minutes $(MINUTES) \
-		$(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
+		$(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(TOPOLOGY),--topology $(TOPOLOGY)) $(if $(SERVERS),--servers $(SERVERS)) $(ARGS)
 
 pairs: $(STAMP) ## Two faults at a time done to one ingress, in 250 combinations: ARGS='--count 20 --jobs 4'
 	@$(IN_ROOT) $(BIN)/python tests/chaos/pairs.py $(ARGS)
+
+# A folder with an older release, or a revision; without it the last release.
+OLD ?=
+
+upgrade: $(STAMP) ## From an older release to this one and back, process by process, under 800/s: OLD=…
+	@$(IN_ROOT) $(BIN)/python tests/chaos/upgrade.py $(if $(OLD),--old '$(OLD)') $(ARGS)
 
 # Where its figures, its plot and a summary go.
 OUT ?= soak-results
@@ -129,7 +139,7 @@ lock: $(STAMP) ## Pin what pyproject.toml asks for in requirements.lock; ARGS=--
 		--output-file requirements.lock $(ARGS) pyproject.toml
 
 clean: ## Remove .venv and everything else that was made; .data, what `make run` keeps, stays
-	@$(IN_ROOT) rm -rf .venv .bench .deploy-tools .image-test .servers bench-results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	@$(IN_ROOT) rm -rf .venv .bench .deploy-tools .image-test .servers .upgrade bench-results build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	@$(IN_ROOT) find bridge consumers tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The version is in bridge/__init__.py, and what is installed says which it is.

@@ -53,7 +53,8 @@ class Server:
     def environ(self) -> dict[str, str]:
         """With it, this server is the one that `bridge.store.embedded` finds."""
         libraries = self._unpacked / "usr/lib/x86_64-linux-gnu"
-        more = {"TEST_SERVER": self.name, "PYTHONPATH": str(self._path)}
+        paths = [str(self._path), *filter(None, [os.environ.get("PYTHONPATH")])]
+        more = {"TEST_SERVER": self.name, "PYTHONPATH": os.pathsep.join(paths)}
         more["PYTEST_ADDOPTS"] = "-p no:valkey"  # the wheel's plugin, which is not in the stand-in
         if libraries.is_dir():
             more["LD_LIBRARY_PATH"] = str(libraries)

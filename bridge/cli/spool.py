@@ -104,7 +104,9 @@ def import_(file: BinaryIO, dry_run: bool, yes: bool, as_json: bool) -> None:
 @options.setting_option("spool_dir")
 @report.json_option
 def retry(as_json: bool) -> None:
-    """Have the running ingresses try now what they set aside; by themselves they do each hour.
+    """Have the running ingresses try now what they set aside.
+
+    By themselves they do so when they start, and each hour.
 
     Set aside is what Redis refused for good while it took others; `export --aside` shows it.
     """

@@ -1,4 +1,4 @@
-"""Rows set aside, tried again: once an hour, and when an operator asks.
+"""Rows set aside, tried again: at the start, once an hour, and when an operator asks.
 
 Owns when, and what follows; must not touch what is still in order. What was set aside has been
 overtaken, so each row is published alone, whatever the drainer does.
@@ -20,6 +20,7 @@ from bridge.store.link import Refused
 from bridge.telemetry import logs
 
 INTERVAL_S: Final = 3600.0
+AWAY_INTERVAL_S: Final = 60.0  # while Redis is away they are not tried
 LOOK_S: Final = 2.0
 PUBLISH_TIMEOUT_S: Final = 5.0
 _PAGE_ROWS: Final = 64
@@ -41,6 +42,8 @@ class AsideRetrier:
         self._publisher = publisher
         self._path = folder / _REQUEST
         self._seen_ns = self._requested_ns()
+        # At the start: who set them aside may have been of a version that did not know them.
+        self._wait_s = 0.0
         self._log = logs.get("aside")
 
     async def run(self) -> None:
@@ -50,7 +53,7 @@ class AsideRetrier:
             await asyncio.sleep(LOOK_S)
             waited_s += LOOK_S
             requested_ns = self._requested_ns()
-            if waited_s < INTERVAL_S and requested_ns == self._seen_ns:
+            if waited_s < self._wait_s and requested_ns == self._seen_ns:
                 continue
             waited_s, self._seen_ns = 0.0, requested_ns
             await self.retry()
@@ -59,6 +62,7 @@ class AsideRetrier:
         """Tries each row once; returns how many are in Redis now. Ends early if that is away."""
         published = tried = 0
         at = None
+        self._wait_s = INTERVAL_S
         try:
             while page := await self._spool.rows_aside(after=at, max_rows=_PAGE_ROWS):
                 at = (page.source, page.rows[-1].id)
@@ -73,6 +77,7 @@ class AsideRetrier:
                         await self._spool.remove_aside(page.source, row)
                         published += 1
         except (RedisUnavailableError, MetaMismatchError, sqlite3.Error, OSError) as error:
+            self._wait_s = AWAY_INTERVAL_S
             self._log.warning("rows_aside_not_tried", error=str(error))
         if tried:
             self._log.info("rows_aside_tried", entries=tried, published=published)

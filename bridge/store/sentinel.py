@@ -29,6 +29,8 @@ from bridge.telemetry import logs
 
 ASK_TIMEOUT_S: Final = 1.0
 ASK_AGAIN_S: Final = 1.0
+# Sentinels tell each other of a promotion within seconds; set up anew, they count from the start.
+SET_UP_ANEW_S: Final = 10.0
 LATE_S: Final = 0.1  # most answers come sooner, and asking takes a few ms
 
 
@@ -58,6 +60,8 @@ class SentinelLink(Link):
         # where another link reads it. So none counts an answer once any of them has heard.
         self._shared = health or Health()
         self._asked_s = 0.0
+        self._contradicted_s: float | None = None
+        """Since when most Sentinels name another primary, of an epoch before the known one."""
         self._watching: asyncio.Task[None] | None = None
         self._asking = asyncio.Lock()  # their links are closed after each round of questions
         self._log = logs.get("redis")
@@ -120,12 +124,25 @@ class SentinelLink(Link):
             return False
         before, answer = self._shared.primary, max(answers)
         if before is not None and answer[0] < before[0] and not any_epoch:
-            return True  # asked before the one that answered last
+            if self._is_behind(answer, before):
+                return True
+        else:
+            self._contradicted_s = None
         self._shared.primary = answer
         if before is not None and before[1] != answer[1]:
             host, port = answer[1]
             self._log.warning("redis_primary_replaced", primary=f"{host}:{port}")
         return True
+
+    def _is_behind(self, answer: tuple[int, Address], known: tuple[int, Address]) -> bool:
+        """Whether those who said it were asked earlier, or will hear of the known one yet."""
+        now_s = time.monotonic()
+        if answer[1] == known[1]:
+            self._contradicted_s = None
+        elif self._contradicted_s is None:
+            self._contradicted_s = now_s
+        since_s = self._contradicted_s
+        return since_s is None or now_s - since_s < SET_UP_ANEW_S
 
     # --- what the Sentinels say
 

@@ -26,6 +26,8 @@ CLOCK: Final = "the server's clock"
 _KEY: Final = re.compile(
     rb"^\{[^}]*:(\d+)\}:(stream|lease|parked|dead)(?::([^:]+)(?::(.*))?)?$", re.S
 )
+_SNAPSHOT: Final = b"REDIS"
+_FIRST: Final = b"*2\r\n$6\r\nSELECT\r\n"
 _ID_OF_MESSAGE: Final = re.compile(rb"^\d+:(\d+-\d+),")
 
 
@@ -35,24 +37,61 @@ def written(folders: Iterable[Path]) -> list[Written]:
     for number, folder in enumerate(folders):
         if number:
             found.append(Emptied())
-        reader = _Reader()
-        for block in _blocks(_commands(folder)):
-            found += reader.read(block)
+        reader = Reader()
+        for file in files_of(folder):
+            for block in blocks_of(file):
+                found += reader.read(block)
     return found
 
 
-def _commands(folder: Path) -> Iterator[Command]:
-    """The commands of a folder's files, oldest first; a command cut short by a kill is none."""
-    files = sorted(folder.glob("*.incr.aof"), key=lambda file: int(file.name.split(".")[-3]))
-    for file in files:
-        with file.open("rb") as stream:
-            while header := stream.readline():
-                if header.startswith(b"#"):  # a comment
-                    continue
-                words = [_word(stream) for _ in range(int(header[1:]))]
-                if any(word is None for word in words):
-                    return
-                yield [word for word in words if word is not None]
+def files_of(folder: Path) -> list[Path]:
+    """The append-only files in a server's folder, or in one they were put into; oldest first.
+
+    Redis 6.2 has one; later ones begin a new one when it is rewritten.
+    """
+    alone = folder / "appendonly.aof"
+    if alone.is_file():
+        return [alone]
+    found = [*folder.glob("*.incr.aof"), *(folder / "appendonlydir").glob("*.incr.aof")]
+    return sorted(found, key=lambda file: int(file.name.split(".")[-3]))
+
+
+def take_away(folder: Path, to: Path) -> None:
+    """Puts a stopped server's append-only files elsewhere; it will begin with nothing."""
+    to.mkdir()
+    for name in ("appendonlydir", "appendonly.aof"):
+        if (folder / name).exists():
+            (folder / name).rename(to / name)
+
+
+def blocks_of(file: Path) -> Iterator[list[Command]]:
+    """What a server did: each transaction as one block, any other command as one of its own."""
+    return _blocks(_commands(file))
+
+
+def _commands(file: Path) -> Iterator[Command]:
+    """The commands of a file, oldest first; a command cut short by a kill is none."""
+    with file.open("rb") as stream:
+        stream.seek(_beginning(stream))
+        while header := stream.readline():
+            if header.startswith(b"#"):  # a comment
+                continue
+            words = [_word(stream) for _ in range(int(header[1:]))]
+            if any(word is None for word in words):
+                return
+            yield [word for word in words if word is not None]
+
+
+def _beginning(stream: BinaryIO) -> int:
+    """Where the commands begin: Redis 6.2 writes a snapshot before them in the same file."""
+    if stream.read(len(_SNAPSHOT)) != _SNAPSHOT:
+        return 0
+    everything = stream.read()
+    at = everything.find(_FIRST)
+    # A snapshot ends with this byte and a checksum of eight.
+    while at >= 0 and everything[at - 9 : at - 8] != b"\xff":
+        at = everything.find(_FIRST, at + 1)
+    return len(_SNAPSHOT) + (at if at >= 0 else len(everything))
 
 
 def _word(stream: BinaryIO) -> bytes | None:
@@ -84,7 +123,7 @@ def _blocks(commands: Iterable[Command]) -> Iterator[list[Command]]:
 _Key = tuple[str, int, str]  # group, partition, entry
 
 
-class _Reader:
+class Reader:
     """Follows one server; knows what is in its parked lists."""
 
     def __init__(self) -> None:

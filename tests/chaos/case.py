@@ -18,6 +18,7 @@ from evidence import (
     Lapsed,
     Recorded,
     Registered,
+    RolledBack,
 )
 
 NEVER: Final = float("inf")
@@ -66,7 +67,9 @@ class Case:
     def _read_written(self) -> None:
         self.appended: dict[str, list[tuple[int, Appended]]] = defaultdict(list)
         self.streams: dict[str, list[Appended]] = defaultdict(list)
-        self.recorded: dict[tuple[str, int, str], tuple[int, str]] = {}
+        self.recorded: dict[tuple[str, int, str], list[tuple[int, str]]] = defaultdict(list)
+        self.rolled_back: dict[int, int] = {}
+        """Where something was written that was lost, and where it was."""
         self.acquired: dict[tuple[str, int, int], int] = {}
         self.emptied: list[int] = []
         self.clock: list[tuple[int, ClockSet]] = [(-1, ClockSet(low_s=0, high_s=0))]
@@ -79,7 +82,7 @@ class Case:
                     self.streams[one.device].append(one)
                 case Recorded():
                     key = one.group, one.partition, one.entry
-                    self.recorded.setdefault(key, (place, one.outcome))
+                    self.recorded[key].append((place, one.outcome))
                 case Acquired():
                     self.acquired[one.group, one.partition, one.epoch] = place
                 case Registered():
@@ -88,6 +91,8 @@ class Case:
                     self.lapsed[one.group].append(place)
                 case Emptied():
                     self.emptied.append(place)
+                case RolledBack():
+                    self.rolled_back |= dict.fromkeys(range(place - one.count, place), place)
                 case ClockSet():
                     self.clock.append((place, one))
 
@@ -100,35 +105,69 @@ class Case:
             if (oks := [attempt for attempt in attempts if attempt.answer == 200])
         }
 
+    def ledgers_of(self, notification: str) -> frozenset[str]:
+        """The ledgers that may have judged it: of the processes that it was sent to."""
+        return frozenset(
+            ledger
+            for attempt in self.sent.get(notification, ())
+            for since_ns, ledger in self.evidence.ledgers.get(attempt.to, ((0, ""),))
+            if since_ns <= attempt.answered_ns
+        )
+
     def outcome(self, group: str, notification: str) -> str | None:
         """What was recorded last, of any entry of a notification."""
         found = [
             recorded
-            for _, entry in self.appended[notification]
-            if (recorded := self.recorded.get((group, entry.partition, entry.entry))) is not None
+            for place, entry in self.appended[notification]
+            if (recorded := self._record(group, entry, place)) is not None
         ]
         return max(found)[1] if found else None
 
     def outcomes_of(self, group: str, notification: str) -> int:
         """How many entries of a notification have an outcome; at least 1."""
-        ends = [self.recorded_at(group, entry) for _, entry in self.appended[notification]]
+        ends = [
+            self.recorded_at(group, entry, place) for place, entry in self.appended[notification]
+        ]
         return max(1, sum(end != NEVER for end in ends))
 
-    def recorded_at(self, group: str, entry: Appended) -> float:
-        """Where in Redis' history the outcome of an entry stands."""
-        found = self.recorded.get((group, entry.partition, entry.entry))
+    def recorded_at(self, group: str, entry: Appended, place: int) -> float:
+        """Where in Redis' history the outcome of the entry at a place stands."""
+        found = self._record(group, entry, place)
         return NEVER if found is None else found[0]
+
+    def records_of(self, group: str, entry: Appended) -> list[int]:
+        """Every place where an outcome of an entry was recorded, also where that was lost."""
+        return [place for place, _ in self.recorded[group, entry.partition, entry.entry]]
+
+    def _record(self, group: str, entry: Appended, place: int) -> tuple[int, str] | None:
+        """The first outcome of an entry that held for as long as the entry."""
+        lost = self.rolled_back.get(place)
+        return next(
+            (
+                one
+                for one in self.recorded[group, entry.partition, entry.entry]
+                if self.rolled_back.get(one[0]) == lost
+            ),
+            None,
+        )
+
+    def is_lost(self, place: int, at: float) -> bool:
+        """Whether what was written at a place was not so any more at a later one."""
+        return self.rolled_back.get(place, NEVER) < at
 
     def is_forgotten(self, group: str, notification: str) -> bool:
         """Whether the group lost it before its outcome was recorded, or was not there before.
 
-        By a Redis that was emptied, or because the group lapsed.
+        By a Redis that was emptied or replaced, or because the group lapsed.
         """
         # Of a device whose backlog was parked the beginning is kept, and what followed it is lost.
         ends = [*self.emptied, *self.lapsed[group]]
         return any(
             not self._is_registered(group, place)
-            or any(place < end < self.recorded_at(group, entry) for end in ends)
+            or any(
+                place < end < self.recorded_at(group, entry, place)
+                for end in (*ends, self.rolled_back.get(place, -1))
+            )
             for place, entry in self.appended[notification]
         )
 
@@ -154,6 +193,8 @@ class Case:
         Redis lost everything in between, or its clock rose by the dedupe window or more: also when
         both were written while it was being set.
         """
+        if self.is_lost(first, second):
+            return True
         if any(first < emptied < second for emptied in self.emptied):
             return True
         then = [clock for place, clock in self.clock if place < first][-1]
@@ -184,7 +225,9 @@ class Case:
             return NEVER
         if delivery.end in ("handled", "rejected"):
             return delivery.ended_ns
-        is_last = delivery.attempt >= self.evidence.max_attempts and self._is_charged(delivery)
+        is_last = delivery.attempt >= self.evidence.max_attempts and (
+            self._is_charged(delivery) or self._is_death_lost(delivery)
+        )
         return delivery.ended_ns if is_last and self._is_dead(delivery) else NEVER
 
     def last_sign_ns(self, delivery: Delivery) -> int:
@@ -209,6 +252,20 @@ class Case:
         return any(
             one.end == "handled" and since_ns < (one.ended_ns or 0) < until_ns
             for one in self.of_process[delivery.group, delivery.pid]
+        )
+
+    def _is_death_lost(self, delivery: Delivery) -> bool:
+        """Whether it was given up, and comes again because a failover has lost that.
+
+        Then it comes to the next owner of the partition, or to the same under another epoch.
+        """
+        deliveries = self.of_notification[delivery.group, delivery.notification]
+        at = next(n for n, one in enumerate(deliveries) if one is delivery)
+        is_last_of_epoch = at + 1 < len(deliveries) and deliveries[at + 1].epoch != delivery.epoch
+        return is_last_of_epoch and any(
+            outcome == "dead" and place in self.rolled_back
+            for _, entry in self.appended[delivery.notification]
+            for place, outcome in self.recorded[delivery.group, entry.partition, entry.entry]
         )
 
     def _is_dead(self, delivery: Delivery) -> bool:
@@ -237,7 +294,13 @@ class Case:
             disturbance
             for disturbance in self.evidence.disturbances
             if disturbance.kind not in REPEATS_NOTHING
+            and not self._is_quick_move(disturbance)
             and disturbance.target in (program, "redis", "*")
             and disturbance.began_ns <= to_ns
             and disturbance.ended_ns + AFTERMATH_NS >= from_ns
         ]
+
+    def _is_quick_move(self, disturbance: Disturbance) -> bool:
+        """A slot that moves within a lease's time has nothing run twice."""
+        lasted_s = (disturbance.ended_ns - disturbance.began_ns) / 1e9
+        return disturbance.kind == "move_slots" and lasted_s < self.evidence.lease_ttl_s

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
+import rules_of_failovers as failovers
 import rules_of_order as order
 import rules_of_outcomes as outcomes
 import rules_of_the_door as door
@@ -36,6 +37,8 @@ RULES: Final[tuple[Callable[[Case], Iterator[Violation]], ...]] = (
     order.no_rewind_behind_the_record,
     order.one_owner,
     outcomes.lapses_are_explained,
+    failovers.losses_are_explained,
+    failovers.losses_need_a_failover,
 )
 
 

@@ -7,7 +7,7 @@ All times are nanoseconds of CLOCK_MONOTONIC, which is one clock for all process
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -116,6 +116,16 @@ class Emptied:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolledBack:
+    """A primary was replaced by one that had not yet heard of the last `count` that were written.
+
+    They were written after what stands before them, and from here on it is as if they had not been.
+    """
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClockSet:
     """From here on the server's wall clock is ahead of the true one by something in between.
 
@@ -126,7 +136,7 @@ class ClockSet:
     high_s: float
 
 
-Written = Appended | Recorded | Acquired | Registered | Lapsed | Emptied | ClockSet
+Written = Appended | Recorded | Acquired | Registered | Lapsed | Emptied | RolledBack | ClockSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +176,13 @@ class Leftover:
 
 @dataclass(slots=True, kw_only=True)
 class Evidence:
-    """All that is known of a run. `written` is in the order in which Redis wrote it."""
+    """All that is known of a run. `written` is in the order in which Redis wrote it.
+
+    `ledgers` names the ledgers by which what came to a process (`name/pid`) was recognised, each
+    from a moment on, where there is more than one: releases differ, and so may who drains a spool.
+    `has_min_replicas`: a primary takes writes only while a replica keeps up. `epoch_ns` is what
+    wall clocks said when monotonic time was 0.
+    """
 
     groups: tuple[str, ...]
     max_attempts: int
@@ -178,6 +194,9 @@ class Evidence:
     disturbances: list[Disturbance] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
     leftovers: list[Leftover] = field(default_factory=list)
+    has_min_replicas: bool = False
+    epoch_ns: int = 0
+    ledgers: Mapping[str, Sequence[tuple[int, str]]] = field(default_factory=dict)
 
 
 # --- files: a JSON object per line ----------------------------------------------------------------

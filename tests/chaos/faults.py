@@ -15,17 +15,22 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
+import redis.asyncio
 import redis.exceptions
 
+import aof
 from aof import CLOCK
 from clocks import Clock
 from evidence import Disturbance
+from failovers import Failovers
 from program import Program
 from schedule import (
     CLOCK_FAULTS,
+    CLUSTER_FAULTS,
     GROUP_FAULTS,
     INGRESS_FAULTS,
     LOG_FAULTS,
+    SENTINEL_FAULTS,
     VOLUME_FAULTS,
     WIRE_FAULTS,
     WORKER_FAULTS,
@@ -46,6 +51,8 @@ class Faults:
     def __init__(self, stand: Stand) -> None:
         self._stand = stand
         self.done: list[Disturbance] = []
+        topology = stand.topology
+        self._failovers = Failovers(topology) if topology is not None else None
         self._clock_locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run(self, planned: Sequence[Planned]) -> None:
@@ -69,6 +76,9 @@ class Faults:
             program = (self._stand.ingresses | self._stand.workers)[one.target]
             async with program.lock, self._told(one):
                 await self._on_program(one, program)
+        elif self._failovers is not None and one.kind in (*SENTINEL_FAULTS, *CLUSTER_FAULTS):
+            async with self._stand.server_lock:
+                self.done += await self._failovers.do(one)
         else:
             async with self._stand.server_lock, self._told(one):
                 await self._on_server(one)
@@ -277,7 +287,17 @@ class Faults:
     # --- the server
 
     async def _on_server(self, one: Planned) -> None:
-        server, control = self._stand.server, self._stand.control
+        """The one there is, or one of several that is a primary now."""
+        if (topology := self._stand.topology) is None:
+            await self._on_one_server(one, self._stand.control)
+            return
+        shard = int(one.strength * len(topology.shards)) % len(topology.shards)
+        port = topology.primary(shard).port or 0
+        async with redis.asyncio.Redis(port=port, protocol=2, socket_timeout=5) as control:
+            await self._on_one_server(one, control)
+
+    async def _on_one_server(self, one: Planned, control: redis.asyncio.Redis) -> None:
+        server = self._stand.server
         execute: Any = control.execute_command
         match one.kind:
             case "kill_redis":
@@ -287,7 +307,7 @@ class Faults:
             case "empty_restart":
                 server.kill()
                 folder = server.data_dir / f"lost-{len(self._stand.lost_folders)}"
-                (server.data_dir / "appendonlydir").rename(folder)
+                aof.take_away(server.data_dir, folder)
                 self._stand.lost_folders.append(folder)
                 await asyncio.sleep(one.lasts_s)
                 server.start()
@@ -304,9 +324,10 @@ class Faults:
                 await asyncio.sleep(one.lasts_s)
                 await execute("REPLICAOF", "NO", "ONE")
             case "no_replicas":
-                await control.config_set("min-replicas-to-write", 1)
+                before = (await control.config_get("min-replicas-to-write")).popitem()[1]
+                await control.config_set("min-replicas-to-write", 9)
                 await asyncio.sleep(one.lasts_s)
-                await control.config_set("min-replicas-to-write", 0)
+                await control.config_set("min-replicas-to-write", before)
             case "pause_writes":
                 await execute("CLIENT", "PAUSE", 60_000, "WRITE")
                 await asyncio.sleep(one.lasts_s)

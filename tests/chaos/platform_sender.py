@@ -44,6 +44,7 @@ class Platform:
         rate: float,
         endings: Mapping[str, int],
         has_hot: bool = False,
+        is_gentle: bool = False,
     ) -> None:
         self._stand = stand
         self._seed = seed
@@ -51,10 +52,12 @@ class Platform:
         self._pause_s = devices / rate
         self._endings = dict(zip(self._devices, endings.items(), strict=False))
         self._hot = self._devices[-1] if has_hot else None
+        self._is_gentle = is_gentle
         self._is_over = False
         self._tasks: list[asyncio.Task[None]] = []
         self._file = (stand.folder / "sent.jsonl").open("a")
         self.attempts: list[Attempt] = []
+        self._answered = 0
 
     async def start(self) -> None:
         """Begins to send."""
@@ -63,6 +66,11 @@ class Platform:
             timeout=aiohttp.ClientTimeout(total=PATIENCE_S),
         )
         self._tasks += [asyncio.create_task(self._report(device)) for device in self._devices]
+
+    @property
+    def answered(self) -> int:
+        """How many requests were answered 200."""
+        return self._answered
 
     async def finish(self) -> None:
         """Returns when every device has the answer to its last notification."""
@@ -85,7 +93,9 @@ class Platform:
         is_hot = device == self._hot
         pause_s = self._pause_s / HOT if is_hot else self._pause_s
         ending = self._endings.get(device)
-        life = traffic.of_device(device, self._seed, ending=ending, is_hot=is_hot)
+        life = traffic.of_device(
+            device, self._seed, ending=ending, is_hot=is_hot, is_gentle=self._is_gentle
+        )
         await asyncio.sleep(dice.uniform(0, self._pause_s))
         while not self._is_over:
             sending = [self._send(next(life), home, dice)]
@@ -128,4 +138,5 @@ class Platform:
         )
         self.attempts.append(attempt)
         evidence.append(self._file, attempt)
+        self._answered += answer == 200
         return answer == 200

@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from bridge.store.embedded import die_with_parent
 from clocks import Clock
 from evidence import Exit
 from log_pipe import LogPipe
+from release import HERE, Release
 from support import forkserver
 from wire import Wire
 
@@ -29,18 +29,26 @@ STOP_BOUND_S: Final = GRACE_S + 15.0
 
 
 class Program:
-    """One ingress or worker, whichever process it is at the moment."""
+    """One ingress or worker, whichever process it is at the moment.
+
+    `wire` leads to its server; where that is several, it is their URL.
+    """
 
     def __init__(
         self,
         name: str,
         folder: Path,
         environ: Mapping[str, object],
-        wire: Wire,
+        wire: Wire | str,
         clock: Clock | None = None,
+        release: Release = HERE,
     ) -> None:
         self.name = name
-        self.wire = wire
+        self.release = release
+        """Which one the next process is started from."""
+        self.started: list[tuple[int, Release]] = []
+        """Every process there was, and what it was started from."""
+        self._wire = wire
         self.clock = clock
         self.lock = asyncio.Lock()
         """Held by whoever does something to its process."""
@@ -49,6 +57,17 @@ class Program:
         self._environ = environ
         self._process: forkserver.Process | subprocess.Popen[bytes] | None = None
         self._logs: list[LogPipe] = []
+
+    @property
+    def wire(self) -> Wire:
+        """Between it and its server; programs of several servers have none."""
+        assert isinstance(self._wire, Wire), "its Redis is several servers"
+        return self._wire
+
+    @property
+    def has_wire(self) -> bool:
+        """Whether there is one."""
+        return isinstance(self._wire, Wire)
 
     @property
     def pid(self) -> int:
@@ -70,14 +89,18 @@ class Program:
         """Starts the next process of this program; its log may go to a device that is full."""
         command = "serve" if self.name.startswith("ingress") else "worker"
         environ = {f"NB_BRIDGE_{name}": str(value) for name, value in self._environ.items()}
-        environ["NB_BRIDGE_REDIS_URL"] = self.wire.url
+        environ["NB_BRIDGE_REDIS_URL"] = (
+            self._wire if isinstance(self._wire, str) else self._wire.url
+        )
         environ[chaos_receiver.FOLDER] = str(self._folder)
         environ[chaos_receiver.PROGRAM] = self.name
         environ |= self.clock.environ if self.clock is not None else {}
         if not log_is_full:
             self._logs.append(LogPipe(self._folder / f"{self.name}.log"))
         with contextlib.closing(open("/dev/full", "wb") if log_is_full else self.log) as log:
-            self._process = _start(command, log.fileno(), self._folder, {**os.environ, **environ})
+            environ = {**os.environ, **self.release.environ, **environ}
+            self._process = _start(self.release, command, log.fileno(), self._folder, environ)
+        self.started.append((self._process.pid, self.release))
 
     def child(self) -> int | None:
         """The process that runs a worker's handlers, if there is one now."""
@@ -137,13 +160,13 @@ class Program:
 
 
 def _start(
-    command: str, log: int, folder: Path, environ: Mapping[str, str]
+    release: Release, command: str, log: int, folder: Path, environ: Mapping[str, str]
 ) -> forkserver.Process | subprocess.Popen[bytes]:
     """From nothing, as users do; in the short runs of the tests it costs less where it can."""
-    if "PYTEST_VERSION" in environ and forkserver.is_usable(environ):
+    if release is HERE and "PYTEST_VERSION" in environ and forkserver.is_usable(environ):
         return forkserver.start([command], folder=folder, out=log, err=log, environ=environ)
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "bridge", command],
+        [release.python, "-P", "-m", "bridge", command],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

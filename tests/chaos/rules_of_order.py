@@ -106,7 +106,8 @@ def no_rewind_in_an_epoch(case: Case) -> Iterator[Violation]:
 def no_rewind_behind_the_record(case: Case) -> Iterator[Violation]:
     """Nobody who took the lease after an outcome was recorded delivers that notification again.
 
-    But a group that lapsed in between begins anew with what is still kept.
+    But a group that lapsed in between begins anew with what is still kept; and what was recorded by
+    a primary that was replaced may be lost with it.
     """
     for delivery in case.deliveries:
         key = delivery.group, delivery.partition, delivery.epoch
@@ -117,8 +118,12 @@ def no_rewind_behind_the_record(case: Case) -> Iterator[Violation]:
             continue
         entries = case.appended[delivery.notification]
         if entries and all(
-            (recorded := case.recorded_at(delivery.group, entry)) < acquired
-            and not case.lapses_between(delivery.group, recorded, acquired)
+            any(
+                recorded < acquired
+                and not case.is_lost(recorded, acquired)
+                and not case.lapses_between(delivery.group, recorded, acquired)
+                for recorded in case.records_of(delivery.group, entry)
+            )
             for _, entry in entries
         ):
             text = (

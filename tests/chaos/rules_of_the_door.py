@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import Final
 
 from bridge.platform.statuses import CommandStatus
 from case import Case, Violation
-from evidence import Appended, Attempt, Emptied
+from evidence import Appended, Attempt, Emptied, RolledBack
 
 # A process that was killed, stopped or frozen is felt a little before and after.
 ANSWER_SLACK_NS: Final = 2_000_000_000
@@ -18,9 +19,12 @@ ANSWER_SLACK_NS: Final = 2_000_000_000
 def published_once(case: Case) -> Iterator[Violation]:
     """A notification is in the streams once, unless Redis forgot what it had accepted.
 
-    That it may also do when its clock rises by the dedupe window.
+    That it may also do when its clock rises by the dedupe window. And each ledger recognises what
+    it accepted itself: what came to ingresses of two releases may be there twice.
     """
     for notification, entries in case.appended.items():
+        if len(entries) <= len(case.ledgers_of(notification)):
+            continue
         for (first, _), (second, entry) in pairwise(entries):
             if not case.may_be_unknown(first, second):
                 text = f"{notification} of {entry.device} is in the stream again as {entry.entry}"
@@ -30,7 +34,8 @@ def published_once(case: Case) -> Iterator[Violation]:
 def published_in_order(case: Case) -> Iterator[Violation]:
     """What one ingress process was sent by a device is in the order it was sent in.
 
-    Only where nobody else saw it: neither another ingress nor an earlier process of this one.
+    Only where nobody else saw it: neither another ingress nor an earlier process of this one. And
+    only of what Redis has kept: the rest may have come again.
     """
     per_sender: dict[tuple[str, str], list[list[Attempt]]] = defaultdict(list)
     for attempts in case.sent.values():
@@ -42,7 +47,7 @@ def published_in_order(case: Case) -> Iterator[Violation]:
         highest = -1
         for attempts in sequence:
             places = case.appended[attempts[0].notification]
-            if not places or case.emptied:
+            if not places or case.emptied or places[0][0] in case.rolled_back:
                 continue
             while promised and promised[0][0] < attempts[0].sent_ns:
                 highest = max(highest, promised.pop(0)[1])
@@ -55,28 +60,59 @@ def published_in_order(case: Case) -> Iterator[Violation]:
                 promised.sort()
 
 
+class _Ranks:
+    """The highest rank of each command that each ledger has accepted: for sure, and at most."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], dict[str, tuple[int, int]]] = {}
+
+    def forget(self, command: tuple[str, str]) -> None:
+        """Of this command nothing is known any more."""
+        self._known.pop(command, None)
+
+    def forget_all(self) -> None:
+        """Of no command either."""
+        self._known.clear()
+
+    def accept(self, one: Appended, ledgers: Collection[str]) -> set[bool]:
+        """What an entry may say of itself; one of `ledgers` judged it."""
+        rank = CommandStatus.of(one.status).rank or 0
+        of_command = self._known.setdefault((one.device, one.command), {})
+        may_say: set[bool] = set()
+        for ledger in ledgers:
+            surely, at_most = of_command.get(ledger, (0, 0))
+            may_say |= {0 < rank < surely, 0 < rank < at_most}
+            surely = max(rank, surely) if len(ledgers) == 1 else surely
+            of_command[ledger] = surely, max(rank, at_most)
+        return may_say
+
+
 def late_is_told(case: Case) -> Iterator[Violation]:
     """An entry is late if one of higher rank of its command was accepted before; so is told.
 
-    When its clock rose by the dedupe window Redis may have forgotten the others, or not.
+    When its clock rose by the dedupe window Redis may have forgotten the others, or not. A ledger
+    knows what it accepted itself, and which one it was is not always known. A primary that replaced
+    another knows what was replicated.
     """
-    highest: dict[tuple[str, str], int] = {}
+    ranks = _Ranks()
+    before: tuple[_Ranks, dict[tuple[str, str], int]] | None = None
     accepted: dict[tuple[str, str], int] = {}
     lates: dict[str, set[bool]] = defaultdict(set)
     for place, one in enumerate(case.evidence.written):
         if isinstance(one, Emptied):
-            highest.clear()
+            ranks.forget_all()
+        if place in case.rolled_back and before is None:
+            before = copy.deepcopy(ranks), dict(accepted)
+        elif isinstance(one, RolledBack) and before is not None:
+            (ranks, accepted), before = before, None
         if not isinstance(one, Appended):
             continue
         command = one.device, one.command
-        rank = CommandStatus.of(one.status).rank or 0
         if not one.late and case.may_be_unknown(accepted.get(command, place), place):
-            highest.pop(command, None)
+            ranks.forget(command)
         accepted[command] = place
-        is_late = 0 < rank < highest.get(command, 0)
-        highest[command] = max(rank, highest.get(command, 0))
         lates[one.notification].add(one.late)
-        if one.late != is_late:
+        if one.late not in ranks.accept(one, case.ledgers_of(one.notification) or {""}):
             text = f"{one.entry} ({one.status} of {one.command}) says late={one.late}"
             yield Violation("late_is_told", text)
     for delivery in case.deliveries:

@@ -30,7 +30,22 @@ EMPTYING_FAULTS: Final = ("flush", "empty_restart")
 CLOCK_FAULTS: Final = ("clock_ingress", "clock_worker", "clock_redis")
 # Its workers stop, and come back when it may have lapsed: once in a run, of a group of its own.
 GROUP_FAULTS: Final = ("group_leaves",)
+# Done to servers that replicate (`failovers`), each with a place in `docs/high-availability.md`.
+SENTINEL_FAULTS: Final = (
+    "kill_primary", "freeze_primary", "fail_over", "split", "kill_replica", "lag_and_kill",
+)  # fmt: skip
+CLUSTER_FAULTS: Final = (
+    "kill_primary", "freeze_primary", "fail_over", "kill_replica", "move_slots",
+)  # fmt: skip
+# What is done to one server, and can be done to a primary as well.
+PRIMARY_FAULTS: Final = (
+    "out_of_memory", "pause_writes", "script_flush", "client_kill", "no_replicas",
+)  # fmt: skip
 MIXED: Final = (*INGRESS_FAULTS, *WORKER_FAULTS, *REDIS_FAULTS, *WIRE_FAULTS, *LOG_FAULTS)
+# What goes on around servers that are replaced; their programs have no wires.
+AROUND: Final = (
+    *INGRESS_FAULTS, *WORKER_FAULTS, *LOG_FAULTS, *VOLUME_FAULTS, *PRIMARY_FAULTS,
+)  # fmt: skip
 ALL: Final = (*MIXED, *VOLUME_FAULTS, *EMPTYING_FAULTS, *CLOCK_FAULTS)
 """Those of a schedule; `GROUP_FAULTS` are a run's."""
 
@@ -65,6 +80,8 @@ _LASTS_S: Final = {
     "log_stops": (0.5, 6.0),
     "log_full": (1.0, 4.0),
     "disk_full": (0.5, 5.0),
+    "kill_primary": (0.0, 3.0),
+    "lag_and_kill": (0.5, 2.0),
 }
 _DEFAULT_S: Final = (0.2, 4.5)
 
@@ -119,6 +136,7 @@ def plan(
     """
     dice = random.Random(seed)
     deck: list[str] = []
+    kinds = list(kinds)
     planned: list[Planned] = []
     at_s = every_s * dice.uniform(0.5, 1)
     while at_s < seconds:

@@ -4,6 +4,8 @@
 
 One ingress and one worker live through all of it, with cut wires, freezes and full disks; the other
 two are also killed and restarted. Their memory must be the same at the end as after the start.
+Somebody looks at a console all the time, children of workers are replaced when they have done
+enough, and the ledger notes what became of everything.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from evidence import Disturbance
 from faults import Faults
 from schedule import Planned
 from soak_memory import Memory, of_process
+from soak_viewer import Viewer
 from stand import Stand
 
 LIFE: Final = ("SENT", "DELIVERED", "SUCCESSFUL")
@@ -49,13 +52,15 @@ SETTINGS: Final = {
     "CONCURRENCY": 64,
     "WINDOW_MAX_ENTRIES": 1000,
     "MAX_ATTEMPTS": 50,  # kills count; nothing here is guilty
-    "RECYCLE_AFTER_DELIVERIES": 0,  # one child lives through all of it
+    "RECYCLE_AFTER_DELIVERIES": 40_000,  # a generation lasts less than two minutes at 800/s
+    "HISTORY": "outcomes",
     "LEDGER_MAX_RECORDS": 8192,  # so that it is full, and stays so, within minutes
 }
 # The file of a whole hour would be gigabytes: rewritten, as in production.
 SERVER_ARGS: Final = ("--auto-aof-rewrite-percentage", "100",
                       "--auto-aof-rewrite-min-size", "64mb")  # fmt: skip
-LIVES: Final = ("ingress-0", "worker-0", "worker-0's child", "redis used_memory")
+REMEMBERED: Final = 20  # of the devices: what the ledger says of their last command is read
+LIVES: Final = ("ingress-0", "worker-0", "worker-0's child", "console", "redis used_memory")
 
 
 class Devices:
@@ -137,7 +142,9 @@ def plan(seed: int, *, seconds: float, every_s: float) -> list[Planned]:
     ]
 
 
-async def _sample(stand: Stand, memory: Memory, began_s: float, bar: Progress) -> None:
+async def _sample(
+    stand: Stand, viewer: Viewer, memory: Memory, began_s: float, bar: Progress
+) -> None:
     task = bar.add_task("soaking", total=None)
     while True:
         await asyncio.sleep(SAMPLE_S)
@@ -146,6 +153,7 @@ async def _sample(stand: Stand, memory: Memory, began_s: float, bar: Progress) -
             "ingress-0": of_process(stand.ingresses["ingress-0"].pid),
             "worker-0": of_process(worker.pid),
             "worker-0's child": of_process(worker.child()),
+            "console": of_process(viewer.pid),
             "redis": of_process(stand.server.process.pid),
             "spools on disk": sum(
                 path.stat().st_size for path in (stand.folder / "spool").rglob("*.db*")
@@ -157,6 +165,10 @@ async def _sample(stand: Stand, memory: Memory, began_s: float, bar: Progress) -
             pass
         memory.add(time.monotonic() - began_s, sizes)
         bar.update(task, description=f"soaking, {(time.monotonic() - began_s) / 60:.1f} min")
+
+
+def _logs(stand: Stand) -> list[str]:
+    return [(stand.folder / f"{name}.log").read_text(errors="replace") for name in stand.workers]
 
 
 async def run(
@@ -175,14 +187,15 @@ async def run(
         own_spools=True,
     )
     sending = Devices(stand, count=devices, rate=rate)
-    faults, memory = Faults(stand), Memory()
+    faults, memory, viewer = Faults(stand), Memory(), Viewer(stand)
     is_drained = False
     with Progress(console=Console(stderr=True), transient=True) as bar:
         await stand.start()
+        await viewer.start()
         began_s = time.monotonic()
         tasks = [
             asyncio.create_task(sending.run()),
-            asyncio.create_task(_sample(stand, memory, began_s, bar)),
+            asyncio.create_task(_sample(stand, viewer, memory, began_s, bar)),
         ]
         try:
             await faults.run(plan(seed, seconds=seconds, every_s=every_s))
@@ -193,15 +206,25 @@ async def run(
             while not is_drained and time.monotonic() < drain_until_s:
                 await asyncio.sleep(0.5)
                 is_drained = await stand.is_drained()
+            lasts = [
+                f"{device}-{(number - 1) // len(LIFE)}"
+                for device, number in list(sending.promised.items())[:REMEMBERED]
+            ]
+            forgotten = await viewer.remembered("soak", lasts)
+            replaced = sum(log.count('"child_replaced"') for log in _logs(stand))
             dead = sum([await stand.control.xlen(stand.keys.dead(p, "soak")) for p in range(6)])
             await stand.stop()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            console_ended = await viewer.stop()
             await stand.end()
     found = soak_records.check(soak_records.read(folder), sending.promised)
     violations = list(found.violations) + memory.growing(LIVES, seconds)
+    violations += [*viewer.violations(), *forgotten]
+    if console_ended != 0:
+        violations.append(f"the console ended with {console_ended}")
     if not is_drained:
         violations.append(f"not drained within {DRAIN_BOUND_S:g} s")
     if dead:
@@ -226,6 +249,8 @@ async def run(
         "failed_on_purpose": found.failed,
         "ended_their_process": found.gone,
         "handled_again": found.repeated,
+        "generations": replaced,
+        "console": {"answers": dict(viewer.answers.most_common()), "live_events": viewer.events},
         "faults": dict(sorted(Counter(one.kind for one in faults.done).items())),
         "ended_by_themselves": len(restarts),
         "memory_mib": {
@@ -263,6 +288,10 @@ def _told(summary: dict[str, Any]) -> str:
         ("handled, failed on purpose, handled again",
          f"{summary['handled']:,}, {summary['failed_on_purpose']:,}, {summary['handled_again']:,}"),
         ("deliveries that ended their process", summary["ended_their_process"]),
+        ("children replaced", summary["generations"]),
+        ("console: pages by answer, live events",
+         ", ".join(f"{name}: {n:,}" for name, n in summary["console"]["answers"].items())
+         + f"; {summary['console']['live_events']:,}"),
         ("faults", ", ".join(f"{name} {n}" for name, n in summary["faults"].items())),
         *((f"memory of {name}, second and last sixth", f"{early} and {late} MiB")
           for name, (early, late) in summary["memory_mib"].items()),

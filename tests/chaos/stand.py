@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import redis.asyncio
@@ -23,7 +23,9 @@ from bridge.store.embedded import EmbeddedServer
 from clocks import Clock
 from evidence import Leftover
 from program import GRACE_S, Program
+from release import HERE, Release
 from support.ports import free_port
+from topology import Clustered, WithSentinels
 from volume import Volume
 from wire import Wire
 
@@ -49,6 +51,11 @@ RECEIVERS: Final = {
     "async": f"{chaos_receiver.__file__}:AsyncReceiver",
     "sync": f"{chaos_receiver.__file__}:SyncReceiver",
 }
+# Who cannot answer now may do so soon.
+UNABLE: Final = (
+    redis.exceptions.RedisError, redis.exceptions.RedisClusterException, aiohttp.ClientError,
+    ValueError, OSError,
+)  # fmt: skip
 KEEP_ALL: Final = ("--auto-aof-rewrite-percentage", "0")
 """The append-only file is one of the histories."""
 INGRESS: Final = {
@@ -91,10 +98,17 @@ class Stand:
         own_spools: bool = False,
         sets_clocks: bool = False,
         fills_disk: bool = False,
+        release: Release = HERE,
+        topology: Callable[[Path, Keys], WithSentinels | Clustered] | None = None,
     ) -> None:
         self.folder = folder
         self.groups = groups
+        self._release = release
+        self.topology: WithSentinels | Clustered | None = None
+        """The several servers that are there instead of `server`."""
         self.keys = Keys(namespace=NAMESPACE)
+        if topology is not None:
+            self.topology = topology(folder, self.keys)
         self._clock_library = clocks.build(folder) if sets_clocks else None
         self.clock = self._clock("redis")
         self.server = EmbeddedServer(
@@ -121,20 +135,23 @@ class Stand:
 
         What every group then registered is done with may be trimmed before another one comes.
         """
-        self.server.start()
-        port = self.server.port
-        assert port is not None
-        self.control = redis.asyncio.Redis(port=port, protocol=2, socket_timeout=5)
+        if self.topology is not None:
+            self.topology.start()
+        else:
+            self.server.start()
+            self._control = redis.asyncio.Redis(
+                port=self.server.port or 0, protocol=2, socket_timeout=5
+            )
         for name, its_port in self._ports.items():
             environ = {**COMMON, **INGRESS, **self._spool, **self._more, "PORT": its_port}
             environ["SPOOL_DIR"] = self.folder / "spool" / (name if self._own_spools else "")
             environ["ADMIN_PORT"] = self._admin_ports[name]
-            self.ingresses[name] = await self._program(name, environ, port)
+            self.ingresses[name] = await self._program(name, environ)
         for number, group in enumerate(self.groups):
             environ = {**COMMON, **WORKER, **self._more, "GROUP": group}
             environ["RECEIVER"] = self._receivers[group]
             name = f"worker-{number}"
-            self.workers[name] = await self._program(name, environ, port)
+            self.workers[name] = await self._program(name, environ)
         for name in self.ingresses:
             await self.accepts(name)
         while await self.control.scard(self.keys.groups) < len(set(self.groups)):
@@ -148,10 +165,19 @@ class Stand:
                 program.look_after()
             await asyncio.sleep(SUPERVISE_S)
 
-    async def _program(self, name: str, environ: Mapping[str, object], port: int) -> Program:
-        wire = Wire(port)
-        await wire.start()
-        program = Program(name, self.folder, environ, wire, self._clock(name))
+    @property
+    def control(self) -> Any:
+        """A client to look and to prepare."""
+        return self._control if self.topology is None else self.topology.control
+
+    async def _program(self, name: str, environ: Mapping[str, object]) -> Program:
+        wire: Wire | str
+        if self.topology is not None:
+            wire = self.topology.url
+        else:
+            wire = Wire(self.server.port or 0)
+            await wire.start()
+        program = Program(name, self.folder, environ, wire, self._clock(name), self._release)
         program.start()
         return program
 
@@ -208,7 +234,7 @@ class Stand:
                 for name in set(self.groups):
                     if await self.control.exists(self.keys.parked(partition, name)):
                         return False
-        except (redis.exceptions.RedisError, aiohttp.ClientError):
+        except UNABLE:
             return False
         return True
 
@@ -231,8 +257,11 @@ class Stand:
                     for record in records
                     if record != b"clean"
                 ]
-        leases = [key async for key in self.control.scan_iter("*:lease:*")]
-        return found + [Leftover(kind="lease", text=repr(key)) for key in leases]
+        for partition in range(PARTITIONS):
+            for group in sorted(set(self.groups)):
+                if await self.control.exists(key := self.keys.lease(partition, group)):
+                    found.append(Leftover(kind="lease", text=key))
+        return found
 
     async def stop(self) -> None:
         """Stops everything cleanly, the workers last."""
@@ -246,9 +275,13 @@ class Stand:
         await self._session.close()
         for program in self.programs:
             program.kill()
-            await program.wire.stop()
-        await self.control.aclose()
-        self.server.stop()
+            if program.has_wire:
+                await program.wire.stop()
+        if self.topology is not None:
+            await self.topology.stop()
+        else:
+            await self._control.aclose()
+            self.server.stop()
         if self.volume is not None:
             self.volume.unmount()
         for clock in (self.clock, *(program.clock for program in self.programs)):

@@ -8,6 +8,7 @@ from typing import Any, Final, TypedDict
 
 from case import Case
 from evidence import Evidence
+from rules_of_failovers import lost
 from rules_of_outcomes import repeats
 
 # Not done to anything: the machine let nobody run for a moment; all the run, spools were small.
@@ -46,6 +47,10 @@ def summarise(evidence: Evidence, *, drained_s: float | None) -> Summary:
         "answered_200": len(case.answered),
         "published": len(entries),
         "late": sum(entry.late for entry in entries),
+        "rolled_back": sum(
+            place in case.rolled_back for found in case.appended.values() for place, _ in found
+        ),
+        "answered_200_and_lost": len(lost(case)),
     }
     return Summary(
         faults=dict(
@@ -108,6 +113,8 @@ def table(summary: Summary) -> str:
         "answered_200",
         "published",
         "late",
+        "rolled_back",
+        "answered_200_and_lost",
         "slower_than_1_s",
     ):
         rows.append((name.replace("_", " "), callbacks[name]))
@@ -123,29 +130,30 @@ def table(summary: Summary) -> str:
     return "\n".join(f"{name:34}{value!s:>12}" for name, value in rows)
 
 
-def table_of_all(runs: Mapping[int, tuple[Summary, int]]) -> str:
-    """Several runs by seed, each with its number of violations, as tables in Markdown."""
+def table_of_all(runs: Mapping[int, Mapping[str, Any]]) -> str:
+    """Several runs by seed, as `--json` has them, as tables in Markdown."""
     rows: list[list[object]] = []
     kinds: Counter[str] = Counter()
-    for seed, (summary, violations) in runs.items():
-        faults = {kind: n for kind, n in summary["faults"].items() if kind not in CONDITIONS}
+    for seed, run in runs.items():
+        faults = {kind: n for kind, n in run["faults"].items() if kind not in CONDITIONS}
         kinds.update(faults)
-        groups = summary["groups"].values()
+        groups = run["groups"].values()
         rows.append(
             [
                 seed,
+                run["on"],
                 sum(faults.values()),
-                summary["callbacks"]["notifications"],
-                summary["callbacks"]["answered_200"],
+                run["callbacks"]["notifications"],
+                run["callbacks"]["answered_200"],
                 *(
                     sum(group[name] for group in groups)
                     for name in ("handled", "dead", "repeated_after_outcome")
                 ),
-                violations,
+                len(run["violations"]),
             ]
         )
-    rows.append(["all", *(sum(int(str(row[at])) for row in rows) for at in range(1, 8))])
-    head = ["seed", "faults", "notifications", "answered 200", "handled", "dead", "repeated",
+    rows.append(["all", "", *(sum(int(str(row[at])) for row in rows) for at in range(2, 9))])
+    head = ["seed", "on", "faults", "notifications", "answered 200", "handled", "dead", "repeated",
             "violations"]  # fmt: skip
     return "\n\n".join(
         (_markdown(head, rows), _markdown(["fault", "times"], sorted(kinds.items())))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import chaos
 import schedule
+from plan import Plan
+from run_of_chaos import run
 from volume import can_mount
 
 # What a machine with one slow core gets through in a few seconds; poison has its own tests.
@@ -45,10 +46,10 @@ CLOCKS = (*schedule.CLOCK_FAULTS, "kill_worker")
 async def test_a_short_run_keeps_every_promise(
     tmp_path: Path, seed: int, kinds: tuple[str, ...]
 ) -> None:
-    plan = chaos.Plan.of(
+    plan = Plan.of(
         seed, seconds=SECONDS, kinds=kinds, every_s=0.7, devices=30, rate=RATE, endings=False
     )
-    result = await chaos.run(plan, tmp_path)
+    result = await run(plan, tmp_path)
     assert result.violations == [], f"{plan}\nhistories and logs: {tmp_path}"
     assert result.summary["callbacks"]["answered_200"] > RATE
     assert sum(result.summary["faults"].values()) >= len(plan.faults)

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 from itertools import islice
 
+import pytest
+
+import chaos
 import schedule
 import traffic
-from chaos import Plan
+from matrix import MATRIX
+from plan import (
+    ALONE,
+    CLUSTER,
+    OF_TOPOLOGY,
+    SENTINEL,
+    TOLD_OF_TOPOLOGY,
+    TOPOLOGIES,
+    Plan,
+)
 from stand import GUEST
 
 SECONDS = 120
@@ -64,3 +77,20 @@ def test_a_device_lives_the_same_life_with_the_same_seed() -> None:
     assert life(1) != life(2)
     assert [one.deed for one in life(1)].index("poison") == 7
     assert len({one.notification for one in life(1)}) == 50
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_several_servers_have_faults_of_their_own_and_no_wires(topology: str) -> None:
+    plan = Plan.of(2, seconds=120, kinds=OF_TOPOLOGY[topology], topology=topology)
+    kinds = {fault.kind for fault in plan.faults}
+    assert kinds.isdisjoint(schedule.WIRE_FAULTS) == (topology != ALONE)
+    of_servers = {ALONE: schedule.REDIS_FAULTS, SENTINEL: schedule.SENTINEL_FAULTS,
+                  CLUSTER: schedule.CLUSTER_FAULTS}  # fmt: skip
+    assert kinds >= set(of_servers[topology])
+    assert TOLD_OF_TOPOLOGY[topology] in str(plan)
+
+
+def test_thirty_seeds_meet_every_topology_on_every_server() -> None:
+    asked = argparse.Namespace(topology="all")
+    met = {(seed % len(MATRIX), chaos.topology_of(asked, seed)) for seed in range(1, 31)}
+    assert len(met) == len(MATRIX) * len(TOPOLOGIES)

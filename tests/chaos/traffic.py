@@ -39,6 +39,17 @@ _HOT: Final[tuple[tuple[int, dict[str, Any]], ...]] = (
     (970, {"do": "return"}),
     (30, {"do": "fail", "times": 3}),
 )
+# What the platform's full rate leaves time for, on a small machine.
+GENTLE: Final[tuple[tuple[int, dict[str, Any]], ...]] = (
+    (1960, {"do": "return"}),
+    (10, {"do": "slow"}),
+    (12, {"do": "fail", "times": 1}),
+    (6, {"do": "fail", "times": 2}),
+    (6, {"do": "ask", "times": 1}),
+    (2, {"do": "reject"}),
+    (3, {"do": "never"}),
+    (1, {"do": "hang", "times": 1}),
+)
 # Each ends the process of a worker, by itself or because somebody has to: once in a run at most.
 ENDING: Final = ("poison", "never end", "stand still")
 DEADLY: Final = frozenset(("reject", "never", *ENDING))
@@ -71,11 +82,17 @@ def digest(body: bytes) -> str:
 
 
 def of_device(
-    device: str, seed: int, *, ending: tuple[str, int] | None = None, is_hot: bool = False
+    device: str,
+    seed: int,
+    *,
+    ending: tuple[str, int] | None = None,
+    is_hot: bool = False,
+    is_gentle: bool = False,
 ) -> Iterator[Callback]:
     """The endless life of one device; `ending` is one of `ENDING`, and the number of when."""
     dice = random.Random(f"{seed} {device}")
-    weights, deeds = zip(*(_HOT if is_hot else (*_DEEDS, *_FORKING)), strict=True)
+    usual = GENTLE if is_gentle else (*_DEEDS, *_FORKING)
+    weights, deeds = zip(*(_HOT if is_hot else usual), strict=True)
     number = 0
     while True:
         command = f"{device}-c{number}"

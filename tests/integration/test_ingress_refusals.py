@@ -102,6 +102,33 @@ async def test_a_body_too_long_for_the_server_is_set_aside_and_tried_again_when_
     assert await streams.reported(redis.client, redis.keys) == {"d1": [("c1", "SENT")]}
 
 
+async def test_what_was_set_aside_is_tried_again_by_the_next_ingress(
+    tmp_path: Path, redis: servers.Redis, proxy: RefusingProxy
+) -> None:
+    """It may be of another version, or of another Redis: nobody waits an hour for that."""
+    proxy.judge = lambda words: (
+        "ERR max request size exceeded" if sum(map(len, words)) > 50_000 else None
+    )
+    settings = settings_for(tmp_path, proxy.url, redis.namespace, grace_s=1.0)
+    async with aiohttp.ClientSession() as session:
+        async with running(settings) as ingress:
+            long = body("d1", "c1", detail="x" * 60_000)
+            assert await post(session, ingress.callback_url, long) == 200
+
+            async def is_aside() -> bool:
+                return bool((await status(session, ingress))["spool"]["set_aside"] == 1)
+
+            await wait_until(is_aside, "it to be set aside")
+        proxy.judge = lambda _: None
+        async with running(settings) as ingress:
+
+            async def is_published() -> bool:
+                return not (await status(session, ingress))["spool"]["set_aside"]
+
+            await wait_until(is_published, "it to be published")
+    assert await streams.reported(redis.client, redis.keys) == {"d1": [("c1", "SENT")]}
+
+
 async def test_a_right_that_is_missing_for_quarantine_alone_keeps_nothing_else(
     tmp_path: Path, redis: servers.Redis
 ) -> None:

@@ -45,16 +45,24 @@ def _succeeds(look: Callable[[], Any]) -> Callable[[], Any]:
     return attempt
 
 
-def links_to(server: EmbeddedServer) -> int:
-    """How many connections of ours a server has."""
+def links_to(server: EmbeddedServer, *, idle_s: float = float("inf")) -> int:
+    """How many connections of ours a server has, that were not idle for `idle_s`."""
     with client(server.port) as it:
-        return sum(str(each["name"]).startswith("nb-bridge") for each in it.client_list())
+        return sum(
+            str(each["name"]).startswith("nb-bridge") and int(each["idle"]) < idle_s
+            for each in it.client_list()
+        )
 
 
 class Sentinels:
     """One primary, one replica, and three Sentinels that replace the former by the latter."""
 
-    def __init__(self, folder: Path, *settings: str) -> None:
+    def __init__(self, folder: Path, *settings: str, down_after_ms: int = DOWN_AFTER_MS) -> None:
+        self._sentinel_settings = {
+            "down-after-milliseconds": down_after_ms,
+            "failover-timeout": 5000,
+            "parallel-syncs": 1,
+        }
         self.servers = [EmbeddedServer(folder / name, extra_args=settings) for name in "ab"]
         self._ports = [free_port() for _ in range(3)]
         self._folder = folder
@@ -74,7 +82,7 @@ class Sentinels:
         _told(second.port, "REPLICAOF", "127.0.0.1", first.port or 0)
         for port in self._ports:
             self._start_sentinel(port, first.port or 0)
-        wait_until_sync(_succeeds(self._is_whole), "the Sentinels to know each other")
+        wait_until_sync(_succeeds(self.is_whole), "the Sentinels to know each other")
         wait_until_sync(_succeeds(lambda: _told(first.port, "SET", "any", 1)), "writes")
 
     def stop(self) -> None:
@@ -133,7 +141,7 @@ class Sentinels:
 
     def _monitor(self, port: int, primary: int) -> None:
         _told(port, "SENTINEL", "MONITOR", SERVICE, "127.0.0.1", primary, 2)
-        for name, value in _SENTINEL_SETTINGS.items():
+        for name, value in self._sentinel_settings.items():
             _told(port, "SENTINEL", "SET", SERVICE, name, value)
 
     def _start_sentinel(self, port: int, primary: int) -> None:
@@ -146,7 +154,10 @@ class Sentinels:
             f"dir {folder}",
             f"logfile {folder / 'server.log'}",
             f"sentinel monitor {SERVICE} 127.0.0.1 {primary} 2",
-            *(f"sentinel {name} {SERVICE} {value}" for name, value in _SENTINEL_SETTINGS.items()),
+            *(
+                f"sentinel {name} {SERVICE} {value}"
+                for name, value in self._sentinel_settings.items()
+            ),
         ]
         settings.write_text("\n".join(lines) + "\n")
         self._processes.append(
@@ -159,7 +170,8 @@ class Sentinels:
             )
         )
 
-    def _is_whole(self) -> bool:
+    def is_whole(self) -> bool:
+        """Whether every Sentinel knows the replica and the other Sentinels."""
         for port in self._ports:
             flat = _told(port, "SENTINEL", "MASTER", SERVICE)
             known = (
@@ -170,20 +182,14 @@ class Sentinels:
         return True
 
 
-_SENTINEL_SETTINGS = {
-    "down-after-milliseconds": DOWN_AFTER_MS,
-    "failover-timeout": 5000,
-    "parallel-syncs": 1,
-}
-
-
 class Cluster:
     """Three primaries that share the slots evenly, and a replica of each."""
 
-    def __init__(self, folder: Path, *, node_timeout_ms: int = 2000) -> None:
+    def __init__(self, folder: Path, *settings: str, node_timeout_ms: int = 2000) -> None:
         self._folder = folder
         self._settings = (
             "--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms),
+            *settings,
         )  # fmt: skip
         self.primaries = [self._server(f"primary-{i}") for i in range(3)]
         self.replicas = [self._server(f"replica-{i}") for i in range(3)]
@@ -226,16 +232,26 @@ class Cluster:
         """Its name in the cluster."""
         return str(_told(server.port, "CLUSTER", "MYID"))
 
-    def move_slot(self, key: str, to: EmbeddedServer) -> None:
-        """As `--cluster reshard` does it, for the slot of one key, while it is used."""
+    def move_slot(
+        self,
+        key: str,
+        to: EmbeddedServer,
+        *,
+        source: EmbeddedServer | None = None,
+        primaries: Iterable[EmbeddedServer] | None = None,
+    ) -> None:
+        """As `--cluster reshard` does it, for the slot of one key, while it is used.
+
+        Who owns it and who are primaries has to be said where some were replaced.
+        """
         slot = key_slot(key.encode())
-        source = self.owner_of(key)
+        source = source or self.owner_of(key)
         old, new = self.id_of(source), self.id_of(to)
         _told(to.port, "CLUSTER", "SETSLOT", slot, "IMPORTING", old)
         _told(source.port, "CLUSTER", "SETSLOT", slot, "MIGRATING", new)
         while keys := _told(source.port, "CLUSTER", "GETKEYSINSLOT", slot, 1):
             _told(source.port, "MIGRATE", "127.0.0.1", to.port or 0, "", 0, 5000, "KEYS", *keys)
-        for server in (to, source, *self.primaries):
+        for server in (to, source, *(primaries or self.primaries)):
             _told(server.port, "CLUSTER", "SETSLOT", slot, "NODE", new)
 
     def fail_over(self, replica: EmbeddedServer) -> None:

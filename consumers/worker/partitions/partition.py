@@ -130,7 +130,9 @@ class Lane:
 class Parked:
     """A device whose messages are in its parked list in Redis."""
 
-    __slots__ = ("due_s", "lane", "length", "loaded_bytes", "page", "suspect", "unconfirmed")
+    __slots__ = (
+        "done", "due_s", "lane", "length", "loaded_bytes", "page", "suspect", "unconfirmed",
+    )  # fmt: skip
 
     def __init__(self, due_s: float, *, suspect: bool = False) -> None:
         self.due_s = due_s
@@ -146,6 +148,8 @@ class Parked:
         """Whether its head may have killed the last owner."""
         self.unconfirmed = 0
         """Outcomes and arrivals that Redis does not have yet."""
+        self.done = NO_ID
+        """The last message whose outcome is recorded; the list begins behind it."""
 
 
 class Partition:

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from bridge import clock
 from bridge.backoff import Backoff
+from bridge.contract.entries import entry_order
 from bridge.contract.keys import Keys
 from bridge.contract.meta import ContractError, NewerContractError
 from bridge.errors import RedisUnavailableError
@@ -62,6 +63,7 @@ class DueLoader:
         on_empty: Callable[[Lane], None],
         on_loaded: Callable[[], None],
         on_newer: Callable[[Partition], None],
+        on_went_back: Callable[[Partition], None],
     ) -> None:
         self._link = link
         self._keys = keys
@@ -72,6 +74,7 @@ class DueLoader:
         self._on_empty = on_empty
         self._on_loaded = on_loaded
         self._on_newer = on_newer
+        self._on_went_back = on_went_back
         self._due: dict[Partition, list[tuple[float, str]]] = {}
         self._loaded = 0
         self._loaded_bytes = 0
@@ -239,6 +242,11 @@ class DueLoader:
             except NewerContractError:
                 self._on_newer(partition)
                 return
+            if _is_older(items, wanted.parked):
+                # Redis knows less than it did (a failover). Under this epoch nothing comes again.
+                self._log.warning("redis_went_back", partition=partition.number)
+                self._on_went_back(partition)
+                return
             self._adopt(wanted, items, sum(map(len, loaded.messages)))
 
     def _adopt(self, due: Due, items: list[Item], size_bytes: int) -> None:
@@ -260,6 +268,14 @@ class DueLoader:
 def _is_read(partition: Partition) -> bool:
     """Whether all that was pending has been read: before, a head may be in it and not listed."""
     return partition.is_open and partition.cursor is None
+
+
+def _is_older(items: list[Item], parked: Parked) -> bool:
+    """Whether a list begins with what has its outcome already."""
+    ids = [item.id for item in items if item.id != NO_ID]
+    if not ids or parked.done == NO_ID:
+        return False
+    return entry_order(ids[0]) <= entry_order(parked.done)
 
 
 def _is_cut(reply: list[Any]) -> bool:

@@ -87,6 +87,7 @@ class Parking:
             on_empty=self._found_empty,
             on_loaded=on_loaded,
             on_newer=on_newer,
+            on_went_back=on_lost,
         )
         self._parking_recovery = ParkingRecovery(
             link,
@@ -175,7 +176,7 @@ class Parking:
 
     def handled(self, lane: Lane, note: Note | None = None) -> None:
         """The head of a parked lane is done with; `note` is what the ledger is told of it."""
-        self._unpark(lane, ("handled",), self._confirmed, note)
+        self._unpark(lane, ("handled",), partial(self._done, lane.head.id), note)
 
     def dead(self, lane: Lane, letter: DeadLetter) -> None:
         """The head of a parked lane is given up; the lane is closed until that is recorded."""
@@ -188,7 +189,7 @@ class Parking:
             *dead_fields(lane, letter),
         ]
         note = self._settler.history.dead(lane.head, letter)
-        self._unpark(lane, outcome, partial(self._buried, letter), note)
+        self._unpark(lane, outcome, partial(self._buried, letter, lane.head.id), note)
 
     # --- loading
 
@@ -289,7 +290,12 @@ class Parking:
         lane.partition.measured(parked, Unparked(*reply).length)
         self._look_after(lane.partition, lane.device, parked)
 
-    def _buried(self, letter: DeadLetter, lane: Lane, reply: list[int]) -> None:
+    def _done(self, entry_id: bytes, lane: Lane, reply: list[int]) -> None:
+        if entry_id != NO_ID:
+            lane.partition.parked[lane.device].done = entry_id
+        self._confirmed(lane, reply)
+
+    def _buried(self, letter: DeadLetter, entry_id: bytes, lane: Lane, reply: list[int]) -> None:
         parked = lane.partition.parked[lane.device]
         if Unparked(*reply).is_dead_full:
             self._settler.given_up.held(lane, letter)
@@ -300,6 +306,8 @@ class Parking:
         else:
             self._settler.given_up.buried(lane, letter)
             self._lanes.reopen(lane)
+            self._done(entry_id, lane, reply)
+            return
         self._confirmed(lane, reply)
 
     def _look_after(self, partition: Partition, device: str, parked: Parked) -> None:

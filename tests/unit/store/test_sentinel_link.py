@@ -268,3 +268,23 @@ async def test_sentinels_that_were_set_up_anew_are_believed(primaries: Primaries
     assert await link.one(PING, timeout_s=10) == b"PONG"
     assert primaries.chosen == [NEW]
     await link.close()
+
+
+@pytest.mark.usefixtures("asks_at_once")
+@pytest.mark.parametrize(("patience_s", "chosen"), [(3600.0, [OLD]), (0.0, [OLD, NEW])])
+async def test_sentinels_that_were_set_up_anew_are_believed_while_the_old_primary_answers(
+    primaries: Primaries, monkeypatch: pytest.MonkeyPatch, patience_s: float, chosen: list[Address]
+) -> None:
+    """But not at once: some have not yet heard of a promotion that others told us of."""
+    monkeypatch.setattr("bridge.store.sentinel.SET_UP_ANEW_S", patience_s)
+    sentinels = [Sentinel(OLD, 9), Sentinel(OLD, 9), Sentinel(OLD, 9)]
+    link = primaries.link(*sentinels)
+    await link.one(PING, timeout_s=10)
+    for sentinel in sentinels:
+        sentinel._answer = (NEW, 0)
+    for _ in range(2):
+        await link.one(PING, timeout_s=10)
+        await looked(link)
+    await link.one(PING, timeout_s=10)
+    assert primaries.chosen == chosen
+    await link.close()

@@ -51,6 +51,7 @@ class Bench:
         self.lanes = Lanes()
         self.empty: list[Lane] = []
         self.newer: list[Partition] = []
+        self.went_back: list[Partition] = []
         self.due_loader = DueLoader(
             self.server,  # type: ignore[arg-type]
             Keys(namespace="t"),
@@ -61,6 +62,7 @@ class Bench:
             on_empty=self.empty.append,
             on_loaded=lambda: None,
             on_newer=self.newer.append,
+            on_went_back=self.went_back.append,
         )
         self.task = asyncio.create_task(self.due_loader.run())
 
@@ -287,3 +289,23 @@ async def test_a_lost_partition_is_forgotten_whatever_was_asked_for_it(bench: Be
     assert where.lanes == {}
     bench.due_loader.schedule(where, "a", where.parked["a"])
     assert len(bench.server.asked) == 1
+
+
+@pytest.mark.parametrize("is_there_again", [False, True])
+async def test_what_has_its_outcome_does_not_come_again_under_the_same_lease(
+    bench: Bench, is_there_again: bool
+) -> None:
+    """After a failover that lost outcomes the list begins with what is done: with us, it is."""
+    done, other = item("a"), item("a")
+    first = done if is_there_again else other
+
+    async def answer(calls: Sequence[Call]) -> list[Any]:
+        return [[[[netstrings.encode((first.id, *first.fields))], [None], 0]] for _ in calls]
+
+    bench.server.answer = answer
+    where = partition(1)
+    bench.park(where, "a")
+    where.parked["a"].done = done.id
+    await wait_until(lambda: bench.went_back or "a" in where.lanes, "the device to be loaded")
+    assert bench.went_back == ([where] if is_there_again else [])
+    assert ("a" in where.lanes) is not is_there_again

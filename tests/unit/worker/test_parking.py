@@ -12,6 +12,7 @@ from bridge.store.link import Call
 from consumers.worker.partitions.lanes import Lanes
 from consumers.worker.partitions.partition import Lane, LaneState, Parked, Partition
 from consumers.worker.partitions.window import Window
+from consumers.worker.recording.history import History
 from consumers.worker.recording.parking import (
     LONG_LANE,
     LONG_WAIT_S,
@@ -30,6 +31,7 @@ class Invocations:
 
     def __init__(self) -> None:
         self.made: list[tuple[Call, Callable[[Any], None]]] = []
+        self.history = History(group="g", is_kept=True)
 
     def call(self, _: Partition, call: Call, on_reply: Callable[[Any], None]) -> None:
         self.made.append((call, on_reply))
@@ -231,3 +233,15 @@ def test_what_was_loaded_behind_a_slow_parked_head_is_given_back(lot: Lot) -> No
     lot.relieve()
     assert list(parked.items) == [head]
     assert (lot.partition.slow_entries, lot.settler.made) == (0, [])
+
+
+def test_the_last_outcome_of_a_parked_device_is_remembered_when_redis_has_it(lot: Lot) -> None:
+    one = item("a")
+    parked = lot.partition.parked["a"] = Parked(0.0)
+    lane = parked.lane = Lane(lot.partition, "a", is_parked=True)
+    lane.items += [one, item("a")]
+    lot.parking.handled(lane)
+    assert parked.done != one.id
+    ((_, on_reply),) = lot.settler.made
+    on_reply([1, 0])
+    assert parked.done == one.id
