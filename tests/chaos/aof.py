@@ -124,10 +124,11 @@ _Key = tuple[str, int, str]  # group, partition, entry
 
 
 class Reader:
-    """Follows one server; knows what is in its parked lists."""
+    """Follows one server; knows what is in its parked lists, and what is pending."""
 
     def __init__(self) -> None:
         self._lists: dict[bytes, list[bytes]] = defaultdict(list)
+        self._pending: set[tuple[bytes, bytes, bytes]] = set()
 
     def read(self, block: list[Command]) -> Iterator[Written]:
         """What one transaction did, of what we have a word for."""
@@ -135,6 +136,7 @@ class Reader:
         for name, *words in block:
             if name.upper() in (b"FLUSHALL", b"FLUSHDB"):
                 self._lists.clear()
+                self._pending.clear()
                 yield Emptied()
             elif name.upper() == b"SADD" and words[0].endswith(b":groups"):
                 yield from (Registered(group=name.decode()) for name in words[1:])
@@ -160,8 +162,14 @@ class Reader:
             case b"SET", b"lease":
                 epoch = int(words[1].rpartition(b":")[2])
                 yield Acquired(group=group, partition=partition, epoch=epoch)
+            case b"XCLAIM", b"stream":  # so a delivery is written down
+                self._pending.add((words[0], words[1], words[4]))
             case b"XACK", b"stream":
                 for entry in words[2:]:
+                    # A server that has lost its delivery acknowledges nothing.
+                    if (words[0], words[1], entry) not in self._pending:
+                        continue
+                    self._pending.remove((words[0], words[1], entry))
                     done.setdefault((words[1].decode(), partition, entry.decode()), "handled")
             case b"XADD", b"dead":
                 fields = dict(zip(words[2::2], words[3::2], strict=True))

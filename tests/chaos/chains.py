@@ -24,10 +24,22 @@ MARK: Final = "mark"
 Block = tuple[tuple[bytes, ...], ...]
 # How much of a command is the same in the files of a primary and its replica: each writes down the
 # end of a lease as it sees it.
-_WORDS: Final = {b"SET": 3}
+_WORDS: Final = {b"SET": 3, b"XCLAIM": 6}
 _RELEVANT: Final = (b":stream", b":lease:", b":parked:", b":dead:", b":groups", b":mark")
 _NAMES: Final = frozenset(
-    (b"XADD", b"SET", b"XACK", b"RPUSH", b"LINSERT", b"LPOP", b"SADD", b"SREM", b"DEL", b"UNLINK")
+    (
+        b"XADD",
+        b"SET",
+        b"XACK",
+        b"XCLAIM",
+        b"RPUSH",
+        b"LINSERT",
+        b"LPOP",
+        b"SADD",
+        b"SREM",
+        b"DEL",
+        b"UNLINK",
+    )
 )
 
 

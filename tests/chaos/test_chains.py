@@ -27,6 +27,10 @@ def acknowledged(block: Block) -> Block:
     return ((b"XACK", KEYS.stream(0).encode(), b"g", block[0][2]),)
 
 
+def delivered(block: Block) -> Block:
+    return ((b"XCLAIM", KEYS.stream(0).encode(), b"g", b"worker", b"0", block[0][2]),)
+
+
 def _bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
@@ -117,8 +121,8 @@ def test_only_what_has_a_word_is_compared() -> None:
 
 
 def test_what_was_lost_is_taken_back_in_the_words_of_evidence() -> None:
-    old = [ONE, mark("a"), acknowledged(ONE), leased(7)]
-    new = [ONE, mark("a"), leased(9), acknowledged(ONE)]
+    old = [ONE, delivered(ONE), mark("a"), acknowledged(ONE), leased(7)]
+    new = [ONE, delivered(ONE), mark("a"), leased(9), acknowledged(ONE)]
     found = list(chains.told(chains.chain([old, new], new), aof.Reader()))
     handled = Recorded(group="g", partition=0, entry=ONE[0][2].decode(), outcome="handled")
     assert isinstance(found[0], Appended)
@@ -139,3 +143,10 @@ def test_parked_lists_are_as_they_were_before_what_was_lost() -> None:
     old, new = [ONE, parked, mark("a"), taken], [ONE, parked, mark("a"), leased(9), taken]
     found = list(chains.told(chains.chain([old, new], new), aof.Reader()))
     assert [type(one) for one in found] == [Appended, Recorded, RolledBack, Acquired, Recorded]
+
+
+def test_what_was_not_delivered_is_not_acknowledged() -> None:
+    """A server that has lost the delivery is told of its end: it comes again there."""
+    blocks = [ONE, acknowledged(ONE), delivered(ONE), acknowledged(ONE)]
+    found = list(chains.told([Piece(blocks)], aof.Reader()))
+    assert [type(one) for one in found] == [Appended, Recorded]
