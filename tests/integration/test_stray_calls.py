@@ -6,7 +6,7 @@ import pytest
 
 from bridge.contract.keys import partition_of
 from consumers.worker.delivery.fetcher import CONSUMER
-from consumers.worker.scripts import FETCH
+from consumers.worker.scripts import FETCH, fetched
 from support import servers
 from support.programs import Programs
 from support.workers import PARTITIONS, Fleet, told
@@ -65,6 +65,6 @@ async def publish_and_fetch_astray(fleet: Fleet, device: str) -> None:
             1,
             64,
         )
-        _, fetched = await at_once.execute()
-    assert len(fetched[0]) == 1, "the stray fetch took the entry"
+        _, reply = await at_once.execute()
+    assert len(fetched(reply).entries) == 1, "the stray fetch took the entry"
     fleet.published[device].append(one.id)

@@ -40,6 +40,7 @@ PRELOADED = (
     "consumers.worker.process.parent",
 )
 LARGEST_REQUEST = 1_048_576
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def is_usable(environ: Mapping[str, str]) -> bool:
@@ -141,7 +142,7 @@ def _serve(line: socket.socket) -> list[str] | None:
         if "wait" in request:
             pid, status = os.waitpid(request["wait"], os.WNOHANG)
             reply = status if pid else None
-        elif pid := os.fork():
+        elif pid := _forked():
             reply = pid
         else:
             line.close()
@@ -152,8 +153,27 @@ def _serve(line: socket.socket) -> list[str] | None:
         line.send(json.dumps(reply).encode())
 
 
+def _forked() -> int:
+    """As `os.fork`, but the new process has a session of its own already when this returns.
+
+    Or a signal to its group, which a test may send at once, would be to nobody. One to the process
+    itself waits until then: what measures coverage is not done with it before.
+    """
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    its_end, our_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+    else:
+        os.close(our_end)
+        os.read(its_end, 1)  # ends when nobody can write any more
+    for fd in (its_end, our_end)[: 1 if pid else 2]:
+        os.close(fd)
+    signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+    return pid
+
+
 def _become(request: Mapping[str, Any], out: int, err: int) -> None:
-    os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
     for number, fd in enumerate((nothing, out, err)):
         os.dup2(fd, number)
@@ -169,11 +189,15 @@ class _ForkedChild(subprocess.Popen[bytes]):
 
     def _execute_child(self, args: Sequence[str], *rest: Any) -> None:
         (kept,) = (value for value in rest if isinstance(value, tuple))  # pass_fds
+        signals = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         self.pid = os.fork()
         self._child_created = True
-        if self.pid == 0:
+        if self.pid != 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+        else:
             try:
                 _forget_parent(kept)
+                signal.pthread_sigmask(signal.SIG_SETMASK, signals)
                 _python, _p, _m, module, *sys.argv[1:] = args
                 runpy.run_module(module, run_name="__main__", alter_sys=True)
             except BaseException:

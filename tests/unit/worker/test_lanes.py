@@ -384,7 +384,7 @@ class World:
         if lane is not None and lane.state is not LaneState.CLOSED:
             for one in self.lanes.cut(lane):
                 self.left[number, device].remove(one.id)
-                lane.partition.settled(one.id)
+                lane.partition.settled([one.id])
 
     def record(self) -> None:
         for lane in self.closed:
