@@ -304,7 +304,8 @@ async def test_while_redis_is_slow_callbacks_are_spooled_and_drained(tmp_path: P
     async with bench(tmp_path) as it:
         await it.is_on(Way.DIRECT)
         it.shelf.takes_s = TIMEOUT_S * 0.96
-        async with it.traffic(rate=100):  # which a busy machine drains, too, and faster than it comes
+        # A rate that a busy machine drains, too, while it comes.
+        async with it.traffic(rate=100):
             await it.is_on(Way.SPOOLING)
             drained = len(it.shelf.kept)
             await wait_until(lambda: len(it.shelf.kept) > drained + 100, "draining")
