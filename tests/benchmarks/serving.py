@@ -47,11 +47,9 @@ class Serving:
 
 
 @contextlib.contextmanager
-def redis_server(
-    folder: Path, appendfsync: Fsync | None = "everysec", **more: int
-) -> Iterator[EmbeddedServer]:
+def redis_server(folder: Path, appendfsync: Fsync | None = "everysec") -> Iterator[EmbeddedServer]:
     """A server beside the load."""
-    server = EmbeddedServer(folder, appendfsync=appendfsync, extra_args=NEVER_REWRITE, **more)
+    server = EmbeddedServer(folder, appendfsync=appendfsync, extra_args=NEVER_REWRITE)
     server.start()
     os.sched_setaffinity(server.process.pid, FOR_THE_REST)
     try:
@@ -131,9 +129,17 @@ def peer(name: str, folder: Path, redis: EmbeddedServer) -> Serving:
         return _nginx(folder, redis, port)
     interpreter = peers_installed.python()
     if name == "flask":
-        gunicorn = [interpreter, "-m", "gunicorn", "--chdir", SCRIPTS, "--workers", "1"]
+        gunicorn: list[str | Path] = [
+            interpreter,
+            "-m",
+            "gunicorn",
+            "--chdir",
+            SCRIPTS,
+            "--workers",
+            "1",
+        ]
         threads = ["--worker-class", "gthread", "--threads", "16", "--bind", f"127.0.0.1:{port}"]
-        words = [*gunicorn, *threads, "--keep-alive", "75", "ingress_flask:app"]
+        words: list[str | Path] = [*gunicorn, *threads, "--keep-alive", "75", "ingress_flask:app"]
     else:
         words = [interpreter, SCRIPTS / f"ingress_{name}.py", str(port), redis.url]
     environ = {"BENCH_REDIS_URL": redis.url}
@@ -155,5 +161,5 @@ def _nginx(folder: Path, redis: EmbeddedServer, port: int) -> Serving:
     config = folder / "nginx.conf"
     config.write_text(text)
     environ = {"LD_LIBRARY_PATH": f"{libraries}:{more}"}
-    words = [root / "usr/sbin/nginx", "-p", folder, "-c", config]
+    words: list[str | Path] = [root / "usr/sbin/nginx", "-p", folder, "-c", config]
     return start("nginx", words, port=port, folder=folder, environ=environ)
