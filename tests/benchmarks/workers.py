@@ -25,7 +25,6 @@ from rows import Extent, Measure, Row, alternate
 
 THROUGHPUT: Final = "worker throughput"
 GROWTH: Final = "worker cost growth"
-BACKLOG: Final = "worker, one long backlog"
 TAKE_OVER: Final = "take-over"
 TO_HANDLER: Final = "callback to handler start"
 
@@ -90,7 +89,6 @@ def sections(extent: Extent) -> dict[str, Callable[[], list[Row]]]:
     return {
         **compared,
         GROWTH: partial(growth, extent),
-        BACKLOG: partial(backlog, extent),
         TAKE_OVER: partial(_take_over, extent),
         TO_HANDLER: partial(_to_handler, extent),
     }
@@ -172,38 +170,30 @@ def growth(extent: Extent) -> list[Row]:
     return rows + _compared(rows, backlogs)
 
 
-def backlog(extent: Extent) -> list[Row]:
-    """Whether it matters how much waits: one long backlog, at its beginning and near its end.
+def _grown(**values: Any) -> dict[str, float]:
+    consumer = Consumer(file="ours", python=OURS)
+    found = consuming.run(
+        consumer, watch_memory=True, bound_s=GROWTH_BOUND_S, mode="async", **values
+    )
+    return {**found.figures, **_first_and_last(found)}
+
+
+def _first_and_last(found: Run) -> dict[str, float]:
+    """Whether it matters how much waits: a long backlog at its beginning and near its end.
 
     Short and long backlogs, each handled to its end, differ in more than their length: what is
     fetched before the first call is much of the short one, which is over in a fifth of a second.
     """
-    count = 100_000 if extent.is_quick else LARGE
-    cases = {f"backlog {count:,}": partial(_long_and_short, count)}
-    return alternate(BACKLOG, cases, rounds=extent.rounds, parameters={"handler": NOTHING})
-
-
-def _long_and_short(count: int) -> dict[str, float]:
-    found = _watched_run(count=count)
-    part = count // 10
-    full = found.rate_between(SMALL, SMALL + part)
-    low = found.rate_between(count - SMALL - part, count - SMALL)
+    if found.count < LARGE:
+        return {}
+    part = found.count // 10
+    first = found.rate_between(SMALL, SMALL + part)
+    last = found.rate_between(found.count - SMALL - part, found.count - SMALL)
     return {
-        "first_tenth_per_s": full,
-        "last_tenth_per_s": low,  # but for the last 10,000, where it ends
-        "rate_ratio": full / low,
+        "first_tenth_per_s": first,
+        "last_tenth_per_s": last,  # but for the last 10,000, where it ends
+        "first_of_last": first / last,
     }
-
-
-def _grown(**values: Any) -> dict[str, float]:
-    return _watched_run(**values).figures
-
-
-def _watched_run(**values: Any) -> Run:
-    consumer = Consumer(file="ours", python=OURS)
-    return consuming.run(
-        consumer, watch_memory=True, bound_s=GROWTH_BOUND_S, mode="async", **values
-    )
 
 
 def _compared(rows: list[Row], backlogs: Sequence[int]) -> list[Row]:
