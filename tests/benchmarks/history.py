@@ -47,7 +47,8 @@ def compared(rounds: int, commands: int, old: str = "") -> list[Row]:
         OUTCOMES: partial(ours, {**here, "NB_BRIDGE_HISTORY": "outcomes"}),
         ACCEPTED: partial(ours, {**here, "NB_BRIDGE_HISTORY": "accepted"}),
         first_release.CASE: first_release.case(
-            lambda found: _measured(found.python, "old", commands, found.environ), old
+            lambda found: _measured(found.python, "old", commands, {"PYTHONPATH": str(found.tree)}),
+            old,
         ),
         XADD: partial(_measured, sys.executable, "xadd", commands, here),
     }

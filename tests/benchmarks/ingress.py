@@ -18,6 +18,7 @@ import redis
 import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
+import first_release
 import load
 import serving
 import usage
@@ -68,6 +69,15 @@ class Stand(contextlib.ExitStack):
         self.callback(one.stop)
         return one
 
+    def first(self) -> dict[str, Serving]:
+        """An ingress of 0.1, where it can be had; else the reason is told."""
+        try:
+            program = first_release.program()
+        except RuntimeError as error:
+            TOLD.print(f"[red]{first_release.CASE} is left out: {error}", soft_wrap=True)
+            return {}
+        return {first_release.CASE: self.ours("first", program=program)}
+
     def peer(self, name: str) -> Serving:
         """One of `peers/`; `RuntimeError` where it cannot be had."""
         one = serving.peer(name, self.folder, self.redis)
@@ -112,7 +122,8 @@ def full_load(rounds: int, seconds: float, wanted: Collection[str]) -> list[Row]
         peers = stand.peers(wanted)
         everyone = {
             "nb-bridge": stand.ours(),
-            BARE: peers[BARE],  # between the two that are measured against it
+            BARE: peers[BARE],  # between those that are measured against it
+            **stand.first(),
             "nb-bridge, appendfsync always": stand.ours("always", at=stand.redis_with("always")),
             **peers,
         }
@@ -126,7 +137,7 @@ def at_a_rate(
     """Answer times at rates that do not fill the server."""
     rows: list[Row] = []
     with Stand() as stand:
-        everyone = {"nb-bridge": stand.ours(), **stand.peers(wanted)}
+        everyone = {"nb-bridge": stand.ours(), **stand.first(), **stand.peers(wanted)}
         for rate in rates:
             cases = {
                 name: partial(load.at_rate, it, rate=rate, seconds=seconds)
@@ -172,23 +183,27 @@ def processes(rounds: int, seconds: float) -> list[Row]:
 def frozen(rounds: int, seconds: float) -> list[Row]:
     """800 a second, while Redis stands still for the middle third."""
     with Stand() as stand:
-        ours, pid = stand.ours(), stand.redis.process.pid
+        everyone = {"nb-bridge": stand.ours(), **stand.first()}
+        cases: dict[str, Measure] = {
+            name: partial(_frozen, server, stand.redis.process.pid, seconds)
+            for name, server in everyone.items()
+        }
+        return alternate("ingress, Redis frozen", cases, rounds=rounds)
 
-        def measure() -> Mapping[str, float]:
-            _until(ours, "nb_bridge_direct_path_open", 1)
-            timers = [
-                threading.Timer(seconds * part, os.kill, (pid, what))
-                for part, what in ((1, signal.SIGSTOP), (2, signal.SIGCONT))
-            ]
-            for timer in timers:
-                timer.start()
-            try:
-                return load.at_rate(ours, rate=800, seconds=seconds * 3)
-            finally:
-                for timer in timers:
-                    timer.join()
 
-        return alternate("ingress, Redis frozen", {"nb-bridge": measure}, rounds=rounds)
+def _frozen(serving: Serving, redis_pid: int, seconds: float) -> Mapping[str, float]:
+    _until(serving, "nb_bridge_direct_path_open", 1)
+    timers = [
+        threading.Timer(seconds * part, os.kill, (redis_pid, what))
+        for part, what in ((1, signal.SIGSTOP), (2, signal.SIGCONT))
+    ]
+    for timer in timers:
+        timer.start()
+    try:
+        return load.at_rate(serving, rate=800, seconds=seconds * 3)
+    finally:
+        for timer in timers:
+            timer.join()
 
 
 def settings(rounds: int, seconds: float) -> list[Row]:

@@ -121,6 +121,7 @@ MARKS: Final = (
         what="ingress, one process, requests/s of a bare aiohttp handler's", before="0.61",
         bound="≥ 0.70", at_least=0.70, digits=2,
         value=lambda it: it.ratio(FULL, "rate_per_s", "nb-bridge", BARE),
+        beside=lambda it: it.ratio(FULL, "rate_per_s", first_release.CASE, BARE),
     ),
     Mark(
         what="the same with `appendfsync always`", before="0.54", bound="≥ 0.62", at_least=0.62,
@@ -135,6 +136,7 @@ MARKS: Final = (
         what="ingress, CPU per request of a bare aiohttp handler's", before="1.32",
         bound="≤ 1.20", at_most=1.20, digits=2,
         value=lambda it: it.ratio(FULL, "cpu_us_per_request", "nb-bridge", BARE),
+        beside=lambda it: it.ratio(FULL, "cpu_us_per_request", first_release.CASE, BARE),
     ),
     Mark(
         what="the same with bodies of 60 KB, of a bare handler that reads them",
@@ -155,17 +157,20 @@ MARKS: Final = (
     Mark(
         what="answer time at 800/s, p99", before="3.0 ms", bound="≤ 3.0 ms (held)", at_most=3.0,
         value=lambda it: it.of("ingress at a rate", "nb-bridge", "p99_ms", rate_per_s=800),
+        beside=lambda it: it.of("ingress at a rate", first_release.CASE, "p99_ms", rate_per_s=800),
         digits=1, unit=" ms",
     ),
     Mark(
         what="slowest answer at 800/s with Redis frozen", before="255 ms",
         bound="≤ 255 ms (held)", at_most=255, unit=" ms",
         value=lambda it: it.of("ingress, Redis frozen", "nb-bridge", "max_ms"),
+        beside=lambda it: it.of("ingress, Redis frozen", first_release.CASE, "max_ms"),
     ),
     Mark(
         what="p99 of all answers of that run, a third of them with Redis frozen", before="114 ms",
         bound="≤ 114 ms (held)", at_most=114, unit=" ms",
         value=lambda it: it.of("ingress, Redis frozen", "nb-bridge", "p99_ms"),
+        beside=lambda it: it.of("ingress, Redis frozen", first_release.CASE, "p99_ms"),
     ),
     Mark(
         what="answers but 200 with Redis frozen", before="0", bound="0", at_most=0,
@@ -228,11 +233,13 @@ MARKS: Final = (
         what="callback to handler start at 800/s, p50", before="1.0 ms",
         bound="≤ 1.0 ms (held)", at_most=1.0, digits=1, unit=" ms",
         value=lambda it: it.of(workers.TO_HANDLER, "nb-bridge", "p50_ms"),
+        beside=lambda it: it.of(workers.TO_HANDLER, first_release.CASE, "p50_ms"),
     ),
     Mark(
         what="callback to handler start at 800/s, p99", before="3.3 ms",
         bound="≤ 3.3 ms (held)", at_most=3.3, digits=1, unit=" ms",
         value=lambda it: it.of(workers.TO_HANDLER, "nb-bridge", "p99_ms"),
+        beside=lambda it: it.of(workers.TO_HANDLER, first_release.CASE, "p99_ms"),
     ),
     Mark(
         what="Redis, a notification that waits", before="363 B", bound="≤ 360 B", at_most=360,

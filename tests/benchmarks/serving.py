@@ -17,6 +17,7 @@ from typing import Final
 import peers_installed
 from bridge.store.embedded import EmbeddedServer, Fsync, die_with_parent, free_port
 from peers_installed import ROOT, SCRIPTS
+from takeover import Program
 
 CORES: Final = sorted(os.sched_getaffinity(0))
 FOR_SERVER: Final = {CORES[0]}
@@ -98,7 +99,14 @@ def start(
         time.sleep(0.05)
 
 
-def ours(folder: Path, redis_url: str, *, name: str = "ours", **settings: object) -> Serving:
+def ours(
+    folder: Path,
+    redis_url: str,
+    *,
+    name: str = "ours",
+    program: Program | None = None,
+    **settings: object,
+) -> Serving:
     """`nb-bridge serve` as users run it; `settings` by their names without the prefix."""
     port, admin_port = free_port(), free_port()
     known = {
@@ -111,13 +119,18 @@ def ours(folder: Path, redis_url: str, *, name: str = "ours", **settings: object
         "LOG_LEVEL": "warning",
         **settings,
     }
+    words: list[str | Path] = [ROOT / ".venv" / "bin" / "nb-bridge", "serve"]
+    environ: dict[str, object] = {f"NB_BRIDGE_{key}": value for key, value in known.items()}
+    if program is not None:
+        words = [program.python, "-P", "-m", "bridge", "serve"]
+        environ["PYTHONPATH"] = program.tree
     return start(
         name,
-        [ROOT / ".venv" / "bin" / "nb-bridge", "serve"],
+        words,
         port=port,
         admin_port=admin_port,
         folder=folder,
-        environ={f"NB_BRIDGE_{key}": value for key, value in known.items()},
+        environ=environ,
         is_tls="TLS_CERT" in settings,
     )
 

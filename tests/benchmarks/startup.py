@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import first_release
 import takeover
@@ -20,9 +20,6 @@ from peers_installed import ROOT
 from rows import Extent, Measure, Row, alternate
 from takeover import Program
 
-if TYPE_CHECKING:
-    from release import Release
-
 SETTLED_S: Final = 2.0
 NB_BRIDGE: Final = str(ROOT / ".venv" / "bin" / "nb-bridge")
 
@@ -32,9 +29,9 @@ def sections(extent: Extent) -> dict[str, Callable[[], list[Row]]]:
     starts = {"nb-bridge --help": _help, "nb-bridge dev": _dev, "python -c pass": _python}
     idle: dict[str, Measure] = {
         "ingress": _idle_ingress,
-        "ingress of 0.1": first_release.case(lambda found: _idle_ingress(_program(found))),
+        "ingress of 0.1": first_release.case(_idle_ingress),
         "worker": _idle_worker,
-        "worker of 0.1": first_release.case(lambda found: _idle_worker(_program(found))),
+        "worker of 0.1": first_release.case(_idle_worker),
     }
     return {
         "start": lambda: alternate("start", starts, rounds=extent.rounds),
@@ -89,10 +86,6 @@ def _idle_worker(program: Program = takeover.HERE) -> Mapping[str, float]:
             return {"pss_mib": usage.pss_mib(worker.pid)}
         finally:
             end(worker)
-
-
-def _program(found: Release) -> Program:
-    return Program(python=found.python, tree=found.tree)
 
 
 def _dev() -> Mapping[str, float]:

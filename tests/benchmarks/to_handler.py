@@ -20,7 +20,7 @@ from typing import Final
 
 from bridge.store.embedded import free_port
 from consuming import end, fresh_server
-from takeover import NAMESPACE, answers, owns_all, start_program, wait_until
+from takeover import HERE, NAMESPACE, Program, answers, owns_all, start_program, wait_until
 
 RATE: Final = 800
 DEVICES: Final = 1000
@@ -28,7 +28,7 @@ WARM_S: Final = 1.0
 PATH: Final = "/v1.0.0/messageReceiver/cmd"
 
 
-def measure(*, seconds: float) -> dict[str, float]:
+def measure(*, seconds: float, program: Program = HERE) -> dict[str, float]:
     """p50, p99 and the largest, in milliseconds, after a second of warming up."""
     count = round(RATE * (seconds + WARM_S))
     with fresh_server() as server, tempfile.TemporaryDirectory(prefix="nb-bench-") as told:
@@ -42,8 +42,10 @@ def measure(*, seconds: float) -> dict[str, float]:
         receiver = f"{Path(__file__).parent / 'peers' / 'started.py'}:SinceDue"
         serving = {"host": "127.0.0.1", "port": port, "spool_dir": folder / "spool"}
         programs = [
-            start_program("worker", folder, {**shared, "receiver": receiver}, count=count),
-            start_program("serve", folder, {**shared, **serving}),
+            start_program(
+                "worker", folder, {**shared, "receiver": receiver}, program=program, count=count
+            ),
+            start_program("serve", folder, {**shared, **serving}, program=program),
         ]
         try:
             wait_until(lambda: answers(port), "the ingress to listen")

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import consuming
+import first_release
 import takeover
 import to_handler
 from consuming import OLDER, OURS, Consumer, Run
@@ -234,7 +235,12 @@ def _take_over(extent: Extent) -> list[Row]:
 
 
 def _to_handler(extent: Extent) -> list[Row]:
-    cases = {"nb-bridge": partial(to_handler.measure, seconds=3 if extent.is_quick else 20)}
+    seconds = 3 if extent.is_quick else 10 if extent.for_marks else 20
+    measure = partial(to_handler.measure, seconds=seconds)
+    cases: dict[str, Measure] = {
+        "nb-bridge": measure,
+        first_release.CASE: first_release.case(lambda program: measure(program=program)),
+    }
     parameters = {"rate_per_s": to_handler.RATE}
     return alternate(TO_HANDLER, cases, rounds=extent.rounds, parameters=parameters)
 
