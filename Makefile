@@ -81,7 +81,7 @@ soak: $(STAMP) ## An hour of the platform's full rate with faults; memory must s
 matrix: $(STAMP) ## Contract and integration tests on Redis 6.2, 7.0, 8.2, Valkey 8.1 and 9.1: ARGS='--only redis-6.2'
 	@$(IN_ROOT) $(BIN)/python tests/matrix.py $(ARGS)
 
-bench: $(STAMP) ## Measure everything beside what people would use instead: ARGS='--quick --only ingress'
+bench: $(STAMP) ## Measure everything beside 0.1 and what people would use instead: ARGS='--marks --rounds 3'
 	@$(IN_ROOT) $(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
 screenshots: $(STAMP) ## Take README's pictures of the console, of ten minutes of traffic: ARGS='--minutes 2'

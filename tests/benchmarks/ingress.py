@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +18,13 @@ import redis
 import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
+import first_release
 import load
 import serving
 import usage
 from bridge.contract.keys import Keys
 from bridge.store.embedded import EmbeddedServer, Fsync
-from rows import TOLD, Measure, Row, alternate
+from rows import TOLD, Extent, Measure, Row, alternate
 from serving import Serving
 
 BARE: Final = "bare aiohttp handler"
@@ -35,9 +36,16 @@ PEERS: Final = {
     "Flask under gunicorn, an XADD each": "flask",
     "nginx with Lua, an XADD each": "nginx",
 }
+MARKED_PEERS: Final = (BARE, FASTAPI)
+READING: Final = "bare aiohttp handler that reads the body"
+LONG_BODY_BYTES: Final = 60_000
+PROCESSES: Final = 4
+CONNECTIONS_EACH: Final = 64
 IN_TEN_MINUTES: Final = 480_000  # 800 a second
 DEVICES_OF_THE_OUTAGE: Final = 10_000
 PARTITIONS: Final = 16
+RATES: Final = (100, 800, 5000)
+MARKED_RATE: Final = 800
 TOKEN: Final = "a-token-of-the-benchmark"
 PATIENCE_S: Final = 180.0
 
@@ -61,41 +69,61 @@ class Stand(contextlib.ExitStack):
         self.callback(one.stop)
         return one
 
-    def peers(self) -> dict[str, Serving]:
+    def first(self) -> dict[str, Serving]:
+        """An ingress of 0.1, where it can be had; else the reason is told."""
+        try:
+            program = first_release.program()
+        except RuntimeError as error:
+            TOLD.print(f"[red]{first_release.CASE} is left out: {error}", soft_wrap=True)
+            return {}
+        return {first_release.CASE: self.ours("first", program=program)}
+
+    def peer(self, name: str) -> Serving:
+        """One of `peers/`; `RuntimeError` where it cannot be had."""
+        one = serving.peer(name, self.folder, self.redis)
+        self.callback(one.stop)
+        return one
+
+    def peers(self, wanted: Collection[str] = tuple(PEERS)) -> dict[str, Serving]:
         """Those peers that can be had here; of the others the reason is told."""
         found = {}
-        for label, name in PEERS.items():
+        for label in wanted:
             try:
-                found[label] = serving.peer(name, self.folder, self.redis)
+                found[label] = self.peer(PEERS[label])
             except RuntimeError as error:
                 TOLD.print(f"[red]{label} is left out: {error}", soft_wrap=True)
-            else:
-                self.callback(found[label].stop)
         return found
 
 
-def sections(quick: bool) -> dict[str, Callable[[], list[Row]]]:
-    """Each section by its name; `quick` only shows that they run."""
-    rounds, seconds = (2, 1.0) if quick else (5, 5.0)
+def sections(extent: Extent) -> dict[str, Callable[[], list[Row]]]:
+    """Each section by its name."""
+    rounds, seconds = extent.rounds, 1.0 if extent.is_quick else 5.0
+    peers = MARKED_PEERS if extent.for_marks else tuple(PEERS)
+    rates = (MARKED_RATE,) if extent.for_marks else RATES
     return {
         # Shorter and more of them: what is compared should have met the same machine.
-        "ingress at full load": lambda: full_load(rounds * 3, max(1.0, seconds * 0.4)),
-        "ingress at a rate": lambda: at_a_rate(rounds, seconds * 0.6),
+        "ingress at full load": lambda: full_load(rounds * 3, max(1.0, seconds * 0.4), peers),
+        "ingress at a rate": lambda: at_a_rate(
+            rounds, seconds * 0.6, rates, () if extent.for_marks else peers
+        ),
+        "ingress, long bodies": lambda: long_bodies(rounds, seconds / 2),
+        "ingress, processes": lambda: processes(rounds, seconds / 2),
         "ingress, Redis frozen": lambda: frozen(rounds, seconds),
         "ingress, durability and access": lambda: settings(rounds, seconds),
         "ingress, growth": lambda: growth(rounds, seconds / 2),
         "Redis memory": lambda: redis_memory(rounds, seconds * 2),
-        "ingress, outage": lambda: outage(rounds, 20_000 if quick else IN_TEN_MINUTES),
+        "ingress, outage": lambda: outage(rounds, 20_000 if extent.is_quick else IN_TEN_MINUTES),
     }
 
 
-def full_load(rounds: int, seconds: float) -> list[Row]:
+def full_load(rounds: int, seconds: float, wanted: Collection[str]) -> list[Row]:
     """Requests a second, answer times, and the server's CPU for each."""
     with Stand() as stand:
-        peers = stand.peers()
+        peers = stand.peers(wanted)
         everyone = {
             "nb-bridge": stand.ours(),
-            BARE: peers[BARE],  # between the two that are measured against it
+            BARE: peers[BARE],  # between those that are measured against it
+            **stand.first(),
             "nb-bridge, appendfsync always": stand.ours("always", at=stand.redis_with("always")),
             **peers,
         }
@@ -103,12 +131,14 @@ def full_load(rounds: int, seconds: float) -> list[Row]:
         return alternate("ingress at full load", cases, rounds=rounds)
 
 
-def at_a_rate(rounds: int, seconds: float) -> list[Row]:
+def at_a_rate(
+    rounds: int, seconds: float, rates: Sequence[int], wanted: Collection[str]
+) -> list[Row]:
     """Answer times at rates that do not fill the server."""
     rows: list[Row] = []
     with Stand() as stand:
-        everyone = {"nb-bridge": stand.ours(), **stand.peers()}
-        for rate in (100, 800, 5000):
+        everyone = {"nb-bridge": stand.ours(), **stand.first(), **stand.peers(wanted)}
+        for rate in rates:
             cases = {
                 name: partial(load.at_rate, it, rate=rate, seconds=seconds)
                 for name, it in everyone.items()
@@ -118,26 +148,62 @@ def at_a_rate(rounds: int, seconds: float) -> list[Row]:
     return rows
 
 
+def long_bodies(rounds: int, seconds: float) -> list[Row]:
+    """CPU for a request with a long body, beside what reads it and does nothing with it."""
+    with Stand() as stand:
+        everyone = {"nb-bridge": stand.ours(), READING: stand.peer("reading")}
+        cases: dict[str, Measure] = {
+            name: partial(load.full, server, seconds=seconds, detail_bytes=LONG_BODY_BYTES)
+            for name, server in everyone.items()
+        }
+        under = {"detail_bytes": LONG_BODY_BYTES}
+        return alternate("ingress, long bodies", cases, rounds=rounds, parameters=under)
+
+
+def processes(rounds: int, seconds: float) -> list[Row]:
+    """CPU for a request of several processes on one port, and of one under the same load.
+
+    Both have as many cores as there are processes, but for one that the load and Redis keep: where
+    that leaves fewer, the processes also pay for taking turns.
+    """
+    cores = set(serving.CORES[:PROCESSES]) - {serving.CORES[-1]} or serving.FOR_SERVER
+    connections = CONNECTIONS_EACH * PROCESSES
+    with Stand() as stand:
+        cases: dict[str, Measure] = {}
+        for count in (1, PROCESSES):
+            one = stand.ours(f"ours-{count}", PROCESSES=count, ADMIN_PORT=0)
+            _until_all_serve(stand.redis, one.name, count)
+            usage.give_cores(one.process.pid, cores)
+            name = f"{count} process{'es' if count > 1 else ''}"
+            cases[name] = partial(load.full, one, seconds=seconds, connections=connections)
+        under = {"cores": len(cores), "connections": connections}
+        return alternate("ingress, processes", cases, rounds=rounds, parameters=under)
+
+
 def frozen(rounds: int, seconds: float) -> list[Row]:
     """800 a second, while Redis stands still for the middle third."""
     with Stand() as stand:
-        ours, pid = stand.ours(), stand.redis.process.pid
+        everyone = {"nb-bridge": stand.ours(), **stand.first()}
+        cases: dict[str, Measure] = {
+            name: partial(_frozen, server, stand.redis.process.pid, seconds)
+            for name, server in everyone.items()
+        }
+        return alternate("ingress, Redis frozen", cases, rounds=rounds)
 
-        def measure() -> Mapping[str, float]:
-            _until(ours, "nb_bridge_direct_path_open", 1)
-            timers = [
-                threading.Timer(seconds * part, os.kill, (pid, what))
-                for part, what in ((1, signal.SIGSTOP), (2, signal.SIGCONT))
-            ]
-            for timer in timers:
-                timer.start()
-            try:
-                return load.at_rate(ours, rate=800, seconds=seconds * 3)
-            finally:
-                for timer in timers:
-                    timer.join()
 
-        return alternate("ingress, Redis frozen", {"nb-bridge": measure}, rounds=rounds)
+def _frozen(serving: Serving, redis_pid: int, seconds: float) -> Mapping[str, float]:
+    _until(serving, "nb_bridge_direct_path_open", 1)
+    timers = [
+        threading.Timer(seconds * part, os.kill, (redis_pid, what))
+        for part, what in ((1, signal.SIGSTOP), (2, signal.SIGCONT))
+    ]
+    for timer in timers:
+        timer.start()
+    try:
+        return load.at_rate(serving, rate=800, seconds=seconds * 3)
+    finally:
+        for timer in timers:
+            timer.join()
 
 
 def settings(rounds: int, seconds: float) -> list[Row]:
@@ -171,7 +237,7 @@ def growth(rounds: int, seconds: float) -> list[Row]:
             cases: dict[str, Measure] = {}
             for step in steps:
                 at = stand.ours(f"ours-{step}", PARTITIONS=step) if what == "partitions" else ours
-                more = {} if what == "partitions" else {what: step}
+                more: dict[str, Any] = {} if what == "partitions" else {what: step}
                 cases[f"{what.replace('_', ' ')} {step:,}"] = partial(
                     load.full, at, seconds=seconds, **more
                 )
@@ -270,6 +336,16 @@ def _metric(ours: Serving, name: str) -> float:
         for sample in family.samples
         if sample.name == name
     )
+
+
+def _until_all_serve(server: EmbeddedServer, namespace: str, count: int) -> None:
+    """Until as many processes have shown a sign of life in Redis."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    with redis.Redis(port=server.port or 0) as client:
+        while client.hlen(Keys(namespace=namespace).ingresses) < count:
+            if time.monotonic() > deadline_s:
+                raise RuntimeError(f"not all {count} processes of the ingress came to serve")
+            time.sleep(0.05)
 
 
 def _until(ours: Serving, name: str, value: float) -> None:

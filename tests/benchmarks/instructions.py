@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from rows import Row, alternate
+from rows import Extent, Row, alternate
 
 TIMES: Final = 2_000
 TIMEOUT_S: Final = 300
@@ -26,7 +26,7 @@ BODY: Final = (
 )
 
 
-def sections(quick: bool) -> dict[str, Callable[[], list[Row]]]:
+def sections(extent: Extent) -> dict[str, Callable[[], list[Row]]]:
     """One section, where valgrind is installed."""
     cases = {name: partial(_counted, name) for name in PATHS}
     return {"instructions": lambda: alternate("instructions", cases, rounds=1)}

@@ -15,11 +15,13 @@ from typing import Any, Final
 
 from matplotlib.figure import Figure
 
+import bridge
 import load
-from marks import MARKS, MISSED, Figures
+from marks import MARKS, MISSED, NOT_MEASURED, Figures
 from rows import Row
 
-BESIDE: Final = (  # section, metric, parameters, label, file
+# Section, metric, parameters, label, file.
+BESIDE: Final[tuple[tuple[str, str, dict[str, str], str, str], ...]] = (
     ("ingress at full load", "rate_per_s", {}, "requests/s, one process", "ingress"),
     (
         "worker throughput", "rate_per_s", {"handler": "no-op", "mode": "async"},
@@ -54,10 +56,20 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
+        "nb-command-bridge": f"{bridge.__version__}, commit {_commit()}",
         "load": load.generator(),
         "a loop, s": f"{_loop_s(1):.2f}",
         "the same on every core at once, s": f"{_loop_s(len(os.sched_getaffinity(0))):.2f}",
     }
+
+
+def _commit() -> str:
+    """Of what is measured; a tree that differs from it is told from it."""
+    words = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    ended = subprocess.run(
+        words, cwd=Path(__file__).parent, check=False, capture_output=True, text=True
+    )
+    return ended.stdout.strip() or "unknown"
 
 
 def _loop_s(at_once: int) -> float:
@@ -83,13 +95,7 @@ def markdown(rows: Sequence[Row], of: dict[str, Any], preface: str) -> str:
     """The whole page: preface, machine, marks, then a table for each section."""
     lines = [preface.strip(), "", "## The machine", ""]
     lines += _table(("", ""), [(name, str(value)) for name, value in of.items()])
-    lines += ["", "## The marks", ""]
-    figures = Figures(rows)
-    told = [(mark.what, mark.bound, *mark.told(figures)) for mark in MARKS]
-    lines += _table(("what", "mark", "median", ""), told)
-    for mark in MARKS:
-        if mark.why and mark.told(figures)[1] == MISSED:
-            lines += ["", f"Missed, *{mark.what}*: {mark.why}"]
+    lines += ["", "## 0.1 against 0.2, mark by mark", "", *_marks(Figures(rows))]
     lines += ["", *(f"![{label}]({file}.svg)" for _, _, _, label, file in BESIDE)]
     lines += [f"![{label}]({file}.svg)" for _, label, file in GROWS]
     lines += [f"![{AT_RATES[1]}]({AT_RATES[2]}.svg)"]
@@ -97,6 +103,22 @@ def markdown(rows: Sequence[Row], of: dict[str, Any], preface: str) -> str:
         of_section = [row for row in rows if row.section == section]
         lines += ["", f"## {section[0].upper()}{section[1:]}", "", *_section(of_section)]
     return "\n".join(lines) + "\n"
+
+
+def _marks(figures: Figures) -> list[str]:
+    """A line for each mark; below them what is known of those that are not reached."""
+    judged = [(mark, *mark.judged(figures)) for mark in MARKS]
+    cells = [
+        (mark.what, mark.before, mark.beside_it(figures), mark.bound, shown, word)
+        for mark, shown, word in judged
+    ]
+    lines = _table(("what", "0.1", "0.1 in this run", "mark of 0.2", "0.2", ""), cells)
+    for mark, _, word in judged:
+        if mark.why and word == MISSED:
+            lines += ["", f"Missed, *{mark.what}*: {mark.why}"]
+        elif mark.why and word == NOT_MEASURED:
+            lines += ["", f"Not measured, *{mark.what}*: {mark.why}"]
+    return lines
 
 
 def _section(rows: list[Row]) -> list[str]:

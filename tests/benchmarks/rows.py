@@ -17,6 +17,17 @@ Measure = Callable[[], Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How much of everything is measured."""
+
+    rounds: int = 5
+    is_quick: bool = False
+    """Short runs, which show that everything works; their figures mean little."""
+    for_marks: bool = False
+    """Only what a mark is judged from: the other peers and steps are left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One metric of one case under some parameters: a value per round."""
 

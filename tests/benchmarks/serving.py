@@ -17,6 +17,7 @@ from typing import Final
 import peers_installed
 from bridge.store.embedded import EmbeddedServer, Fsync, die_with_parent, free_port
 from peers_installed import ROOT, SCRIPTS
+from takeover import Program
 
 CORES: Final = sorted(os.sched_getaffinity(0))
 FOR_SERVER: Final = {CORES[0]}
@@ -47,11 +48,9 @@ class Serving:
 
 
 @contextlib.contextmanager
-def redis_server(
-    folder: Path, appendfsync: Fsync | None = "everysec", **more: int
-) -> Iterator[EmbeddedServer]:
+def redis_server(folder: Path, appendfsync: Fsync | None = "everysec") -> Iterator[EmbeddedServer]:
     """A server beside the load."""
-    server = EmbeddedServer(folder, appendfsync=appendfsync, extra_args=NEVER_REWRITE, **more)
+    server = EmbeddedServer(folder, appendfsync=appendfsync, extra_args=NEVER_REWRITE)
     server.start()
     os.sched_setaffinity(server.process.pid, FOR_THE_REST)
     try:
@@ -100,7 +99,14 @@ def start(
         time.sleep(0.05)
 
 
-def ours(folder: Path, redis_url: str, *, name: str = "ours", **settings: object) -> Serving:
+def ours(
+    folder: Path,
+    redis_url: str,
+    *,
+    name: str = "ours",
+    program: Program | None = None,
+    **settings: object,
+) -> Serving:
     """`nb-bridge serve` as users run it; `settings` by their names without the prefix."""
     port, admin_port = free_port(), free_port()
     known = {
@@ -113,13 +119,18 @@ def ours(folder: Path, redis_url: str, *, name: str = "ours", **settings: object
         "LOG_LEVEL": "warning",
         **settings,
     }
+    words: list[str | Path] = [ROOT / ".venv" / "bin" / "nb-bridge", "serve"]
+    environ: dict[str, object] = {f"NB_BRIDGE_{key}": value for key, value in known.items()}
+    if program is not None:
+        words = [program.python, "-P", "-m", "bridge", "serve"]
+        environ["PYTHONPATH"] = program.tree
     return start(
         name,
-        [ROOT / ".venv" / "bin" / "nb-bridge", "serve"],
+        words,
         port=port,
         admin_port=admin_port,
         folder=folder,
-        environ={f"NB_BRIDGE_{key}": value for key, value in known.items()},
+        environ=environ,
         is_tls="TLS_CERT" in settings,
     )
 
@@ -131,9 +142,17 @@ def peer(name: str, folder: Path, redis: EmbeddedServer) -> Serving:
         return _nginx(folder, redis, port)
     interpreter = peers_installed.python()
     if name == "flask":
-        gunicorn = [interpreter, "-m", "gunicorn", "--chdir", SCRIPTS, "--workers", "1"]
+        gunicorn: list[str | Path] = [
+            interpreter,
+            "-m",
+            "gunicorn",
+            "--chdir",
+            SCRIPTS,
+            "--workers",
+            "1",
+        ]
         threads = ["--worker-class", "gthread", "--threads", "16", "--bind", f"127.0.0.1:{port}"]
-        words = [*gunicorn, *threads, "--keep-alive", "75", "ingress_flask:app"]
+        words: list[str | Path] = [*gunicorn, *threads, "--keep-alive", "75", "ingress_flask:app"]
     else:
         words = [interpreter, SCRIPTS / f"ingress_{name}.py", str(port), redis.url]
     environ = {"BENCH_REDIS_URL": redis.url}
@@ -155,5 +174,5 @@ def _nginx(folder: Path, redis: EmbeddedServer, port: int) -> Serving:
     config = folder / "nginx.conf"
     config.write_text(text)
     environ = {"LD_LIBRARY_PATH": f"{libraries}:{more}"}
-    words = [root / "usr/sbin/nginx", "-p", folder, "-c", config]
+    words: list[str | Path] = [root / "usr/sbin/nginx", "-p", folder, "-c", config]
     return start("nginx", words, port=port, folder=folder, environ=environ)

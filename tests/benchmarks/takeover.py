@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import redis
 
@@ -33,8 +35,24 @@ PARTITIONS: Final = 16
 EVERY_S: Final = 0.02
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """Which `nb-bridge` it is: the one here, or one of another release."""
+
+    python: str
+    tree: Path
+
+
+HERE: Final = Program(python=sys.executable, tree=ROOT)
+
+
 def start_worker(
-    server: EmbeddedServer, folder: Path, receiver: str, **settings: object
+    server: EmbeddedServer,
+    folder: Path,
+    receiver: str,
+    *,
+    program: Program = HERE,
+    **settings: object,
 ) -> subprocess.Popen[bytes]:
     """`nb-bridge worker` with a receiver of `peers/started.py`, in a session of its own."""
     values = {
@@ -45,11 +63,16 @@ def start_worker(
         "log_level": "warning",
         **settings,
     }
-    return start_program("worker", folder, values)
+    return start_program("worker", folder, values, program=program)
 
 
 def start_program(
-    command: str, folder: Path, settings: dict[str, object], **more: object
+    command: str,
+    folder: Path,
+    settings: dict[str, object],
+    *,
+    program: Program = HERE,
+    **more: object,
 ) -> subprocess.Popen[bytes]:
     """An `nb-bridge` command; what it says goes into a file in `folder`."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("NB_BRIDGE_")}
@@ -57,10 +80,10 @@ def start_program(
     told = {f"BENCH_{name.upper()}": str(value) for name, value in more.items()}
     with (folder / f"{command}.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "bridge", command],
+            [program.python, "-P", "-m", "bridge", command],
             env={
                 **inherited, **environ, **told,
-                "BENCH_TOLD": str(folder), "PYTHONPATH": str(ROOT),
+                "BENCH_TOLD": str(folder), "PYTHONPATH": str(program.tree),
             },
             stdout=log, stderr=log, cwd=folder, start_new_session=True,
             preexec_fn=die_with_parent(),
@@ -74,6 +97,21 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
         if time.monotonic() > give_up_s:
             raise TimeoutError(f"waited in vain for {what}")
         time.sleep(LOOK_S)
+
+
+def answers(port: int) -> bool:
+    """Whether something listens."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def owns_all(url: str) -> bool:
+    """Whether every partition has an owner."""
+    with redis.Redis.from_url(url, protocol=2) as client:
+        return len(_owners(client)) > 0
 
 
 def measure(*, lease_ttl_s: float) -> dict[str, float]:
@@ -150,7 +188,7 @@ def _owners(client: redis.Redis) -> dict[str, set[int]]:
     """Of each worker the partitions it has the lease of; empty unless all are owned."""
     found: dict[str, set[int]] = {}
     for partition in range(PARTITIONS):
-        lease = client.get(KEYS.lease(partition, GROUP))
+        lease = cast("bytes | None", client.get(KEYS.lease(partition, GROUP)))
         if lease is None:
             return {}
         found.setdefault(lease.decode().partition(":")[0], set()).add(partition)

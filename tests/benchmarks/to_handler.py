@@ -20,7 +20,7 @@ from typing import Final
 
 from bridge.store.embedded import free_port
 from consuming import end, fresh_server
-from takeover import NAMESPACE, start_program, wait_until
+from takeover import HERE, NAMESPACE, Program, answers, owns_all, start_program, wait_until
 
 RATE: Final = 800
 DEVICES: Final = 1000
@@ -28,7 +28,7 @@ WARM_S: Final = 1.0
 PATH: Final = "/v1.0.0/messageReceiver/cmd"
 
 
-def measure(*, seconds: float) -> dict[str, float]:
+def measure(*, seconds: float, program: Program = HERE) -> dict[str, float]:
     """p50, p99 and the largest, in milliseconds, after a second of warming up."""
     count = round(RATE * (seconds + WARM_S))
     with fresh_server() as server, tempfile.TemporaryDirectory(prefix="nb-bench-") as told:
@@ -42,12 +42,14 @@ def measure(*, seconds: float) -> dict[str, float]:
         receiver = f"{Path(__file__).parent / 'peers' / 'started.py'}:SinceDue"
         serving = {"host": "127.0.0.1", "port": port, "spool_dir": folder / "spool"}
         programs = [
-            start_program("worker", folder, {**shared, "receiver": receiver}, count=count),
-            start_program("serve", folder, {**shared, **serving}),
+            start_program(
+                "worker", folder, {**shared, "receiver": receiver}, program=program, count=count
+            ),
+            start_program("serve", folder, {**shared, **serving}, program=program),
         ]
         try:
-            wait_until(lambda: _answers(port), "the ingress to listen")
-            wait_until(lambda: _owns_all(server.url), "the worker to own its partitions")
+            wait_until(lambda: answers(port), "the ingress to listen")
+            wait_until(lambda: owns_all(server.url), "the worker to own its partitions")
             _send(port, count)
             wait_until((folder / "took").exists, f"all {count} to be handled")
             took_s = json.loads((folder / "took").read_text())
@@ -57,21 +59,6 @@ def measure(*, seconds: float) -> dict[str, float]:
     took_ms = [1000 * each for each in took_s[round(RATE * WARM_S) :]]
     percentiles = statistics.quantiles(took_ms, n=100)
     return {"p50_ms": percentiles[49], "p99_ms": percentiles[98], "max_ms": max(took_ms)}
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-def _owns_all(url: str) -> bool:
-    import redis
-
-    with redis.Redis.from_url(url, protocol=2) as client:
-        return len(client.keys(f"{{{NAMESPACE}:*}}:lease:*")) == 16
 
 
 def _send(port: int, count: int) -> None:

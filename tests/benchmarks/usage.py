@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import psutil
 
@@ -16,6 +16,13 @@ def cpu_s(pid: int) -> float:
 def pss_mib(pid: int) -> float:
     """Memory now: what is its own, and its share of the rest (Pss of proc_pid_smaps(5))."""
     return _sum(pid, lambda process: process.memory_full_info().pss) / 2**20
+
+
+def give_cores(pid: int, cores: Iterable[int]) -> None:
+    """All of its processes may run on these."""
+    first = psutil.Process(pid)
+    for process in (first, *first.children(recursive=True)):
+        process.cpu_affinity(list(cores))
 
 
 def _sum(pid: int, of: Callable[[psutil.Process], float]) -> float:

@@ -18,14 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 import consuming
+import first_release
 import takeover
 import to_handler
 from consuming import OLDER, OURS, Consumer, Run
-from rows import Measure, Row, alternate
+from rows import Extent, Measure, Row, alternate
 
 THROUGHPUT: Final = "worker throughput"
 GROWTH: Final = "worker cost growth"
-BACKLOG: Final = "worker, one long backlog"
 TAKE_OVER: Final = "take-over"
 TO_HANDLER: Final = "callback to handler start"
 
@@ -75,44 +75,48 @@ CASES: Final = {
         consumer=Consumer(file="bare"), values={"concurrency": 1}
     ),  # whatever is asked for
 }
+MARKED_CASES: Final = ("nb-bridge", "nb-bridge, typed", "FastStream", "taskiq-redis")
 
 
-def sections(quick: bool) -> dict[str, Callable[[], list[Row]]]:
-    """What there is to run, by name; `quick` tries everything, its figures mean little."""
+def sections(extent: Extent) -> dict[str, Callable[[], list[Row]]]:
+    """What there is to run, by name."""
     compared = {
         f"{THROUGHPUT}, {mode} {name} × {concurrency}": partial(
-            throughput, quick, mode, name, sleep_s, concurrency
+            throughput, extent, mode, name, sleep_s, concurrency
         )
         for mode in MODES
         for name, sleep_s, concurrency in HANDLERS
     }
     return {
         **compared,
-        GROWTH: partial(growth, quick),
-        BACKLOG: partial(backlog, quick),
-        TAKE_OVER: partial(_take_over, quick),
-        TO_HANDLER: partial(_to_handler, quick),
+        GROWTH: partial(growth, extent),
+        TAKE_OVER: partial(_take_over, extent),
+        TO_HANDLER: partial(_to_handler, extent),
     }
 
 
 # --- throughput
 
 
-def throughput(quick: bool, mode: str, handler: str, sleep_s: float, concurrency: int) -> list[Row]:
+def throughput(
+    extent: Extent, mode: str, handler: str, sleep_s: float, concurrency: int
+) -> list[Row]:
     """Every consumer with one handler, in turns."""
     parameters = {"handler": handler, "mode": mode, "concurrency": concurrency}
     values = {"mode": mode, "sleep_s": sleep_s, "concurrency": concurrency}
     cases = {
-        name: _sized(case.consumer, quick, {**values, **case.values})
+        name: _sized(case.consumer, extent.is_quick, {**values, **case.values})
         for name, case in CASES.items()
-        if mode in case.modes and mode not in case.lacks
+        if mode in case.modes
+        and mode not in case.lacks
+        and (name in MARKED_CASES or not extent.for_marks)
     }
-    rounds = 2 if quick else 5 if handler == NOTHING else 3
+    rounds = extent.rounds if handler == NOTHING else min(3, extent.rounds)
     rows = alternate(THROUGHPUT, cases, rounds=rounds, parameters=parameters)
     lacking = [
         Row(section=THROUGHPUT, case=name, metric="", parameters=parameters, note=why)
         for name, case in CASES.items()
-        if (why := case.lacks.get(mode))
+        if (why := case.lacks.get(mode)) and not extent.for_marks
     ]
     return rows + lacking
 
@@ -144,11 +148,12 @@ LARGE: Final = 1_000_000
 GROWTH_BOUND_S: Final = 300.0
 
 
-def growth(quick: bool) -> list[Row]:
+def growth(extent: Extent) -> list[Row]:
     """Ours alone, no-op async: one thing grows at a time."""
-    usual = 20_000 if quick else 100_000
+    usual = 20_000 if extent.is_quick else 100_000
+    backlogs = (1_000, 10_000) if extent.is_quick else (SMALL, 100_000, LARGE)
     grown: dict[str, dict[str, dict[str, Any]]] = {
-        "backlog": {f"{n:,}": {"count": n} for n in _backlogs(quick)},
+        "backlog": {f"{n:,}": {"count": n} for n in backlogs},
         "devices": {f"{n:,}": {"count": usual, "devices": n} for n in (1, 100, 10_000, 100_000)},
         "body bytes": {
             f"{n:,}": {"count": max(1000, min(usual, 10**8 // n)), "body_bytes": n}
@@ -158,49 +163,38 @@ def growth(quick: bool) -> list[Row]:
     }
     rows = []
     for what, steps in grown.items():
+        if extent.for_marks and what != "backlog":
+            continue
         cases = {f"{what} {step}": partial(_grown, **values) for step, values in steps.items()}
-        rows += alternate(
-            GROWTH, cases, rounds=2 if quick else 5, parameters={"handler": NOTHING, "grows": what}
-        )
-    return rows + _compared(rows, _backlogs(quick))
+        under = {"handler": NOTHING, "grows": what}
+        rows += alternate(GROWTH, cases, rounds=extent.rounds, parameters=under)
+    return rows + _compared(rows, backlogs)
 
 
-def backlog(quick: bool) -> list[Row]:
-    """Whether it matters how much waits: one long backlog, at its beginning and near its end.
+def _grown(**values: Any) -> dict[str, float]:
+    consumer = Consumer(file="ours", python=OURS)
+    found = consuming.run(
+        consumer, watch_memory=True, bound_s=GROWTH_BOUND_S, mode="async", **values
+    )
+    return {**found.figures, **_first_and_last(found)}
+
+
+def _first_and_last(found: Run) -> dict[str, float]:
+    """Whether it matters how much waits: a long backlog at its beginning and near its end.
 
     Short and long backlogs, each handled to its end, differ in more than their length: what is
     fetched before the first call is much of the short one, which is over in a fifth of a second.
     """
-    count = 100_000 if quick else LARGE
-    cases = {f"backlog {count:,}": partial(_long_and_short, count)}
-    return alternate(BACKLOG, cases, rounds=2 if quick else 5, parameters={"handler": NOTHING})
-
-
-def _long_and_short(count: int) -> dict[str, float]:
-    found = _watched_run(count=count)
-    part = count // 10
-    full = found.rate_between(SMALL, SMALL + part)
-    low = found.rate_between(count - SMALL - part, count - SMALL)
+    if found.count < LARGE:
+        return {}
+    part = found.count // 10
+    first = found.rate_between(SMALL, SMALL + part)
+    last = found.rate_between(found.count - SMALL - part, found.count - SMALL)
     return {
-        "first_tenth_per_s": full,
-        "last_tenth_per_s": low,  # but for the last 10,000, where it ends
-        "rate_ratio": full / low,
+        "first_tenth_per_s": first,
+        "last_tenth_per_s": last,  # but for the last 10,000, where it ends
+        "first_of_last": first / last,
     }
-
-
-def _backlogs(quick: bool) -> tuple[int, ...]:
-    return (1_000, 10_000) if quick else (SMALL, 100_000, LARGE)
-
-
-def _grown(**values: Any) -> dict[str, float]:
-    return _watched_run(**values).figures
-
-
-def _watched_run(**values: Any) -> Run:
-    consumer = Consumer(file="ours", python=OURS)
-    return consuming.run(
-        consumer, watch_memory=True, bound_s=GROWTH_BOUND_S, mode="async", **values
-    )
 
 
 def _compared(rows: list[Row], backlogs: Sequence[int]) -> list[Row]:
@@ -233,17 +227,22 @@ def _compared(rows: list[Row], backlogs: Sequence[int]) -> list[Row]:
 # --- how soon
 
 
-def _take_over(quick: bool) -> list[Row]:
-    ttl_s = 2.0 if quick else 10.0
+def _take_over(extent: Extent) -> list[Row]:
+    ttl_s = 2.0 if extent.is_quick else 10.0
     cases = {"nb-bridge": partial(takeover.measure, lease_ttl_s=ttl_s)}
     parameters = {"lease_ttl_s": ttl_s}
-    return alternate(TAKE_OVER, cases, rounds=2 if quick else 5, parameters=parameters)
+    return alternate(TAKE_OVER, cases, rounds=extent.rounds, parameters=parameters)
 
 
-def _to_handler(quick: bool) -> list[Row]:
-    cases = {"nb-bridge": partial(to_handler.measure, seconds=3 if quick else 20)}
+def _to_handler(extent: Extent) -> list[Row]:
+    seconds = 3 if extent.is_quick else 10 if extent.for_marks else 20
+    measure = partial(to_handler.measure, seconds=seconds)
+    cases: dict[str, Measure] = {
+        "nb-bridge": measure,
+        first_release.CASE: first_release.case(lambda program: measure(program=program)),
+    }
     parameters = {"rate_per_s": to_handler.RATE}
-    return alternate(TO_HANDLER, cases, rounds=2 if quick else 5, parameters=parameters)
+    return alternate(TO_HANDLER, cases, rounds=extent.rounds, parameters=parameters)
 
 
 # --- alone
@@ -256,7 +255,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="sections whose name has this in it")
     options = parser.parse_args()
     rows = []
-    for name, run in sections(options.quick).items():
+    extent = Extent(rounds=2 if options.quick else 5, is_quick=options.quick)
+    for name, run in sections(extent).items():
         if options.only in name:
             rows += run()
     table = Table("section", "case", "under", "metric", "median", "spread", "note")

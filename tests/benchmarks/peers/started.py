@@ -1,4 +1,4 @@
-"""Receivers that write down when handlers start; given to `nb-bridge worker` by their path."""
+"""Receivers that write down what their handlers do; given to `nb-bridge worker` by their path."""
 
 from __future__ import annotations
 
@@ -33,3 +33,18 @@ class SinceDue(PushMessageReceiver):
         self._took_s.append(now_s - request.json["result"]["resultDetail"]["due_s"])
         if len(self._took_s) == int(os.environ["BENCH_COUNT"]):
             (FOLDER / "took").write_text(json.dumps(self._took_s))
+
+
+class Poisoned(PushMessageReceiver):
+    """Ends its process where the command has failed; a line for each delivery, of its device."""
+
+    def setup(self) -> None:
+        self._handled = (FOLDER / f"{os.getpid()}.handled").open("a", buffering=1)
+
+    async def handleNBCommandStateChanged(self) -> None:
+        device = request.json["deviceId"]
+        if request.json["result"]["resultCode"] == "FAILED":
+            with (FOLDER / f"{os.getpid()}.died").open("a") as file:
+                file.write(f"{device}\n")
+            os._exit(1)
+        self._handled.write(f"{device}\n")
