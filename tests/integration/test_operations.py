@@ -179,7 +179,10 @@ def test_trace_leads_to_the_dead_letter(busy: Busy) -> None:
 
 def test_trace_knows_what_was_handled_from_the_ledger(busy: Busy) -> None:
     found = busy.system.json("trace", "of-ok-1")
-    assert busy.system.json("trace", "of-ok-1", "--device", "ok-1") == found
+    named = busy.system.json("trace", "of-ok-1", "--device", "ok-1")
+    for it in (found, named):
+        del it["notifications"]  # what is still in its stream, which is trimmed at some time
+    assert named == found
     (device,) = found["devices"]
     assert device["furthest"] == "delivered"
     accepted = [(status["status"], status["handled"]) for status in device["accepted"]]
