@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import aof
 import checker
 import evidence
 import schedule
+import stalls
 from bridge.contract.keys import Keys
 from case import Violation
 from chains import UnreadableHistoryError
@@ -38,7 +38,6 @@ CALM_S: Final = 1.0  # of traffic before the first fault and after the last
 # What takes longest is a dead process's spool: others look for such each minute.
 STILL_S: Final = 90.0
 DRAIN_BOUND_S: Final = 300.0
-STALL_S: Final = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +71,16 @@ async def run(plan: Plan, folder: Path) -> Result:
     )
     faults = Faults(stand)
     watches = [
-        asyncio.create_task(watch_stalls(faults.done)),
-        asyncio.create_task(_watch_disk(folder / "synced", faults.done)),
+        asyncio.create_task(stalls.watch_loop(faults.done)),
+        asyncio.create_task(stalls.watch_disk(folder / "synced", faults.done)),
     ]
     leftovers: list[Leftover] = []
     try:
         began_ns = time.monotonic_ns()
         await stand.start()
+        if stand.topology is None:
+            port = stand.server.port or 0
+            watches.append(asyncio.create_task(stalls.watch_answers(port, faults.done)))
         await platform.start()
         await asyncio.sleep(CALM_S)
         await faults.run(plan.faults)
@@ -130,33 +132,6 @@ async def drain(stand: Stand) -> float | None:
         moved_s = now_s if written > before else moved_s
         await asyncio.sleep(0.2)
     return None
-
-
-async def watch_stalls(done: list[Disturbance]) -> None:
-    """A machine that does not let this process run does not let the others run either."""
-    while True:
-        began_ns = time.monotonic_ns()
-        await asyncio.sleep(0.05)
-        ended_ns = time.monotonic_ns()
-        if ended_ns - began_ns > STALL_S * 1e9:
-            done.append(Disturbance(kind="stall", target="*", began_ns=began_ns, ended_ns=ended_ns))
-
-
-async def _watch_disk(file: Path, done: list[Disturbance]) -> None:
-    """A slow disk holds up the server, and receivers, which write down what they do."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
-        while True:
-            began_ns = time.monotonic_ns()
-            os.pwrite(descriptor, b"%d" % began_ns, 0)
-            await asyncio.to_thread(os.fdatasync, descriptor)
-            ended_ns = time.monotonic_ns()
-            if ended_ns - began_ns > STALL_S * 1e9:
-                stall = Disturbance(kind="stall", target="*", began_ns=began_ns, ended_ns=ended_ns)
-                done.append(stall)
-            await asyncio.sleep(0.05)
-    finally:
-        os.close(descriptor)
 
 
 def _topology(plan: Plan) -> Callable[[Path, Keys], WithSentinels | Clustered] | None:

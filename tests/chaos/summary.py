@@ -12,7 +12,7 @@ from rules_of_failovers import lost
 from rules_of_outcomes import repeats
 
 # Not done to anything: the machine let nobody run for a moment; all the run, spools were small.
-CONDITIONS: Final = ("stall", "small_spool")
+CONDITIONS: Final = ("stall", "late_answers", "small_spool")
 
 
 class Summary(TypedDict):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,8 @@ from plan import Plan
 from run_of_chaos import run
 from volume import can_mount
 
+SPEAKERS = ("leases", "parent", "redis", "settler", "watchdog", "worker")
+LONGEST = 150
 # What a machine with one slow core gets through in a few seconds; poison has its own tests.
 SECONDS, RATE = 5.0, 60.0
 MIXED = tuple(kind for kind in schedule.MIXED if kind not in ("freeze_redis", "strand"))
@@ -20,7 +24,29 @@ DISK_AND_LOGS = (*schedule.VOLUME_FAULTS, *schedule.LOG_FAULTS, "kill_redis", "k
 CLOCKS = (*schedule.CLOCK_FAULTS, "kill_worker")
 
 
+def told(folder: Path) -> str:
+    """What programs said of themselves, by time: where the run was, the files may be gone."""
+    lines = [
+        (line["timestamp"], log.stem, line["event"], line)
+        for log in folder.glob("*.log")
+        for line in map(_read, log.read_text(errors="replace").splitlines())
+        if line.get("component") in SPEAKERS
+    ]
+    last = sorted(lines, key=lambda line: line[:3])[-LONGEST:]
+    return "\n".join(f"{name}: {json.dumps(line)}" for _, name, _, line in last)
+
+
+def _read(line: str) -> dict[str, Any]:
+    """Of a process that was killed, half a line may be left."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and {"timestamp", "event"} <= found.keys() else {}
+
+
 @pytest.mark.real
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("seed", "kinds"),
@@ -50,6 +76,6 @@ async def test_a_short_run_keeps_every_promise(
         seed, seconds=SECONDS, kinds=kinds, every_s=0.7, devices=30, rate=RATE, endings=False
     )
     result = await run(plan, tmp_path)
-    assert result.violations == [], f"{plan}\nhistories and logs: {tmp_path}"
+    assert result.violations == [], f"{plan}\n{told(tmp_path)}\nhistories and logs: {tmp_path}"
     assert result.summary["callbacks"]["answered_200"] > RATE
     assert sum(result.summary["faults"].values()) >= len(plan.faults)

@@ -45,6 +45,7 @@ def test_the_second_begins_after_the_first_and_as_its_timing_says() -> None:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("kinds", SAMPLE, ids="-".join)
 async def test_a_combination_keeps_every_promise(tmp_path: Path, kinds: tuple[str, str]) -> None:

@@ -121,6 +121,7 @@ def test_the_plan_kills_only_those_that_may_die() -> None:
 
 
 @pytest.mark.real
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 async def test_a_short_one_passes(tmp_path: Path) -> None:
     summary, memory = await soak.run(tmp_path, seed=3, seconds=12, rate=200, devices=50, every_s=3)

@@ -42,7 +42,8 @@ from platform_sender import Platform
 from program import Program
 from pushes import Pushes
 from release import HERE, Release
-from run_of_chaos import drain, watch_stalls
+from run_of_chaos import drain
+from stalls import watch_loop
 from stand import DEDUPE_WINDOW_S, MAX_ATTEMPTS, Stand
 
 GROUPS: Final = ("async", "async", "sync", "sync")
@@ -111,7 +112,7 @@ class Upgrade:
     async def run(self) -> Result:
         """Forward, back, and forward again for what only the newer one understands."""
         stand = self._stand
-        stall = asyncio.create_task(watch_stalls(self._done))
+        stall = asyncio.create_task(watch_loop(self._done))
         drained_s: float | None = None
         leftovers = []
         try:

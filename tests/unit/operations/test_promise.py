@@ -103,7 +103,10 @@ class Admin:
 
 
 @pytest.fixture
-async def admin() -> AsyncIterator[Admin]:
+async def admin(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Admin]:
+    monkeypatch.setattr(
+        ingress_status, "TIMEOUT_S", 60.0
+    )  # no answer is too late on a busy machine
     admin = Admin()
     yield admin
     admin.server.close()
