@@ -19,8 +19,9 @@ def partition_of(device: str, partitions: int) -> int:
 class Keys:
     """Names of every key of one namespace.
 
-    All keys of partition `p` share the hash tag `{<ns>:<pp>}` and so one Redis Cluster slot; a
-    script may touch one partition, or one of the namespace-wide keys, never both.
+    All keys of partition `p` share the hash tag `{<ns>:<pp>}` and so one Redis Cluster slot. A
+    script touches one partition, or one of the namespace-wide keys, and never both; but for
+    publish.lua, which takes several where all of them are seen to be on one server.
     """
 
     namespace: str

@@ -10,13 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from bridge.contract.keys import partition_of
+from bridge.contract.keys import Keys, partition_of
+from bridge.outbox.publisher import Publisher
+from bridge.outbox.records import Arrival, Outcome
+from bridge.platform.forms.nb import accept_command_status
+from bridge.store.connect import open_link
 from bridge.store.embedded import EmbeddedServer
 from support import servers
 from support.clusters import Cluster
 from support.clusters import client as client_of
 from support.entries import entry
 from support.failovers import PARTITIONS, RATE, Bridge, beside, figures, lost, on_disk
+from support.ingresses import body
 from support.programs import Programs
 from support.waiting import wait_until, wait_until_sync
 
@@ -127,3 +132,21 @@ async def test_a_shard_without_any_server_stops_no_partition_of_the_others(
     await wait_until(lambda: ids <= bridge.history.handled(), "the living to be handled")
     assert bridge.worker.errors.count("redis_back") <= 2
     bridge.stop()
+
+
+async def test_a_batch_is_published_by_a_call_for_each_partition(redis: Cluster) -> None:
+    link, keys = open_link(redis.url, name="publisher"), Keys(namespace="apart")
+    to = Publisher(
+        link, keys, partitions=PARTITIONS, dedupe_window_s=60.0, ledger_max_records=1000,
+        quarantine_max_entries=3,
+    )  # fmt: skip
+    await to.probe(timeout_s=30)
+    for primary in redis.primaries:
+        with client_of(primary.port) as client:
+            client.config_resetstat()
+    batch = [Arrival(accept_command_status(body(f"d{n}")), 1_700_000_000_000) for n in range(64)]
+    assert set(await to.publish(batch, timeout_s=30)) == {Outcome.PUBLISHED}
+    await link.close()
+    for primary in redis.primaries:
+        with client_of(primary.port) as client:
+            assert client.info("errorstats") == {}

@@ -1,28 +1,32 @@
--- Appends notifications of one partition to its stream, unless the ledger knows them.
+-- Appends notifications to the streams of their partitions, unless the ledger knows them.
 --
--- KEYS[1]  {<ns>:pp}:stream
--- KEYS[2]  {<ns>:pp}:commands:0   the current page
--- KEYS[3]  {<ns>:pp}:commands:1   the previous page, or missing
--- KEYS[4]  {<ns>:pp}:ledger:other:0, KEYS[5] …:1   the same for notifications of no command
--- KEYS[6]  {<ns>:pp}:ledger:0, KEYS[7] …:1   what version 0.1 keeps: goes when it is of no use any more
+-- KEYS     for each partition these seven:
+--          {<ns>:pp}:stream
+--          {<ns>:pp}:commands:0   the current page
+--          {<ns>:pp}:commands:1   the previous page, or missing
+--          {<ns>:pp}:ledger:other:0, …:1   the same for notifications of no command
+--          {<ns>:pp}:ledger:0, …:1   what version 0.1 keeps: goes when it is of no use any more
 -- ARGV[1]  dedupe window, milliseconds
 -- ARGV[2]  records at which a page is full
--- ARGV[3…] for each notification, oldest first: its head, the entry's values (type, id, device,
---          command, status, received_at, body), and names and values of its further fields.
+-- ARGV[3…] for each partition: how many words follow, then for each notification, oldest first: its
+--          head, the entry's values (type, id, device, command, status, received_at, body), and names
+--          and values of its further fields.
 --          The head: ledger field (16 bytes), the first 8 bytes of its digest, rank (0: none, to 4;
 --          5: names no command), the status's place in STATUSES of bridge/contract/ledger.py (0:
 --          another), how many words of further fields there are
 --
--- Returns a string: how a page of each ledger was turned ('-' not at all, 'a' by age, 'f' because
--- it was full; two characters), then one per notification: 'p' published, 'l' published and late,
--- 'd' duplicate.
--- Or the error of the first write Redis refused: what came before it is published and marked, the
--- rest is neither.
+-- Returns a string for each partition: how a page of each ledger was turned ('-' not at all, 'a' by
+-- age, 'f' because it was full; two characters), then one per notification: 'p' published, 'l'
+-- published and late, 'd' duplicate.
+-- If Redis refuses a write: what came before it is published and marked, the rest is neither, in no
+-- partition. Of several partitions only those before it have a string then; of one the error is
+-- returned.
 --
 -- One script because look-up, append and mark must not interleave with another ingress publishing
--- the same notification. All appends precede the marks, of which one call writes all: no mark
--- without its entry, and nothing between them that could fail while Redis lives. A record that is
--- not one of ours counts as none.
+-- the same notification. All appends to a partition precede its marks, of which one call writes all:
+-- no mark without its entry, and nothing between them that could fail while Redis lives. A record
+-- that is not one of ours counts as none. Several partitions because a call costs as much as two
+-- notifications; in a cluster it can be one only.
 --
 -- A record of a command:
 --    1 byte   the highest rank
@@ -39,22 +43,17 @@
 
 local SLICE = 1000 -- Lua passes on some thousands of values
 local HEAD, DIGEST, MARK, OUTCOME, MOST = 4, 8, 16, 9, 16
-local FIELD, NO_COMMAND, VALUES = 16, 5, 8
+local FIELD, NO_COMMAND, WORDS = 16, 5, 8
+local KEYS_EACH = 7
 local call, try = redis.call, redis.pcall -- `try` where OOM, READONLY, MISCONF… are this script's reply
 local byte, char, find, sub, unpack = string.byte, string.char, string.find, string.sub, unpack
-local ARGV, stream = ARGV, KEYS[1]
+local ARGV = ARGV
 local window_ms, page_records = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 local time = call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local stamp = ''
-do
-  local ms = now_ms
-  for _ = 1, 6 do
-    stamp = char(ms % 256) .. stamp
-    ms = (ms - ms % 256) / 256
-  end
-end
+local function place(ms, n) return math.floor(ms / 256 ^ n) % 256 end
+local stamp = char(place(now_ms, 5), place(now_ms, 4), place(now_ms, 3), place(now_ms, 2), place(now_ms, 1), now_ms % 256)
 
 local function is_recent(record, at)
   local a, b, c, d, e, f = byte(record, at, at + 5)
@@ -79,10 +78,10 @@ end
 
 -- A page of version 0.1 that was begun two windows ago has nothing that counts: what is on it was
 -- accepted before it would have been turned, a window after that. Its ingresses turn it themselves.
-local function forget_old_version()
-  local created_ms = tonumber(try('HGET', KEYS[6], 'created'))
+local function forget_old_version(current, previous)
+  local created_ms = tonumber(try('HGET', current, 'created'))
   if created_ms and now_ms - created_ms >= 2 * window_ms then
-    try('UNLINK', KEYS[6], KEYS[7])
+    try('UNLINK', current, previous)
   end
 end
 
@@ -150,24 +149,8 @@ local function without(record, at)
   return sub(record, 1, at - 1) .. sub(record, at + MARK + OUTCOME * outcomes)
 end
 
-local fields, others_fields = { 'created' }, { 'created' }
-local at = 3
-while ARGV[at] do
-  local head = ARGV[at]
-  local rank, _, more = byte(head, 25, 27)
-  local of = rank == NO_COMMAND and others_fields or fields
-  of[#of + 1] = sub(head, 1, FIELD)
-  at = at + VALUES + more
-end
-local commands = fields[2] and open(KEYS[2], KEYS[3], fields)
-if refused(commands) then return commands end
-if commands and commands.turned ~= '-' then forget_old_version() end
-local others = others_fields[2] and open(KEYS[4], KEYS[5], others_fields)
-if refused(others) then return others end
-local outcomes = { commands and commands.turned or '-', others and others.turned or '-' }
-
 local usual = {
-  'XADD', stream, '*', 'v', '1', 'type', '', 'id', '', 'device', '', 'command', '', 'status', '',
+  'XADD', '', '*', 'v', '1', 'type', '', 'id', '', 'device', '', 'command', '', 'status', '',
   'received_at', '', 'body', '',
 }
 
@@ -181,15 +164,15 @@ local function publish(i, more, late)
   if late then
     add[18], add[19] = 'late', '1'
   end
-  for word = i + VALUES, i + VALUES + more - 1 do
+  for word = i + WORDS, i + WORDS + more - 1 do
     add[#add + 1] = ARGV[word]
   end
   add[#add + 1] = 'body'
-  add[#add + 1] = ARGV[i + 7]
+  add[#add + 1] = usual[19]
   return try(unpack(add))
 end
 
-local function publish_other(i, head, more)
+local function publish_other(others, i, head, more)
   local field = sub(head, 1, FIELD)
   for _, record in ipairs({ others.records[field] or '', others.older[field] or '' }) do
     if is_recent(record, #record - 5) then return 'd' end
@@ -200,7 +183,7 @@ local function publish_other(i, head, more)
   return 'p'
 end
 
-local function publish_command(i, head, rank, status, more)
+local function publish_command(commands, i, head, rank, status, more)
   local field, digest = sub(head, 1, FIELD), sub(head, 17, 24)
   local record, older = commands.records[field], commands.older[field]
   local first, count, highest = marks_of(record)
@@ -219,7 +202,7 @@ local function publish_command(i, head, rank, status, more)
 
   highest = math.max(rank, highest)
   if not first then
-    local device = ARGV[i + 3]
+    local device = usual[11]
     record = char(highest, 1, math.floor(#device / 256), #device % 256) .. device
       .. digest .. stamp .. char(status, 0)
   else
@@ -232,22 +215,56 @@ local function publish_command(i, head, rank, status, more)
   return late and 'l' or 'p'
 end
 
-local refusal
-at = 3
-while ARGV[at] do
-  local head = ARGV[at]
-  local rank, status, more = byte(head, 25, 27)
-  local outcome
-  if rank == NO_COMMAND then
-    outcome = publish_other(at, head, more)
-  else
-    outcome = publish_command(at, head, rank, status, more)
+-- The notifications of the partition whose keys begin at `first`, from ARGV[from] to before ARGV[past].
+-- Returns the string for it; an error where Redis refused.
+local function publish_all(first, from, past)
+  local fields, others_fields = { 'created' }, { 'created' }
+  local at = from
+  while at < past do
+    local head = ARGV[at]
+    local rank, _, more = byte(head, 25, 27)
+    local of = rank == NO_COMMAND and others_fields or fields
+    of[#of + 1] = sub(head, 1, FIELD)
+    at = at + WORDS + more
   end
-  if refused(outcome) then
-    refusal = outcome
-    break
+  local commands = fields[2] and open(KEYS[first + 1], KEYS[first + 2], fields)
+  if refused(commands) then return commands end
+  if commands and commands.turned ~= '-' then
+    forget_old_version(KEYS[first + 5], KEYS[first + 6])
   end
-  outcomes[#outcomes + 1] = outcome
-  at = at + VALUES + more
+  local others = others_fields[2] and open(KEYS[first + 3], KEYS[first + 4], others_fields)
+  if refused(others) then return others end
+
+  usual[2] = KEYS[first]
+  local outcomes = (commands and commands.turned or '-') .. (others and others.turned or '-')
+  local refusal
+  at = from
+  while at < past do
+    local head = ARGV[at]
+    local rank, status, more = byte(head, 25, 27)
+    local outcome
+    if rank == NO_COMMAND then
+      outcome = publish_other(others, at, head, more)
+    else
+      outcome = publish_command(commands, at, head, rank, status, more)
+    end
+    if refused(outcome) then
+      refusal = outcome
+      break
+    end
+    outcomes = outcomes .. outcome
+    at = at + WORDS + more
+  end
+  return write(commands) or write(others) or refusal or outcomes
 end
-return write(commands) or write(others) or refusal or table.concat(outcomes)
+
+local replies = {}
+local at = 3
+for first = 1, #KEYS, KEYS_EACH do
+  local past = at + 1 + ARGV[at]
+  local reply = publish_all(first, at + 1, past)
+  if refused(reply) then return #KEYS > KEYS_EACH and replies or reply end
+  replies[#replies + 1] = reply
+  at = past
+end
+return replies

@@ -1,0 +1,8 @@
+-- Whether keys of a partition are where `<ns>:meta` is, so that one call may touch both.
+--
+-- KEYS[1]  a key of the partition, which leads the call to its server
+-- KEYS[2]  <ns>:meta, which exists
+--
+-- Returns 1 or 0; or the error of a server that takes no keys of several slots. A proxy that does
+-- not look at the second key has it answered by a server that has none.
+return redis.call('EXISTS', KEYS[2])
