@@ -89,7 +89,7 @@ def event(
     `arrival_id` where this arrival has one already.
     """
     if identity.is_in(document):
-        digest = platform_digest(canonical_json(document))
+        digest = platform_digest(canonical_json(document, source=body))
     else:
         digest = bytes.fromhex(arrival_id) if arrival_id else os.urandom(DIGEST_BYTES)
     return Notification(NotificationId(digest.hex()), type_, device, "", "", None, digest, body)

@@ -110,7 +110,7 @@ class AepPush(Form):
             device,
             str(document["taskId"]),
             result["resultCode"],
-            nb.canonical_detail(result),
+            nb.canonical_detail(result, body),
             body,
         )
 

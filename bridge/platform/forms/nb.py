@@ -74,10 +74,10 @@ def accepts(document: Mapping[str, Any]) -> bool:
     )
 
 
-def canonical_detail(result: Mapping[str, Any]) -> bytes:
-    """Of a `result`, for its digest: an absent detail is not a null one."""
+def canonical_detail(result: Mapping[str, Any], body: bytes) -> bytes:
+    """Of a `result` in a body, for its digest: an absent detail is not a null one."""
     detail = result.get("resultDetail", _ABSENT)
-    return b"" if detail is _ABSENT else canonical_json(detail)
+    return b"" if detail is _ABSENT else canonical_json(detail, source=body)
 
 
 def to_dto(document: Any) -> NotifyNBCommandStatusChangedDTO:
@@ -127,7 +127,7 @@ def accept_valid(document: Document, body: bytes) -> Notification:
         document["deviceId"],
         document["commandId"],
         result["resultCode"],
-        canonical_detail(result),
+        canonical_detail(result, body),
         body,
     )
 

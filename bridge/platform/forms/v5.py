@@ -159,7 +159,7 @@ class Push(Form):
             fields_["command_id"],
             fields_["status"],
             # Without a result it is what the old callback pushes with a null detail.
-            canonical_json(fields_.get("result")),
+            canonical_json(fields_.get("result"), source=body),
             body,
         )
 

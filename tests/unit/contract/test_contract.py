@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.contract import digests
 from bridge.contract.digests import (
+    ExactNumber,
     NotificationId,
     canonical_json,
     ledger_field,
@@ -246,6 +248,33 @@ def test_canonical_json_is_ascii_and_loses_nothing(value: Any) -> None:
 def test_canonical_json_does_not_depend_on_the_order_of_keys(value: dict[str, Any]) -> None:
     turned = dict(reversed(value.items()))
     assert canonical_json(turned) == canonical_json(value)
+
+
+plain_texts = st.text(st.characters(max_codepoint=0x7F), max_size=8) | st.text(max_size=4)
+plain_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | plain_texts
+    | st.just(ExactNumber("1e400")),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(plain_texts, inner, max_size=4),
+    max_leaves=40,
+)  # fmt: skip
+
+
+@given(plain_values, st.sampled_from([3, digests.MOST_PARTS]))
+def test_what_it_was_read_from_changes_nothing(value: Any, most_parts: int) -> None:
+    source = json.dumps(value, default=lambda number: number.digits, ensure_ascii=False).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digests, "LONG_BYTES", 0)
+        patch.setattr(digests, "MOST_PARTS", most_parts)
+        found = canonical_json(value, source=source)
+    assert found == canonical_json(value)
+
+
+@pytest.mark.parametrize("text", ["", "x", '"', "\\", "\n", "\x7f", "\x80", "é", "\u2028", "😀"])
+@pytest.mark.parametrize("ensure_ascii", [True, False])
+def test_a_long_text_is_spelled_as_the_encoder_does(text: str, ensure_ascii: bool) -> None:
+    value = {"b": ["x" * digests.LONG_BYTES, {}, [], 1.5, True, None], "a": {text: text}}
+    source = json.dumps(value, ensure_ascii=ensure_ascii).encode()
+    assert canonical_json(value, source=source) == canonical_json(value)
 
 
 def test_canonical_json_keeps_integers_beyond_what_a_double_counts() -> None:
