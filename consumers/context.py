@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote
 
 from bridge.contract.digests import NotificationId
 from bridge.contract.entries import COMMAND_STATUS_TYPE, Entry
+from bridge.platform import strict_json
 from bridge.platform.forms import nb, notify
 from bridge.platform.forms.form import Documented
 
@@ -46,7 +47,7 @@ class Delivery:
     def json(self) -> Any:
         """What `json.loads` makes of the body, in the handler's shape; read once per delivery."""
         if self._json is _UNREAD:
-            document = json.loads(self.entry.body)
+            document = strict_json.loads(self.entry.body)
             documented = self.documented
             self._json = document if documented is None else documented.translate(document)
         return self._json

@@ -90,10 +90,16 @@ def to_dto(document: Any) -> NotifyNBCommandStatusChangedDTO:
             result=NBCommandResult(
                 resultCode=result["resultCode"], resultDetail=result.get("resultDetail")
             ),
-            extra={name: document[name] for name in document.keys() - _KNOWN_FIELDS},
+            extra=_others(document),
         )
     dto: NotifyNBCommandStatusChangedDTO = SCHEMA.load(document)
     return dto
+
+
+def _others(document: Document) -> dict[str, Any]:
+    if len(document) == len(_KNOWN_FIELDS):  # which all are there
+        return {}
+    return {name: document[name] for name in document.keys() - _KNOWN_FIELDS}
 
 
 class CommandStatusCallback(Form):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any, Final
 
 from bridge.contract.entries import COMMAND_STATUS_TYPE
 from bridge.errors import UsageError
-from bridge.platform import recognition
+from bridge.platform import recognition, strict_json
 from bridge.platform.forms.form import Documented
 from bridge.platform.forms.nb import to_dto
 from consumers.context import Current, Delivery
@@ -44,7 +43,7 @@ class Handler:
         if not self.wants_notification:
             return ()
         # Not `delivery.json`: a handler may change what it finds there.
-        document = json.loads(delivery.entry.body)
+        document = strict_json.loads(delivery.entry.body)
         type_ = delivery.entry.type
         if self.documented is not None:
             type_, document = self.documented.type, self.documented.translate(document)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from bridge.platform.forms.nb import (
 )
 from bridge.platform.notification import NotANotificationError
 from bridge.platform.statuses import CommandStatus
-from bridge.platform.strict_json import NotJsonError, parse_object
+from bridge.platform.strict_json import NotJsonError, loads, parse_object
 
 SCHEMA = NotifyNBCommandStatusChangedSchema()
 reasons_against = FORM.reasons_against
@@ -256,3 +257,35 @@ def id_with_detail(detail: str) -> str:
     result = f'{{"resultCode": "SENT", "resultDetail": {detail}}}'
     raw = f'{{"deviceId": "d", "commandId": "c", "result": {result}}}'
     return accept_command_status(raw.encode()).id
+
+
+def _read(read: Callable[[bytes], Any], body: bytes) -> Any:
+    try:
+        return repr(read(body))  # NaN is not equal to itself
+    except ValueError as error:
+        return type(error), str(error)
+
+
+documents = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    documents.map(json.dumps) | documents.map(lambda it: json.dumps(it, ensure_ascii=False)),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"]),
+    st.sampled_from(["", " ", "\n", "x", ",", "\x00"]),
+    st.sampled_from(["", "\r\n\t ", "]", "\ufeff"]),
+)
+def test_handlers_read_a_body_as_json_does(
+    text: str, encoding: str, before: str, behind: str
+) -> None:
+    body = f"{before}{text}{behind}".encode(encoding)
+    assert _read(loads, body) == _read(json.loads, body)
+
+
+@given(st.binary(max_size=30))
+def test_handlers_read_anything_as_json_does(body: bytes) -> None:
+    assert _read(loads, body) == _read(json.loads, body)
