@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from bridge.cli import options, redis_commands, running
+from bridge.cli import lean, options, redis_commands, running
 from bridge.errors import UsageError
 
 EXTRA: Final = "nb-command-bridge[console]"
@@ -36,6 +36,7 @@ def command(quiet: bool) -> int:
 
     Programs get JSON, as --json writes it, with the header Accept: application/json.
     """
+    lean.import_structlog()
     settings = options.load()
     if not is_installed():
         raise UsageError(f"the console needs: pip install '{EXTRA}'")

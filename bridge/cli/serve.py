@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from bridge.cli import options, running
+from bridge.cli import lean, options, running
 
 
 @click.command()
@@ -20,6 +20,7 @@ def command() -> int:
     With --processes, several processes answer on one port. One that ends is started again; their
     admin ports follow each other.
     """
+    lean.import_structlog()
     settings = options.load()
 
     from bridge.cli import processes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from bridge.cli import options
+from bridge.cli import lean, options
 
 
 @click.command()
@@ -23,6 +23,7 @@ def command(show_deliveries: bool) -> int:
       module:Class            a class in a module that can be imported
       name                    one that an installed package offers (nb-bridge receivers)
     """
+    lean.import_structlog()
     settings = options.load()
 
     from bridge.cli import processes

@@ -28,11 +28,6 @@ _LOOK_UP_S: Final = 1.0  # of our own name: usually a file says it
 _JSON: Final = "application/json"
 
 
-def bound(host: str, port: int) -> list[socket.socket]:
-    """Sockets for an admin listener; `UsageError` if the port is taken."""
-    return listener.bind(host, port, setting="NB_BRIDGE_ADMIN_PORT")
-
-
 class AdminListener:
     """Serves these pages on a port of their own.
 

@@ -112,6 +112,12 @@ class Listener:
         self._pauses[sock] = loop.call_later(_PAUSE_S, self._watch, sock)
 
 
+def bind_admin(host: str, port: int) -> list[socket.socket]:
+    """Sockets for an admin listener, as `bind`. Here, so that whoever only holds them for another
+    process imports no HTTP server."""
+    return bind(host, port, setting="NB_BRIDGE_ADMIN_PORT")
+
+
 def bind(hosts: str, port: int, *, setting: str) -> list[socket.socket]:
     """Sockets listening on every address of each of `hosts`, which commas separate.
 

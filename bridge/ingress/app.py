@@ -152,7 +152,7 @@ class Ingress:
         port = settings.admin_port
         self._admin = admin.AdminListener(
             settings.admin_host,
-            listen=lambda: admin.bound(
+            listen=lambda: listener.bind_admin(
                 settings.admin_host, DEFAULT_ADMIN_PORT if port is None else port
             ),
             ready=self._not_ready,

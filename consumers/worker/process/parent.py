@@ -22,7 +22,7 @@ from bridge import clock
 from bridge.backoff import Backoff
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
-from bridge.http import admin
+from bridge.http import listener
 from bridge.settings import Settings
 from bridge.store.connect import open_link
 from bridge.store.health import Health
@@ -47,7 +47,7 @@ def main(settings: Settings, *, show_deliveries: bool) -> int:
 
     async def run() -> int:
         port = DEFAULT_ADMIN_PORT if settings.admin_port is None else settings.admin_port
-        sockets = admin.bound(settings.admin_host, port)
+        sockets = listener.bind_admin(settings.admin_host, port)
         parent = Parent(settings, show_deliveries=show_deliveries, admin_sockets=sockets)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, parent.stop)

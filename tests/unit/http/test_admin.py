@@ -5,7 +5,8 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
-from bridge.http.admin import AdminListener, bound
+from bridge.http.admin import AdminListener
+from bridge.http.listener import bind_admin
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ async def test_it_answers_to_addresses_plain_names_and_those_that_are_set(
 ) -> None:
     admin = AdminListener(
         "127.0.0.1",
-        listen=lambda: bound("127.0.0.1", 0),
+        listen=lambda: bind_admin("127.0.0.1", 0),
         ready=tuple,
         live=tuple,
         status=dict,
