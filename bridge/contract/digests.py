@@ -95,10 +95,10 @@ def _spell(value: object, parts: list[str]) -> bool:
         parts.append("}" if value else "{}")
     elif type(value) is list:
         mark = "["
-        for each in value:
+        for element in value:
             parts.append(mark)
             mark = ","
-            if not _spell(each, parts):
+            if not _spell(element, parts):
                 return False
         parts.append("]" if value else "[]")
     else:
