@@ -241,13 +241,14 @@ class Case:
 
         It did not, if it came back although nothing had succeeded in its process since it failed
         before: then nothing says that the failure is the notification's fault. Of what succeeded at
-        the last moment its worker may not have known.
+        the last moment its worker may not have known, and what succeeded just after the failure
+        before it may have known first.
         """
         deliveries = self.of_notification[delivery.group, delivery.notification]
         at = next(n for n, one in enumerate(deliveries) if one is delivery)
         if at == 0 or at == len(deliveries) - 1 or deliveries[at + 1].attempt != delivery.attempt:
             return True
-        since_ns = deliveries[at - 1].ended_ns or deliveries[at - 1].started_ns
+        since_ns = (deliveries[at - 1].ended_ns or deliveries[at - 1].started_ns) + NOTICED_NS
         until_ns = (delivery.ended_ns or 0) - NOTICED_NS
         return any(
             one.end == "handled" and since_ns < (one.ended_ns or 0) < until_ns

@@ -605,6 +605,7 @@ def test_a_last_attempt_may_come_again_only_if_it_was_not_charged(
     story.appended("n1")
     for attempt in (1, 2, 3):
         if something_works:
+            story.now_ns += 2 * NOTICED_NS
             story.goes_well_elsewhere(f"m{attempt}")
             story.now_ns += 2 * NOTICED_NS
         story.delivered("n1", attempt=attempt, end="failed")
@@ -622,12 +623,30 @@ def test_what_succeeds_as_an_attempt_fails_need_not_be_known_yet(
     for attempt in (1, 2):
         story.goes_well_elsewhere(f"m{attempt}")
         story.delivered("n1", attempt=attempt, end="failed")
+    story.now_ns += 2 * NOTICED_NS
     story.goes_well_elsewhere("m3")
     story.now_ns += before_ns
     story.delivered("n1", attempt=3, end="failed")
     story.delivered("n1", attempt=3, end="failed")
     story.recorded("n1", "dead")
     assert ("repeats_are_explained" in story.broken) == (before_ns > NOTICED_NS)
+
+
+@pytest.mark.parametrize("after_ns", [NOTICED_NS // 2, 2 * NOTICED_NS])
+def test_what_succeeded_as_the_attempt_before_failed_may_have_been_known_first(
+    story: Story, after_ns: int
+) -> None:
+    story.sent("n1", fate="dead")
+    story.appended("n1")
+    for attempt in (1, 2):
+        story.delivered("n1", attempt=attempt, end="failed")
+    story.now_ns += after_ns
+    story.goes_well_elsewhere("m")
+    story.now_ns += 2 * NOTICED_NS
+    story.delivered("n1", attempt=3, end="failed")
+    story.delivered("n1", attempt=3, end="failed")
+    story.recorded("n1", "dead")
+    assert ("repeats_are_explained" in story.broken) == (after_ns > NOTICED_NS)
 
 
 def test_a_fault_of_another_program_explains_no_repeat(story: Story) -> None:
