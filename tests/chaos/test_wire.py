@@ -13,6 +13,7 @@ import redis.asyncio
 
 import resp
 from bridge.store.embedded import EmbeddedServer
+from support.tcp import Ends, listening
 from support.waiting import wait_until
 from wire import Refusal, Wire
 
@@ -28,7 +29,6 @@ class Listener:
             while line := await reader.readline():
                 self.lines.append(line)
                 writer.write(line)
-        writer.close()
 
 
 @pytest.fixture
@@ -38,15 +38,14 @@ async def listener() -> Listener:
 
 @pytest.fixture
 async def wire(listener: Listener) -> AsyncIterator[Wire]:
-    server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
-    it = Wire(server.sockets[0].getsockname()[1])
-    await it.start()
-    yield it
-    await it.stop()
-    server.close()
+    async with listening(listener.serve) as port:
+        wire = Wire(port)
+        await wire.start()
+        yield wire
+        await wire.stop()
 
 
-async def connect(wire: Wire) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect(wire: Wire) -> Ends:
     port = int(wire.url.rpartition(":")[2].partition("/")[0])
     return await asyncio.open_connection("127.0.0.1", port)
 

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 
 import resp
+from support.tcp import Ends, connected, listening
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,8 @@ class Wire:
 
     def __init__(self, to_port: int) -> None:
         self._to_port = to_port
-        self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._open = contextlib.AsyncExitStack()
         self.delay_s = 0.0
         """How much later every piece arrives, in both directions."""
         self.is_open = asyncio.Event()
@@ -46,18 +46,14 @@ class Wire:
 
     async def start(self) -> None:
         """Listens on a free port."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        port = await self._open.enter_async_context(listening(self._carry))
+        self.url = f"redis://127.0.0.1:{port}/0"
 
     async def stop(self) -> None:
         """Closes everything."""
-        if self._server is not None:
-            self._server.close()
         self.is_open.set()
         self.cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._open.aclose()
 
     # --- what can be done to it
 
@@ -94,38 +90,26 @@ class Wire:
 
     async def forget_scripts(self) -> None:
         """Returns when the server knows no scripts."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._to_port)
-        writer.write(b"SCRIPT FLUSH\r\n")
-        await reader.readline()
-        writer.close()
+        async with connected(self._to_port) as (reader, writer):
+            writer.write(b"SCRIPT FLUSH\r\n")
+            await reader.readline()
         self.forgotten += 1
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        try:
-            there = await asyncio.open_connection("127.0.0.1", self._to_port)
-        except OSError:
-            writer.transport.abort()
-            return
-        connection = _Connection(self, (reader, writer), there)
-        self._connections.add(connection)
-        try:
-            with contextlib.suppress(asyncio.CancelledError):  # asyncio's callback would tell of it
-                await connection.run()
-        finally:
-            self._connections.discard(connection)
-
-
-_End = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            async with connected(self._to_port) as there:
+                connection = _Connection(self, (reader, writer), there)
+                self._connections.add(connection)
+                try:
+                    await connection.run()
+                finally:
+                    self._connections.discard(connection)
 
 
 class _Connection:
     """Two pumps. The way to Redis outlives a client that has gone, for what it still carries."""
 
-    def __init__(self, wire: Wire, here: _End, there: _End) -> None:
+    def __init__(self, wire: Wire, here: Ends, there: Ends) -> None:
         self._wire = wire
         self._here, self._there = here, there
         self.held_until_s = 0.0
@@ -146,8 +130,6 @@ class _Connection:
         finally:
             back.cancel()
             await asyncio.gather(back, return_exceptions=True)
-            for _, writer in (self._here, self._there):
-                writer.close()
 
     async def _pump_there(self) -> None:
         commands = resp.Commands()

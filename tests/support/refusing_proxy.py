@@ -7,10 +7,13 @@ places. Everything that it does not refuse passes through unchanged.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import hiredis
+
+from support.tcp import connected, listening
 
 WRITES_AND_SCRIPTS = frozenset((b"EVALSHA", b"EVAL", b"SCRIPT", b"XADD", b"XREADGROUP"))
 
@@ -28,7 +31,6 @@ class RefusingProxy:
 
     def __init__(self, port: int) -> None:
         self._to = port
-        self._open: set[asyncio.StreamWriter] = set()
         self.url = ""
         self.judge: Judge = lambda _: None
         self.refused = 0
@@ -37,37 +39,24 @@ class RefusingProxy:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[RefusingProxy]:
         """Listens on a free port until the end."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
-        try:
+        async with listening(self._serve) as port:
+            self.url = f"redis://127.0.0.1:{port}/0"
             yield self
-        finally:
-            server.close()
-            for writer in list(self._open):
-                writer.close()
-            await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._to)
-        self._open |= {writer, there_writer}
         requests = hiredis.Reader()
-        try:
-            while data := await reader.read(65536):
-                requests.feed(data)
-                while (words := requests.gets()) is not False:
-                    error = self.judge(words)
-                    if error is not None:
-                        self.refused += 1
-                        writer.write(f"-{error}\r\n".encode())
-                        continue
-                    there_writer.write(hiredis.pack_command(tuple(words)))
-                    await self._pass_reply(there_reader, writer)
-        except OSError:
-            pass
-        finally:
-            for it in (writer, there_writer):
-                it.close()
-                self._open.discard(it)
+        with contextlib.suppress(OSError):
+            async with connected(self._to) as (there_reader, there_writer):
+                while data := await reader.read(65536):
+                    requests.feed(data)
+                    while (words := requests.gets()) is not False:
+                        error = self.judge(words)
+                        if error is not None:
+                            self.refused += 1
+                            writer.write(f"-{error}\r\n".encode())
+                            continue
+                        there_writer.write(hiredis.pack_command(tuple(words)))
+                        await self._pass_reply(there_reader, writer)
 
     async def _pass_reply(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         replies = hiredis.Reader()

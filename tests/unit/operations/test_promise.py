@@ -13,6 +13,7 @@ import pytest
 from bridge.operations import ingress_status, promise
 from bridge.operations.ingresses import SILENT_MS, Ingress
 from bridge.operations.promise import MISSED_MS, Report
+from support.tcp import listening
 
 FINE = Report(
     name="i1", source="heartbeat", age_ms=900, at_ms=1, url="http://one", path="direct",
@@ -89,17 +90,13 @@ class Admin:
     """An admin listener that says what the test wants."""
 
     def __init__(self) -> None:
+        self.url = ""
         self.body: bytes = b""
         self.asked: list[bytes] = []
 
-    async def start(self) -> str:
-        self.server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
-        return f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.asked.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(b"HTTP/1.0 200 OK\r\n\r\n" + self.body)
-        writer.close()
 
 
 @pytest.fixture
@@ -108,30 +105,29 @@ async def admin(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Admin]:
         ingress_status, "TIMEOUT_S", 60.0
     )  # no answer is too late on a busy machine
     admin = Admin()
-    yield admin
-    admin.server.close()
+    async with listening(admin.answer) as port:
+        admin.url = f"http://127.0.0.1:{port}"
+        yield admin
 
 
 async def test_an_ingress_says_itself_how_it_does(admin: Admin) -> None:
-    url = await admin.start()
     said = {
         "role": "ingress", "name": "i1", "path": "spool", "spool": {"entries": 4},
         "answers": {"200": 9}, "consecutive_failures": 0, "not_ready": [],
     }  # fmt: skip
     admin.body = json.dumps(said).encode()
-    (report,) = await promise.asked([replace(FINE, source="nobody", admin_url=url)])
+    (report,) = await promise.asked([replace(FINE, source="nobody", admin_url=admin.url)])
     assert (report.source, report.path, report.spool_entries) == ("itself", "spool", 4)
     assert admin.asked[0].startswith(b"GET /status HTTP/1.0\r\n")
-    (other,) = await promise.asked([replace(FINE, name="i2", admin_url=url)])
+    (other,) = await promise.asked([replace(FINE, name="i2", admin_url=admin.url)])
     assert other.source == "nobody"  # another one has its port now
-    (guess,) = await promise.asked([promise.unknown_at(url)])
+    (guess,) = await promise.asked([promise.unknown_at(admin.url)])
     assert (guess.source, guess.name) == ("itself", "i1")
 
 
 async def test_an_ingress_whose_clock_is_ahead_is_asked_itself(admin: Admin) -> None:
-    url = await admin.start()
     admin.body = b'{"role": "ingress", "name": "i1", "path": "direct", "answers": {"200": 9}}'
-    beat = {"path": "direct", "admin_url": url, "url": "http://one"}
+    beat = {"path": "direct", "admin_url": admin.url, "url": "http://one"}
     ahead = promise.of_heartbeat(Ingress(name="i1", heartbeat=beat, age_ms=0, ahead_ms=900_000))
     assert ahead.source == "nobody"
     judged = promise.judge(await promise.asked([ahead]), is_redis_up=True)
@@ -146,20 +142,18 @@ async def test_an_ingress_whose_clock_is_ahead_is_asked_itself(admin: Admin) -> 
 
 
 async def test_numbers_that_an_ingress_cannot_have_counted_are_not_known(admin: Admin) -> None:
-    url = await admin.start()
     said = {"role": "ingress", "name": "i1", "answers": {"200": 10**400, "503": 1},
             "spool": {"entries": 2**63}, "consecutive_failures": -(10**30)}  # fmt: skip
     admin.body = json.dumps(said).encode()
-    (report,) = await promise.asked([promise.unknown_at(url)])
+    (report,) = await promise.asked([promise.unknown_at(admin.url)])
     assert report.answers == {"503": 1}
     assert (report.spool_entries, report.consecutive_failures) == (None, None)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"role": "worker"}', b"[" * 100_000, b"\xff"])
 async def test_whoever_answers_otherwise_is_nobody(admin: Admin, body: bytes) -> None:
-    url = await admin.start()
     admin.body = body
-    assert await ingress_status.ask(url) is None
+    assert await ingress_status.ask(admin.url) is None
 
 
 @pytest.mark.parametrize(
