@@ -5,12 +5,13 @@ A path is run twice as often in a second process; the difference is what the rep
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from typing import Final
 from rows import Extent, Row, alternate
 
 TIMES: Final = 2_000
+BATCH: Final = 100
 TIMEOUT_S: Final = 300
 BODY: Final = (
     b'{"deviceId": "92d3f8da-200a-4143-8d0d-000000000007", '
@@ -68,16 +70,27 @@ def _publish(count: int) -> None:
     from bridge.outbox.publisher import Publisher
     from bridge.outbox.records import Arrival
     from bridge.platform.forms.nb import accept_command_status
-    from bridge.store.link import Link, _pack
+    from bridge.store.link import Call, Link, _pack
+
+    class Packed(Link):
+        """Answers as if all of a batch was published."""
+
+        async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[object]:
+            for call in calls:
+                _pack(call.args)
+            return [[b"--" + b"p" * BATCH] for _ in calls]
 
     publisher = Publisher(
-        Link(None), Keys(namespace="nbcmd"), partitions=16, dedupe_window_s=86400,
+        Packed(None), Keys(namespace="nbcmd"), partitions=16, dedupe_window_s=86400,
         ledger_max_records=65536, quarantine_max_entries=10,
     )  # fmt: skip
-    batch = [Arrival(accept_command_status(BODY), 1_700_000_000_000)] * 100
-    for _ in range(count // 100):
-        for call in publisher._calls(batch)[0]:
-            _pack(call.args)
+    batch = [Arrival(accept_command_status(BODY), 1_700_000_000_000)] * BATCH
+
+    async def publish() -> None:
+        for _ in range(count // BATCH):
+            await publisher.publish(batch, timeout_s=1.0)
+
+    asyncio.run(publish())
 
 
 def _decode(count: int) -> None:

@@ -250,6 +250,15 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys(value: dict[str, An
     assert canonical_json(turned) == canonical_json(value)
 
 
+@given(json_values)
+def test_canonical_json_is_spelled_as_any_library_can(value: Any) -> None:
+    spelled = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    assert canonical_json(value) == spelled
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json.encoder, "c_make_encoder", None)  # as on another interpreter
+        assert digests._encoder()(value).encode() == spelled
+
+
 plain_texts = st.text(st.characters(max_codepoint=0x7F), max_size=8) | st.text(max_size=4)
 plain_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | plain_texts

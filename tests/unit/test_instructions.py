@@ -1,0 +1,17 @@
+"""What the benchmark of instructions runs does run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import instructions
+
+
+@pytest.mark.parametrize("name", instructions.PATHS)
+def test_a_path_is_run_as_often_as_it_should(name: str) -> None:
+    instructions.PATHS[name](2 * instructions.BATCH)
