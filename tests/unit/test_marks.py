@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 from marks import BESIDE, MISSED, NOT_MEASURED, REACHED, Figures, Mark
 
