@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import hypothesis
 import pytest
@@ -58,6 +59,26 @@ def _no_logging_from_another_test() -> Iterator[None]:
     structlog.reset_defaults()
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+_PATIENCE: Final = (
+    ("bridge.operations.ingress_status", "TIMEOUT_S"),
+    ("bridge.operations.newest", "TIMEOUT_S"),
+    ("bridge.console.looking", "PATIENCE_S"),
+    ("bridge.console.live.hub", "PATIENCE_S"),
+    ("bridge.console.jobs.jobs", "SOON_S"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What operators see goes without what does not come in a moment, which is all on some machines.
+
+    Tests of what is done without it set these anew.
+    """
+    for module, name in _PATIENCE:
+        if loaded := sys.modules.get(module):
+            monkeypatch.setattr(loaded, name, 60.0)
 
 
 @pytest.fixture(scope="session")

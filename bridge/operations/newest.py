@@ -90,11 +90,11 @@ async def look(
     *,
     before: Cursor | None = None,
     entries: int,
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float | None = None,
 ) -> Looked:
-    """The newest `entries` of streams (label to key), or fewer if they do not come in time."""
+    """The newest `entries` of streams (label to key); fewer if they take longer, or `TIMEOUT_S`."""
     reader = _Reader(connected, streams, before, entries)
-    return await reader.read(timeout_s)
+    return await reader.read(TIMEOUT_S if timeout_s is None else timeout_s)
 
 
 class _Reader:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bridge.console.jobs import job as job_module
+from bridge.console.jobs import jobs as jobs_module
 from bridge.console.jobs.job import Job, State
 from bridge.console.jobs.jobs import MAX_KEPT, MAX_RUNNING, Jobs
 from bridge.errors import RedisRefusesError
@@ -314,6 +315,13 @@ def of_device(name: str) -> DeadBatch:
     return DeadBatch(group="default", verb="drop", wanted=Filter(device=name))
 
 
+@pytest.fixture
+def _impatient(_patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting ends while the test goes on."""
+    monkeypatch.setattr(jobs_module, "SOON_S", 0.01)
+
+
+@pytest.mark.usefixtures("_impatient")
 async def test_there_are_few_at_once_and_the_same_is_counted_once(seeded: Seeded) -> None:
     slow = Slow(seeded.connected)
     jobs = Jobs(slow.opened)
@@ -340,6 +348,7 @@ async def test_the_oldest_that_rest_are_forgotten(seeded: Seeded) -> None:
     assert jobs.find(names[-1]) is not None
 
 
+@pytest.mark.usefixtures("_impatient")
 async def test_counting_can_be_stopped_and_ends_by_itself(
     seeded: Seeded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,12 +25,6 @@ JSON = {"Accept": "application/json"}
 MARKUP = "<img src=x onerror=alert(1)>/%2F"
 
 
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine must not turn an answer into one that has begun."""
-    monkeypatch.setattr(looking, "PATIENCE_S", 60.0)
-
-
 async def test_a_command_is_what_trace_says(client: Client, streams: Streams, world: World) -> None:
     await streams.register("first", "second")
     await streams.publish(entry("d1", "c1", "SENT"), entry("d1", "c1", "DELIVERED", late=True))

@@ -100,10 +100,7 @@ class Admin:
 
 
 @pytest.fixture
-async def admin(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Admin]:
-    monkeypatch.setattr(
-        ingress_status, "TIMEOUT_S", 60.0
-    )  # no answer is too late on a busy machine
+async def admin() -> AsyncIterator[Admin]:
     admin = Admin()
     async with listening(admin.answer) as port:
         admin.url = f"http://127.0.0.1:{port}"
