@@ -72,7 +72,7 @@ _PATIENCE: Final = (
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What operators see goes without what does not come in a moment, which is all on some machines.
+    """What operators see goes without what takes more than a moment, as all does on some machines.
 
     Tests of what is done without it set these anew.
     """
