@@ -123,7 +123,7 @@ def _marks(figures: Figures) -> list[str]:
 
 def _section(rows: list[Row]) -> list[str]:
     """A line for each case under its parameters, a column for each metric."""
-    metrics = list(dict.fromkeys(row.metric for row in rows if row.metric))
+    metrics = list(dict.fromkeys(row.metric for row in rows if row.metric)) or [""]
     lines: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
         under = ", ".join(f"{name} {value}" for name, value in row.parameters.items())

@@ -195,8 +195,9 @@ def _owners(client: redis.Redis) -> dict[str, set[int]]:
     return found
 
 
-def _is_of(worker: str, session: int) -> bool:
-    """Whether the child that calls itself `worker` belongs to this session."""
+def _is_of(process: str, session: int) -> bool:
+    """Whether the child that leases name so (`name.generation`) belongs to this session."""
+    worker = process.rpartition(".")[0]
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:

@@ -6,7 +6,9 @@ import math
 
 import pytest
 
+import report
 from marks import BESIDE, MISSED, NOT_MEASURED, REACHED, Figures, Mark
+from rows import Row
 
 NOTHING = Figures(())
 
@@ -42,3 +44,9 @@ def test_more_may_be_better() -> None:
         value=lambda _: 0.67, beside=lambda _: 0.58,
     )  # fmt: skip
     assert mark.judged(NOTHING)[1] == BESIDE
+
+
+def test_a_section_that_could_not_be_measured_says_why() -> None:
+    rows = [Row(section="take-over", case="nb-bridge", metric="", parameters={}, note="no worker")]
+    page = report.markdown(rows, {}, "# What was measured")
+    assert "| nb-bridge | no worker |" in page
