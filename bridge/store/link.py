@@ -203,6 +203,11 @@ class Link:
         """Closes the connection; the link may be used again."""
         self._drop()
 
+    async def reconnect(self) -> None:
+        """The next call goes over a new connection, to the server that is the right one then."""
+        async with self._turn:
+            self._drop()
+
     async def _new_connection(self) -> AbstractConnection:
         """To the server that is the right one now; not connected yet."""
         assert self._pool is not None, "a link without a pool chooses one itself"

@@ -72,6 +72,9 @@ class LeaseKeeper:
         self._keys = keys
         self._owned = owned
         owned.when_refused.append(self._start_release)
+        # Then another server may be the primary than this link knows.
+        self._lost_one = asyncio.Event()
+        owned.when_lost.append(lambda _: self._lost_one.set())
         self._worker = worker.name
         self._process = worker.process
         self._group = group
@@ -175,6 +178,9 @@ class LeaseKeeper:
     # --- one tick
 
     async def _tick(self) -> None:
+        if self._lost_one.is_set():
+            self._lost_one.clear()
+            await self._link.reconnect()
         workers = await self._heartbeat()
         if workers != self._workers or self.is_paused:
             self._workers = workers

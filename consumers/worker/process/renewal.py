@@ -14,7 +14,10 @@ from bridge.errors import RedisUnavailableError
 from bridge.store.link import Link, Refused
 from bridge.telemetry import logs
 from consumers.worker import scripts
+from consumers.worker.partitions.shared_state import Held
 from consumers.worker.process.generation import Generation
+
+Lease = tuple[Generation, Held]
 
 
 class Renewal:
@@ -50,10 +53,23 @@ class Renewal:
         ]
         if not leases:
             return
+        if denied := await self._ask_for(leases, sent_s):
+            # Perhaps by a server that is no primary any more for who connected since, such as the
+            # child. What a new connection says counts, as it does for a new worker.
+            await self._link.reconnect()
+            for generation, held in await self._ask_for(denied, sent_s):
+                generation.renewed(held, None)
+
+    async def _ask_for(self, leases: Sequence[Lease], sent_s: float) -> list[Lease]:
+        """Renews; returns those that are not ours any more, as the server says."""
         calls = [generation.renew_call(held) for generation, held in leases]
         replies = await self._link.run_each(calls, timeout_s=self._ttl_s / 2)
+        denied: list[Lease] = []
         for (generation, held), reply in zip(leases, replies, strict=True):
             if generation.code is not None or isinstance(reply, Refused | RedisUnavailableError):
                 continue  # that says nothing about whose it is; the deadline will, if it lasts
-            is_ours = reply == scripts.RENEWED
-            generation.renewed(held, sent_s + self._ttl_s if is_ours else None)
+            if reply == scripts.RENEWED:
+                generation.renewed(held, sent_s + self._ttl_s)
+            else:
+                denied.append((generation, held))
+        return denied

@@ -100,6 +100,13 @@ async def test_a_refusal_is_not_a_lost_lease_and_a_no_is(
     assert await renewed(watching, 0, 0, monkeypatch=monkeypatch) < 0
 
 
+async def test_a_no_counts_when_a_new_connection_says_it_too(
+    watching: Parent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of two servers that both take themselves for the primary, the child may be at the other one.
+    assert await renewed(watching, 0, 1, monkeypatch=monkeypatch) > 100.0
+
+
 def ran(entry: str, **more: bool) -> Running:
     return Running(partition=0, epoch=1, entry_id=entry.encode(), attempt=1, **more)
 
