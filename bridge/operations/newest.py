@@ -92,7 +92,8 @@ async def look(
     entries: int,
     timeout_s: float | None = None,
 ) -> Looked:
-    """The newest `entries` of streams (label to key); fewer if they take longer, or `TIMEOUT_S`."""
+    """The newest `entries` of streams (label to key); fewer if that takes longer than `timeout_s`,
+    which is `TIMEOUT_S` where none is given."""
     reader = _Reader(connected, streams, before, entries)
     return await reader.read(TIMEOUT_S if timeout_s is None else timeout_s)
 

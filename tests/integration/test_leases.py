@@ -115,6 +115,16 @@ async def test_one_worker_takes_everything_at_once(keeper: Make) -> None:
     assert all(each.trusted for each in it.acquired)
 
 
+async def test_who_lost_a_lease_asks_for_the_primary_before_it_takes_another(keeper: Make) -> None:
+    it = keeper("w1", ttl_s=60)
+    await wait_until(lambda: it.owned == set(range(PARTITIONS)))
+    before = it.link.generation
+    it.partitions.lost(it.partitions[0])
+    await wait_until(lambda: it.link.generation > before, "a new connection")
+    await wait_until(lambda: it.owned == set(range(PARTITIONS)))
+    assert it.link.generation == before + 1
+
+
 async def test_a_second_worker_gets_its_share_when_it_is_given_back(keeper: Make) -> None:
     first = keeper("w1", ttl_s=5)
     await wait_until(lambda: len(first.owned) == PARTITIONS)
