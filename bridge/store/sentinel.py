@@ -23,14 +23,14 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 
 from bridge.errors import RedisUnavailableError
-from bridge.store.health import Health
+from bridge.store.health import Health, Primary
 from bridge.store.link import Address, Call, Link, Needs, Refused, command
 from bridge.telemetry import logs
 
 ASK_TIMEOUT_S: Final = 1.0
 ASK_AGAIN_S: Final = 1.0
-# Sentinels tell each other of a promotion within seconds; set up anew, they count from the start.
-SET_UP_ANEW_S: Final = 10.0
+# Sentinels tell each other of a promotion within seconds. What most say for longer is not that.
+BELIEVED_S: Final = 10.0
 LATE_S: Final = 0.1  # most answers come sooner, and asking takes a few ms
 
 
@@ -92,8 +92,8 @@ class SentinelLink(Link):
             raise RedisUnavailableError(
                 f"Redis: no Sentinel knows a primary {self._service!r}: {answers}"
             )
-        # Whatever the epoch: Sentinels that were set up anew count from the start.
-        if not self._believe(answers, any_epoch=True) and self._shared.primary is not None:
+        self._believe(answers)
+        if self._shared.primary is not None:
             answers.append(self._shared.primary)
         self._address = max(answers)[1]
         self._pool = self._pool_for(self._address)
@@ -118,39 +118,45 @@ class SentinelLink(Link):
         if not isinstance(answers, str):
             self._believe(answers)
 
-    def _believe(self, answers: list[tuple[int, Address]], *, any_epoch: bool = False) -> bool:
-        """Gives all links whom these name; False if they are too few, and may be cut off."""
+    def _believe(self, answers: list[Primary]) -> None:
+        """Gives all links whom these name, if they are enough, and not behind."""
         if len(answers) <= len(self._sentinels) // 2:
-            return False
+            return  # they may be cut off
         before, answer = self._shared.primary, max(answers)
-        if before is not None and answer[0] < before[0] and not any_epoch:
-            if self._is_behind(answer, before):
-                return True
-        else:
-            self._contradicted_s = None
+        if before is not None and answer[0] < before[0] and self._is_behind(answer, before):
+            return
+        self._contradicted_s = None
         self._shared.primary = answer
         if before is not None and before[1] != answer[1]:
             host, port = answer[1]
             self._log.warning("redis_primary_replaced", primary=f"{host}:{port}")
-        return True
 
-    def _is_behind(self, answer: tuple[int, Address], known: tuple[int, Address]) -> bool:
-        """Whether those who said it were asked earlier, or will hear of the known one yet."""
+    def _is_behind(self, answer: Primary, known: Primary) -> bool:
+        """Whether those who said it were asked earlier, or will hear of the known one yet.
+
+        No Sentinel goes back to an earlier epoch, unless it is set up anew: then it counts from the
+        start. So if all who named the known one now say less, nobody will hear of it any more.
+        """
         now_s = time.monotonic()
         if answer[1] == known[1]:
             self._contradicted_s = None
         elif self._contradicted_s is None:
             self._contradicted_s = now_s
         since_s = self._contradicted_s
-        return since_s is None or now_s - since_s < SET_UP_ANEW_S
+        is_named = any(said == known for _, said in self._shared.said.values())
+        return is_named and (since_s is None or now_s - since_s < BELIEVED_S)
 
     # --- what the Sentinels say
 
-    async def _ask_all(self) -> list[tuple[int, Address]] | str:
-        """What a majority says, or those that can be heard; why, if nobody says anything."""
+    async def _ask_all(self) -> list[Primary] | str:
+        """What a majority says, or those that can be heard; why, if nobody says anything.
+
+        All are heard where most say less than is known: who is slow may know better.
+        """
+        known = self._shared.primary
         async with self._asking:
-            asking = [asyncio.create_task(self._ask(sentinel)) for sentinel in self._sentinels]
-            answers: list[tuple[int, Address]] = []
+            asking = [asyncio.create_task(self._ask(i)) for i in range(len(self._sentinels))]
+            answers: list[Primary] = []
             why = ""
             try:
                 for answer in asyncio.as_completed(asking):
@@ -158,7 +164,8 @@ class SentinelLink(Link):
                         answers.append(await answer)
                     except RedisUnavailableError as error:
                         why = str(error)
-                    if len(answers) > len(asking) // 2:
+                    is_enough = len(answers) > len(asking) // 2
+                    if is_enough and (known is None or max(answers)[0] >= known[0]):
                         break
             finally:
                 for task in asking:
@@ -168,10 +175,11 @@ class SentinelLink(Link):
                     await sentinel.close()
         return answers or why
 
-    async def _ask(self, sentinel: Link) -> tuple[int, Address]:
+    async def _ask(self, number: int) -> Primary:
         """The configuration epoch and the address of the primary, as one Sentinel sees them."""
+        asked_s = time.monotonic()
         # The first knows of a promotion before the second does, but not its epoch.
-        address, details = await sentinel.run(
+        address, details = await self._sentinels[number].run(
             (
                 command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service),
                 command("SENTINEL", "MASTER", self._service),
@@ -182,4 +190,8 @@ class SentinelLink(Link):
             raise RedisUnavailableError("a Sentinel does not know it")
         known = dict(zip(details[::2], details[1::2], strict=True))
         host, port = address
-        return int(known[b"config-epoch"]), (host.decode(), int(port))
+        answer = int(known[b"config-epoch"]), (host.decode(), int(port))
+        before_s, _ = self._shared.said.get(number, (asked_s, answer))
+        if asked_s >= before_s:
+            self._shared.said[number] = asked_s, answer
+        return answer

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bridge.store.sentinel import SET_UP_ANEW_S
+from bridge.store.sentinel import BELIEVED_S
 from case import Case, Violation
 from evidence import Attempt, Disturbance
 
@@ -21,8 +21,8 @@ TURN_NS: Final = 250_000_000
 CLOCK_NS: Final = 50_000_000
 # "what the old primary takes until the links have left it": they ask each second.
 LEAVING_NS: Final = 2_500_000_000
-# "Sentinels that were set up anew": believed after ten seconds, if they count from the start.
-SET_UP_ANEW_NS: Final = LEAVING_NS + round(SET_UP_ANEW_S * 1e9)
+# "believed after ten seconds": where one that named the old primary is not heard.
+INSISTING_NS: Final = LEAVING_NS + round(BELIEVED_S * 1e9)
 # "at most what is written within `min-replicas-max-lag` and a second"
 MIN_REPLICAS_MAX_LAG_S: Final = 2
 LAGGING_NS: Final = (MIN_REPLICAS_MAX_LAG_S + 1) * 1_000_000_000
@@ -66,7 +66,7 @@ def _may_lose(one: Disturbance, written_ns: int, case: Case) -> bool:
         case "fail_over":
             until_ns = one.ended_ns + LEAVING_NS
         case "split":
-            until_ns = one.ended_ns + SET_UP_ANEW_NS
+            until_ns = one.ended_ns + INSISTING_NS
         case _:
             return False
     return from_ns - TURN_NS <= written_ns <= until_ns + CLOCK_NS

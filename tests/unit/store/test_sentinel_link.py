@@ -54,6 +54,17 @@ class Changing(Sentinel):
         return replies
 
 
+class Slow(Sentinel):
+    """Answers after the others."""
+
+    has_answered = False
+
+    async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        await asyncio.sleep(0.01)
+        self.has_answered = True
+        return await super().run(calls, timeout_s=timeout_s)
+
+
 class Primaries:
     """Two servers; `chosen` is where connections were made to."""
 
@@ -271,20 +282,92 @@ async def test_sentinels_that_were_set_up_anew_are_believed(primaries: Primaries
 
 
 @pytest.mark.usefixtures("asks_at_once")
-@pytest.mark.parametrize(("patience_s", "chosen"), [(3600.0, [OLD]), (0.0, [OLD, NEW])])
 async def test_sentinels_that_were_set_up_anew_are_believed_while_the_old_primary_answers(
-    primaries: Primaries, monkeypatch: pytest.MonkeyPatch, patience_s: float, chosen: list[Address]
+    primaries: Primaries,
 ) -> None:
-    """But not at once: some have not yet heard of a promotion that others told us of."""
-    monkeypatch.setattr("bridge.store.sentinel.SET_UP_ANEW_S", patience_s)
+    """At once, for whoever said more before and says less now will not hear of it again."""
     sentinels = [Sentinel(OLD, 9), Sentinel(OLD, 9), Sentinel(OLD, 9)]
     link = primaries.link(*sentinels)
     await link.one(PING, timeout_s=10)
     for sentinel in sentinels:
         sentinel._answer = (NEW, 0)
+    await link.one(PING, timeout_s=10)
+    await looked(link)
+    await link.one(PING, timeout_s=10)
+    assert primaries.chosen == [OLD, NEW]
+    await link.close()
+
+
+@pytest.mark.usefixtures("asks_at_once")
+@pytest.mark.parametrize(("patience_s", "chosen"), [(3600.0, [NEW]), (0.0, [NEW, OLD])])
+async def test_who_has_not_heard_of_a_promotion_leads_back_only_by_insisting(
+    primaries: Primaries, monkeypatch: pytest.MonkeyPatch, patience_s: float, chosen: list[Address]
+) -> None:
+    """The one that told us of it is gone, and the others never name its primary."""
+    monkeypatch.setattr("bridge.store.sentinel.BELIEVED_S", patience_s)
+    sentinels = [Sentinel(OLD, 5), Sentinel(NEW, 6), Sentinel(state="dead")]
+    link = primaries.link(*sentinels)
+    await link.one(PING, timeout_s=10)
+    sentinels[1]._state, sentinels[2]._state = "dead", "up"
+    sentinels[2]._answer = (OLD, 5)
     for _ in range(2):
         await link.one(PING, timeout_s=10)
         await looked(link)
     await link.one(PING, timeout_s=10)
     assert primaries.chosen == chosen
     await link.close()
+
+
+async def test_who_has_not_heard_of_a_promotion_leads_no_new_connection_back(
+    primaries: Primaries,
+) -> None:
+    sentinels = [Sentinel(OLD, 5), Sentinel(NEW, 6), Sentinel(state="dead")]
+    link = primaries.link(*sentinels)
+    await link.one(PING, timeout_s=10)
+    sentinels[1]._state, sentinels[2]._state = "dead", "up"
+    sentinels[2]._answer = (OLD, 5)
+    await link.close()
+    await link.one(PING, timeout_s=10)
+    assert primaries.chosen == [NEW, NEW]
+    await link.close()
+
+
+async def test_where_most_say_less_the_slow_one_is_heard_too(primaries: Primaries) -> None:
+    """Else nobody would know that it, too, was set up anew."""
+    slow = Slow(OLD, 9)
+    sentinels = [Sentinel(OLD, 9), Sentinel(OLD, 9), slow]
+    link = primaries.link(*sentinels)
+    await link.one(PING, timeout_s=10)
+    assert not slow.has_answered
+    for sentinel in sentinels:
+        sentinel._answer = (NEW, 0)
+    await link.close()
+    await link.one(PING, timeout_s=10)
+    assert slow.has_answered
+    assert primaries.chosen == [OLD, NEW]
+    await link.close()
+
+
+async def test_an_answer_to_an_earlier_question_takes_no_word_back(primaries: Primaries) -> None:
+    """Two links ask one Sentinel; what it said first is read last."""
+    health = Health()
+    sentinel = Sentinel(OLD, 5)
+    one, other = (primaries.link(sentinel, health=health) for _ in range(2))
+    held = asyncio.Event()
+    run = sentinel.run
+
+    async def late(calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        replies = await run(calls, timeout_s=timeout_s)
+        await held.wait()
+        return replies
+
+    sentinel.run = late  # type: ignore[method-assign]
+    early = asyncio.create_task(one.one(PING, timeout_s=10))
+    await asyncio.sleep(0.01)
+    sentinel.run, sentinel._answer = run, (NEW, 6)  # type: ignore[method-assign]
+    await other.one(PING, timeout_s=10)
+    held.set()
+    assert await early == b"PONG"
+    assert primaries.chosen == [NEW, NEW]
+    await one.close()
+    await other.close()
