@@ -25,6 +25,8 @@ from topology import Clustered, WithSentinels
 # A link with nothing to do stays where it is; the longest call that waits is a second.
 UNUSED_S: Final = 3
 MOST_STAYS: Final = 3  # there are as many shards
+GIVEN_UP_S: Final = 6.0  # a planned failover that has not happened within five
+LOOK_S: Final = 0.02
 
 
 class Failovers:
@@ -108,7 +110,7 @@ class Failovers:
         if isinstance(self._topology, Clustered):
             replica = await self._replica(shard)
             with self._told("planned_failover"):
-                await asyncio.to_thread(_command_until, replica, "CLUSTER", "FAILOVER")
+                await asyncio.to_thread(_hand_over_to, replica)
                 await self._replaced(shard, old)
                 await asyncio.to_thread(self._topology.settle, shard)
             return
@@ -187,15 +189,22 @@ class Failovers:
             it.execute_command("REPLICAOF", "127.0.0.1", primary.port or 0)
 
 
-def _command_until(server: EmbeddedServer, *words: str) -> None:
-    """Until it is not refused."""
+def _hand_over_to(replica: EmbeddedServer) -> None:
+    """Until it is the primary: Redis says OK, and may still give up after five seconds."""
 
     def done() -> bool:
-        with client(server.port) as it:
-            it.execute_command(*words)
-        return True
+        with client(replica.port) as it:
+            if it.execute_command("ROLE")[0] == "master":
+                return True
+            it.execute_command("CLUSTER", "FAILOVER")
+            given_up_s = time.monotonic() + GIVEN_UP_S
+            while time.monotonic() < given_up_s:
+                if it.execute_command("ROLE")[0] == "master":
+                    return True
+                time.sleep(LOOK_S)
+        return False
 
-    wait_until_sync(_quietly(done), f"{' '.join(words)} to be taken")
+    wait_until_sync(_quietly(done), "the replica to take over")
 
 
 def _quietly(look: Callable[[], Any]) -> Callable[[], Any]:

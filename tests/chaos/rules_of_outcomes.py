@@ -128,7 +128,7 @@ def attempts_are_bounded(case: Case) -> Iterator[Violation]:
 
 
 def stops_are_clean(case: Case) -> Iterator[Violation]:
-    """Who was asked to stop did so in time, with exit code 0, unless a handler killed it.
+    """Who was asked to stop did so in time, with exit code 0, unless a handler killed or held it.
 
     Or unless it had only just been started: then it may not have listened to signals yet. Nobody
     ends by itself. Asked or not, a worker that finds no Redis when it starts ends and says so.
@@ -145,7 +145,15 @@ def stops_are_clean(case: Case) -> Iterator[Violation]:
             and one.asked_ns - STOP_SLACK_NS <= delivery.started_ns <= one.ended_ns
             for delivery in case.deliveries
         )
-        if one.code not in (0, -signal.SIGTERM, no_redis) and not is_poisoned:
+        # Its loop goes no further, and it is killed when its time is over, as it would have been.
+        is_held = one.code == 1 and any(
+            delivery.program == one.program
+            and delivery.end == "stuck"
+            and delivery.started_ns < one.asked_ns
+            and case.last_sign_ns(delivery) < one.asked_ns + STOP_SLACK_NS
+            for delivery in case.deliveries
+        )
+        if one.code not in (0, -signal.SIGTERM, no_redis) and not is_poisoned and not is_held:
             yield Violation("stops_are_clean", f"{one.program} ended with {one.code}")
 
 

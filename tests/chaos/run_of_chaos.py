@@ -37,7 +37,8 @@ from topology import Clustered, WithSentinels
 CALM_S: Final = 1.0  # of traffic before the first fault and after the last
 # What takes longest is a dead process's spool: others look for such each minute.
 STILL_S: Final = 90.0
-DRAIN_BOUND_S: Final = 300.0
+# A hot device whose head fails is tried slowly once nothing else succeeds, whoever is to blame.
+DRAIN_BOUND_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -745,6 +745,20 @@ def test_how_programs_end(story: Story, code: int | None, was_asked: bool, is_fi
     assert story.broken == (set() if is_fine else {"stops_are_clean"})
 
 
+@pytest.mark.parametrize(("pid", "is_fine"), [(1, True), (2, False)])
+def test_a_handler_that_stands_still_keeps_its_process_from_stopping(
+    story: Story, pid: int, is_fine: bool
+) -> None:
+    """But not if that process went on afterwards: then something else kept it."""
+    story.sent("n1", device="e")
+    story.appended("n1", device="e")
+    story.delivered("n1", device="e", end="stuck", ended_ns=None)
+    story.ended(1)
+    story.now_ns += 10_000_000_000
+    story.delivered("n1", device="e", attempt=1, pid=3 - pid, epoch=2)
+    assert ("stops_are_clean" in story.broken) is not is_fine
+
+
 @pytest.mark.parametrize("kind", ["attempt", "spool", "lease"])
 def test_what_is_left_after_a_clean_stop(story: Story, kind: str) -> None:
     story.evidence.leftovers.append(Leftover(kind=kind, text="it"))

@@ -456,7 +456,7 @@ steps = st.one_of(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(steps, max_size=60))
+@given(st.lists(steps, min_size=20, max_size=80))
 def test_whatever_happens_order_is_kept_and_nothing_is_forgotten(
     happens: list[tuple[object, ...]],
 ) -> None:
