@@ -209,7 +209,11 @@ async def test_of_a_lease_that_was_lost_nothing_is_recorded_and_what_was_handled
 ) -> None:
     """So that it is not handled a second time, should the partition come back."""
     handled, suspect = await settling.pending(), await settling.pending(Attempts(suspect=True))
+    settling.settler.handled(settling.partition, await settling.pending())
+    assert await settling.records() == {}
     settling.lost = []
+    connection = settling.link.generation
+    fenced = told("fenced_writes_total")
     await settling.client.set(settling.keys.lease(NUMBER, GROUP), "another:2")
     settling.settler.handled(settling.partition, handled)
     record = Attempts(count=1, suspect=True)
@@ -227,6 +231,8 @@ async def test_of_a_lease_that_was_lost_nothing_is_recorded_and_what_was_handled
     assert await settling.records() == {}
     assert (await settling.client.xpending(stream, GROUP))["pending"] == 1
     assert not settling.settler.was_handled(again, handled.id)
+    assert settling.link.generation > connection, "the old one may lead to a replaced server"
+    assert told("fenced_writes_total") == fenced + 1
 
 
 async def test_while_the_shard_of_a_partition_is_away_the_others_are_recorded(
@@ -235,9 +241,13 @@ async def test_while_the_shard_of_a_partition_is_away_the_others_are_recorded(
     other = Partition(NUMBER + 1, worker="w", epoch=1, clean=True, delivered=b"0-0")
     await settling.client.set(settling.keys.lease(NUMBER + 1, GROUP), other.token)
     mine, theirs = await settling.pending(), Item(b"1-1", entry(), (), Attempts(count=1))
+    given_up = await settling.pending()
+    lane = Lane(settling.partition, given_up.entry.device)
+    lane.items.append(given_up)
     settling.link.away = NUMBER
     settling.settler.retry(other, theirs)
     settling.settler.handled(settling.partition, mine)
+    settling.settler.dead(lane, letter(given_up.id))
     key = settling.keys.retry(NUMBER + 1, GROUP)
 
     async def is_noted() -> bool:
@@ -246,6 +256,43 @@ async def test_while_the_shard_of_a_partition_is_away_the_others_are_recorded(
     await wait_until(is_noted, "the other partition's to be recorded")
     assert await settling.records() == {}
     assert settling.partition.items == {}
+    assert (await settling.client.xpending(settling.keys.stream(NUMBER), GROUP))["pending"] == 0
+    assert await settling.client.xlen(settling.keys.dead(NUMBER, GROUP)) == 1
+
+
+async def test_what_was_handled_is_known_also_if_its_answer_was_on_the_way_when_it_was_lost(
+    settling: Settling,
+) -> None:
+    item = await settling.pending()
+    settling.link.loses = 1_000_000
+    settling.settler.handled(settling.partition, item)
+    await wait_until(lambda: settling.link.loses < 1_000_000, "an answer to be lost")
+    settling.partition.lost = True
+    settling.settler.drop(settling.partition)
+    assert settling.settler.was_handled(settling.partition, item.id)
+    assert not settling.settler.was_handled(settling.partition, b"9-9")
+
+
+async def test_of_an_entry_that_is_gone_no_attempt_stays(settling: Settling) -> None:
+    item = await settling.pending(Attempts(count=2))
+    await settling.client.hset(settling.keys.retry(NUMBER, GROUP), item.id, "2:0")  # type: ignore[misc]
+    settling.settler.forget(settling.partition, item.id)
+    assert await settling.records() == {}
+
+
+async def test_enough_outcomes_and_an_attempt_to_be_written_wait_for_no_others(
+    settling: Settling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.worker.recording.settler.GATHER_S", 3600)
+    monkeypatch.setattr("consumers.worker.recording.settler.ENOUGH", 2)
+    suspect = await settling.pending(Attempts(suspect=True))
+    record = Attempts(count=1, suspect=True)
+    assert await settling.settler.write_attempt(settling.partition, suspect.id, record)
+    for item in (await settling.pending(), await settling.pending()):
+        settling.settler.handled(settling.partition, item)
+    await wait_until(
+        lambda: not settling.settler.is_unsettled(settling.partition), "both to be recorded"
+    )
 
 
 async def test_the_first_attempt_at_a_suspect_leaves_no_record(settling: Settling) -> None:

@@ -203,6 +203,39 @@ def test_who_was_not_started_after_all_is_the_next() -> None:
     assert lanes.running == 3
 
 
+def test_lanes_are_counted_by_what_may_become_of_them() -> None:
+    """The runner and the metrics go by these numbers."""
+    lanes, where = Lanes(), partition()
+    fill(lanes, where, "a", "b", "c", "s!", "t!")
+    tried = item("k", attempts=Attempts(count=1, suspect=True))
+    lanes.add(where, tried)
+    lanes.add(where, item("again", attempts=Attempts(count=1)))
+    assert (lanes.ready, lanes.suspects, lanes.waiting) == (4, 3, 0)
+    lanes.wait(start(lanes), 10.0)
+    start(lanes)
+    assert (lanes.ready, lanes.suspects, lanes.waiting) == (2, 3, 1)
+    assert (lanes.running, lanes.running_of(where), lanes.running_of(partition(1))) == (1, 1, 0)
+
+
+def test_a_device_that_is_parked_while_it_runs_leaves_its_lane() -> None:
+    lanes, where = Lanes(), partition()
+    fill(lanes, where, "a", "a")
+    lane = start(lanes)
+    lanes.take_out(lane)
+    assert where.lanes == {}
+    assert lanes.running == 0
+    assert lane.state is LaneState.CLOSED
+
+
+def test_what_is_parked_before_it_starts_was_not_counted_as_waiting() -> None:
+    lanes, where = Lanes(), partition()
+    fill(lanes, where, "a", "b")
+    lanes.wait(start(lanes), 10.0)
+    (lane,) = (it for it in where.lanes.values() if it.state is LaneState.READY)
+    lanes.take_out(lane)
+    assert where.waiting_items == 1
+
+
 # --- suspects
 
 
@@ -277,6 +310,45 @@ def test_waiting_devices_of_a_lost_partition_are_forgotten() -> None:
     assert devices(lanes, 9.0) == ["b"]
 
 
+def test_the_retries_that_are_left_are_in_order_still() -> None:
+    lanes, lost, mine = Lanes(), partition(0), partition(1)
+    fill(lanes, lost, "first")
+    fill(lanes, mine, "last", "next")
+    for due_s in (1.0, 5.0, 2.0):  # a heap without its first is none
+        lanes.wait(start(lanes), due_s)
+    lost.lost = True
+    lanes.drop(lost)
+    assert lanes.next_due_s() == 2.0
+    assert devices(lanes, 2.0) == ["next"]
+
+
+def test_a_lost_partition_keeps_no_lane() -> None:
+    lanes, lost = Lanes(), partition()
+    fill(lanes, lost, "a", "b", "c", "a", "b", "c")
+    running, closed, waiting = start(lanes), start(lanes), start(lanes)
+    lanes.close(closed)
+    lanes.close(waiting)
+    lost.lost = True
+    lanes.drop(lost)
+    assert lost.lanes == {}
+    lanes.reopen(closed)  # what was on its way when the lease was lost
+    lanes.reopen_waiting(waiting, 5.0)
+    lanes.finished(running)
+    assert (lanes.running, lanes.ready, lanes.waiting) == (0, 0, 0)
+
+
+def test_a_delivery_that_outlived_its_lease_need_have_no_successor() -> None:
+    """Another worker may have handled the rest of the device meanwhile."""
+    lanes, old, new = Lanes(), partition(0, epoch=1), partition(0, epoch=2)
+    fill(lanes, old, "a")
+    running = start(lanes)
+    old.lost = True
+    lanes.drop(old)
+    lanes.finished(running)
+    fill(lanes, new, "a")
+    assert devices(lanes) == ["a"]
+
+
 ENDINGS = {
     "handled": lambda lanes, lane: lanes.finished(lane),
     "to be tried again": lambda lanes, lane: lanes.wait(lane, 5.0),
@@ -313,6 +385,22 @@ def test_a_device_lost_twice_waits_for_its_old_delivery_still() -> None:
     assert lanes.next(0) is None
     lanes.finished(running)
     assert start(lanes).partition is epochs[2]
+
+
+def test_nobody_stays_behind_a_delivery_for_an_epoch_that_is_lost_too() -> None:
+    lanes, old, new = Lanes(), partition(0, epoch=1), partition(0, epoch=2)
+    fill(lanes, old, "a")
+    running = start(lanes)
+    old.lost = True
+    lanes.drop(old)
+    fill(lanes, new, "a")
+    lane = new.lanes["a"]
+    assert lanes.is_behind_orphan(lane)
+    new.lost = True
+    lanes.drop(new)
+    assert not lanes.is_behind_orphan(lane)
+    lanes.finished(running)
+    assert lanes.ready == 0
 
 
 # --- whatever happens
