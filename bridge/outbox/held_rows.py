@@ -116,7 +116,7 @@ class HeldRows:
         One device at each try, the next one at the next: so the rows of several devices that are
         to blame cannot pass for the whole partition's trouble.
         """
-        source, row_id = hold.looked or (hold.source, hold.row_id)
+        source, row_id = hold.looked or self._before(hold.heads)
         chunk = await self._spool.behind(source, row_id, max_rows=_LOOK_ROWS, max_bytes=_LOOK_BYTES)
         if chunk is None:
             hold.looked = None  # from the beginning, the next time
@@ -125,19 +125,18 @@ class HeldRows:
         for row in chunk.rows:
             hold.looked = (chunk.source, row.id)
             lane = self._lane_of_row(row)
-            if not self._is_news(hold, lane):
+            if lane.partition != hold.lane.partition or lane.device in hold.looked_at:
                 continue
-            hold.looked_at.add(str(lane.device))
-            return not await self._publish(chunk.source, [Pair(row, to_record(row))])
+            hold.looked_at.add(lane.device)
+            is_its_own = hold.looked == (hold.source, hold.row_id)
+            if not is_its_own and not self._refusals.is_head(lane):
+                return not await self._publish(chunk.source, [Pair(row, to_record(row))])
         return False
 
-    def _is_news(self, hold: Hold, lane: Lane) -> bool:
-        """Whether a lane may be tried, and says something about the partition of `hold`."""
-        return (
-            lane.partition == hold.lane.partition
-            and lane.device not in hold.looked_at
-            and not self._refusals.is_head(lane)
-        )
+    def _before(self, heads: Sequence[tuple[Source, int]]) -> tuple[Source, int]:
+        """What the first of them is behind: who comes later may have rows that wait before."""
+        source, row_id = self._spool.first_of(heads)
+        return source, row_id - 1
 
     def _lane_of_row(self, row: Row) -> Lane:
         try:

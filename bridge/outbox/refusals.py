@@ -72,9 +72,12 @@ class Hold:
     due_s: float
     is_of_redis: bool = True
     """Else it is the disk that does not let it be set aside."""
+    heads: list[tuple[Source, int]] = field(default_factory=list)
+    """Of a partition that waits: where its first waiting row may be, also of lanes let go since."""
     looked: tuple[Source, int] | None = None
-    """How far the rows behind it were searched for another device of a partition that waits."""
-    looked_at: set[str] = field(default_factory=set)
+    """How far those from the first head on were searched for another device of the partition."""
+    looked_at: set[str | None] = field(default_factory=set)
+    """Devices that were seen on the way: of each only the first row may be tried."""
     backoff: Backoff = field(
         default_factory=lambda: Backoff(base_s=_BACKOFF_BASE_S, max_s=_BACKOFF_MAX_S)
     )
@@ -122,7 +125,9 @@ class Refusals:
 
     def refused(self, lane: Lane, source: Source, row_id: int, why: str) -> None:
         """Redis refused a row alone: its device waits, or the partition if it is not the first."""
-        others = [hold for hold in self._holds.values() if self._is_beside(hold, lane)]
+        holds = self._holds.values()
+        of_partition = [hold for hold in holds if hold.lane.partition == lane.partition]
+        others = [hold for hold in of_partition if self._is_beside(hold)]
         if not others:
             self._add(lane, source, row_id, why)
             return
@@ -131,9 +136,8 @@ class Refusals:
         first = others[0]
         whole = self._add(Lane(lane.partition, None), first.source, first.row_id, why)
         whole.since_s = first.since_s
-        whole.looked_at |= {
-            judged.device for judged in (first.lane, lane) if judged.device is not None
-        }
+        whole.heads = [(hold.source, hold.row_id) for hold in of_partition] + [(source, row_id)]
+        whole.looked_at |= {first.lane.device, lane.device}
 
     def wait(self, lane: Lane, source: Source, row_id: int, why: str) -> None:
         """A row is to be set aside, and cannot be: its lane waits."""
@@ -182,8 +186,6 @@ class Refusals:
         self._holds[lane] = hold
         return hold
 
-    def _is_beside(self, hold: Hold, lane: Lane) -> bool:
-        """Whether it is of the same partition, and nothing was taken there since."""
-        if hold.lane.partition != lane.partition:
-            return False
-        return self._taken_s.get(lane.partition, 0.0) <= hold.since_s
+    def _is_beside(self, hold: Hold) -> bool:
+        """Whether nothing was taken of their partition since it waits."""
+        return self._taken_s.get(hold.lane.partition, 0.0) <= hold.since_s

@@ -143,6 +143,22 @@ class SpoolFiles:
                 return Chunk(other, rows)
         return None
 
+    def rewind(self, source: Source | None, row_id: int) -> None:
+        """Has what is not confirmed read again: all of it, or from a row of `source` on."""
+        sources = self.sources()
+        at = sources.index(source) if source in sources else -1
+        for place, other in enumerate(sources):
+            if place > at:
+                other.rewind()
+            elif place == at:
+                other.rewind(row_id)
+
+    def first_of(self, places: Sequence[tuple[Source, int]]) -> tuple[Source, int]:
+        """Where the oldest row is, of some of which one is in a file still in use."""
+        order = {source: place for place, source in enumerate(self.sources())}
+        there = [place for place in places if place[0] in order]
+        return min(there, key=lambda place: (order[place[0]], place[1]))
+
     def set_aside(self, source: Source, row: Row, reason: str) -> None:
         """Keeps a row of `source` out of the way of the others."""
         try:

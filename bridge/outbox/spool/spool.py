@@ -143,13 +143,11 @@ class Spool:
 
     def rewind(self, source: Source | None = None, row_id: int = 1) -> None:
         """Has what is not confirmed read again: all of it, or from a row of `source` on."""
-        sources = self._files.sources()
-        at = sources.index(source) if source in sources else -1
-        for place, other in enumerate(sources):
-            if place > at:
-                other.rewind()
-            elif place == at:
-                other.rewind(row_id)
+        self._files.rewind(source, row_id)
+
+    def first_of(self, places: Sequence[tuple[Source, int]]) -> tuple[Source, int]:
+        """Where the oldest row is, of some of which one is in a file still in use."""
+        return self._files.first_of(places)
 
     def has(self, source: Source) -> bool:
         """Whether the file of `source` is still in use."""

@@ -7,6 +7,8 @@ real, on a disk whose syncs can be made slow.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -505,6 +507,47 @@ async def test_the_direct_path_stays_closed_while_a_row_was_passed_over(
         await it.is_on(Way.DIRECT)
         assert b"c0" in passed_over[0].body
         assert len(it.shelf.kept) == 5
+
+
+CONTENT = "ERR max request size exceeded. Limit: 1048576 bytes"
+
+
+@pytest.mark.parametrize("is_passing", [False, True], ids=["to blame", "passing"])
+@pytest.mark.parametrize("seed", range(6, 16))
+async def test_whatever_is_refused_order_is_kept_and_nothing_else_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, is_passing: bool
+) -> None:
+    """Rows that are to blame, or a server's whim, of any devices and partitions, and outages."""
+    monkeypatch.setattr("bridge.outbox.refusals.SECOND_LOOK_S", 3600 if is_passing else 0.05)
+    monkeypatch.setattr("bridge.outbox.held_rows._LOOK_ROWS", 3)
+    monkeypatch.setattr("random.uniform", lambda low, _: low)  # no waits between attempts
+    dice = random.Random(seed)
+    async with bench(tmp_path) as it:
+        it.devices, it.shelf.partitions = dice.randint(2, 6), dice.randint(1, 3)
+        await it.is_on(Way.DIRECT)
+        bad = [f"c{n}" for n in range(60) if dice.random() < dice.choice([0.05, 0.3])]
+        by_content = {name for name in bad if dice.random() < 0.3}
+        it.shelf.refused = set(bad)
+        it.shelf.refusals = dict.fromkeys(by_content, CONTENT)
+        while it.submitted < 60:
+            it.submit(min(dice.randint(1, 12), 60 - it.submitted))
+            it.shelf.loses_answers = dice.choice([0, 0, 0, 1])
+            await asyncio.sleep(dice.choice([0.0, 0.005, 0.03]))
+        await asyncio.gather(*it.waiting)
+        if is_passing:
+            it.shelf.refused = set(by_content)
+        others = (arrival(n, f"e{n}") for n in itertools.count(60))
+        while it.spool.outstanding or it.group_commit.path is not Way.DIRECT:
+            for other in itertools.islice(others, 4):  # of each partition some are taken
+                it.waiting.append(it.group_commit.submit(other, it.clock()))
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*it.waiting)
+        missing = {f"c{n}" for n in range(it.submitted)} - set(it.shelf.kept)
+        assert missing == (by_content if is_passing else set(bad))
+        assert it.spool.status()["set_aside"] == len(missing)
+        for device in range(it.devices):
+            numbers = [n for name in of_device(it, device) if (n := int(name[1:])) < it.submitted]
+            assert numbers == sorted(numbers)
 
 
 @pytest.mark.parametrize("error", [OSError("read-only"), sqlite3.OperationalError("full")])
