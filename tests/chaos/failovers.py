@@ -15,11 +15,12 @@ from typing import Any, Final
 
 import redis
 
+from bridge.errors import UsageError
 from bridge.store.embedded import EmbeddedServer
 from evidence import Disturbance
 from schedule import Planned
 from support.clusters import client, links_to
-from support.waiting import wait_until_sync
+from support.waiting import wait_until, wait_until_sync
 from topology import Clustered, WithSentinels
 
 # A link with nothing to do stays where it is; the longest call that waits is a second.
@@ -175,7 +176,7 @@ class Failovers:
 
     async def _rejoins(self, shard: int, server: EmbeddedServer) -> None:
         """Starts one that is down, as a replica."""
-        server.start()
+        await start_again(server)
         self._topology.keep()
         if isinstance(self._topology, WithSentinels):
             # Sentinels would say so, too, some ten seconds later.
@@ -187,6 +188,17 @@ class Failovers:
         assert server is not primary
         with client(server.port) as it:
             it.execute_command("REPLICAOF", "127.0.0.1", primary.port or 0)
+
+
+async def start_again(server: EmbeddedServer) -> None:
+    """What a killed Redis 6.2 had forked lives on for some seconds, and holds its folder."""
+
+    def start() -> bool:
+        with contextlib.suppress(UsageError):
+            server.start()
+        return server.is_running()
+
+    await wait_until(start, "the folder of a killed server")
 
 
 def _hand_over_to(replica: EmbeddedServer) -> None:

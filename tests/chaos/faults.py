@@ -22,7 +22,7 @@ import aof
 from aof import CLOCK
 from clocks import Clock
 from evidence import Disturbance
-from failovers import Failovers
+from failovers import Failovers, start_again
 from program import Program
 from schedule import (
     CLOCK_FAULTS,
@@ -303,14 +303,14 @@ class Faults:
             case "kill_redis":
                 server.kill()
                 await asyncio.sleep(one.lasts_s)
-                server.start()
+                await start_again(server)
             case "empty_restart":
                 server.kill()
                 folder = server.data_dir / f"lost-{len(self._stand.lost_folders)}"
                 aof.take_away(server.data_dir, folder)
                 self._stand.lost_folders.append(folder)
                 await asyncio.sleep(one.lasts_s)
-                server.start()
+                await start_again(server)
             case "freeze_redis":
                 server.process.send_signal(signal.SIGSTOP)
                 await asyncio.sleep(one.lasts_s)

@@ -131,7 +131,7 @@ class Parked:
     """A device whose messages are in its parked list in Redis."""
 
     __slots__ = (
-        "done", "due_s", "lane", "length", "loaded_bytes", "page", "suspect", "unconfirmed",
+        "due_s", "lane", "length", "loaded_bytes", "oldest", "page", "suspect", "unconfirmed",
     )  # fmt: skip
 
     def __init__(self, due_s: float, *, suspect: bool = False) -> None:
@@ -148,8 +148,8 @@ class Parked:
         """Whether its head may have killed the last owner."""
         self.unconfirmed = 0
         """Outcomes and arrivals that Redis does not have yet."""
-        self.done = NO_ID
-        """The last message whose outcome is recorded; the list begins behind it."""
+        self.oldest = (0, 0)
+        """The lowest id that may still come, as `entry_order` has it: what is before is done."""
 
 
 class Partition:

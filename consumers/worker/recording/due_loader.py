@@ -242,11 +242,13 @@ class DueLoader:
             except NewerContractError:
                 self._on_newer(partition)
                 return
-            if _is_older(items, wanted.parked):
+            first = next((entry_order(item.id) for item in items if item.id != NO_ID), None)
+            if first is not None and first < wanted.parked.oldest:
                 # Redis knows less than it did (a failover). Under this epoch nothing comes again.
                 self._log.warning("redis_went_back", partition=partition.number)
                 self._on_went_back(partition)
                 return
+            wanted.parked.oldest = first or wanted.parked.oldest
             self._adopt(wanted, items, sum(map(len, loaded.messages)))
 
     def _adopt(self, due: Due, items: list[Item], size_bytes: int) -> None:
@@ -268,14 +270,6 @@ class DueLoader:
 def _is_read(partition: Partition) -> bool:
     """Whether all that was pending has been read: before, a head may be in it and not listed."""
     return partition.is_open and partition.cursor is None
-
-
-def _is_older(items: list[Item], parked: Parked) -> bool:
-    """Whether a list begins with what has its outcome already."""
-    ids = [item.id for item in items if item.id != NO_ID]
-    if not ids or parked.done == NO_ID:
-        return False
-    return entry_order(ids[0]) <= entry_order(parked.done)
 
 
 def _is_cut(reply: list[Any]) -> bool:

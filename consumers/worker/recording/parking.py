@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from bridge import clock
-from bridge.contract.entries import DeadLetter
+from bridge.contract.entries import DeadLetter, entry_order
 from bridge.contract.keys import Keys
 from bridge.contract.ledger import Note
 from bridge.store.link import Argument, Call, Link
@@ -206,6 +206,7 @@ class Parking:
 
     def _move(self, partition: Partition, device: str, items: list[Item], due_s: float) -> None:
         parked = partition.parked[device] = Parked(due_s)
+        parked.oldest = min(entry_order(item.id) for item in items)
         self._due_loader.schedule(partition, device, parked)
         due_ms = clock.epoch_ms() + round((due_s - clock.boottime_s()) * 1000)
         for at in range(0, len(items), MOVED_AT_ONCE):
@@ -292,7 +293,8 @@ class Parking:
 
     def _done(self, entry_id: bytes, lane: Lane, reply: list[int]) -> None:
         if entry_id != NO_ID:
-            lane.partition.parked[lane.device].done = entry_id
+            ms, seq = entry_order(entry_id)
+            lane.partition.parked[lane.device].oldest = (ms, seq + 1)
         self._confirmed(lane, reply)
 
     def _buried(self, letter: DeadLetter, entry_id: bytes, lane: Lane, reply: list[int]) -> None:

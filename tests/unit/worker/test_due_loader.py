@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from bridge.contract.entries import entry_order
 from bridge.contract.keys import Keys
 from bridge.errors import RedisUnavailableError
 from bridge.store.link import Call, Refused
 from consumers.worker.partitions.lanes import Lanes
-from consumers.worker.partitions.partition import FIRST_PAGE, Lane, Parked, Partition
+from consumers.worker.partitions.partition import FIRST_PAGE, Item, Lane, Parked, Partition
 from consumers.worker.recording import due_loader, netstrings
 from consumers.worker.recording.due_loader import CALL_TIMEOUT_S, MESSAGES, DueLoader
 from support.entries import item, partition
@@ -291,6 +292,11 @@ async def test_a_lost_partition_is_forgotten_whatever_was_asked_for_it(bench: Be
     assert len(bench.server.asked) == 1
 
 
+def listed(*items: Item) -> list[Any]:
+    """What the script replies of a list with these messages."""
+    return [[netstrings.encode((one.id, *one.fields)) for one in items], [None] * len(items), 0]
+
+
 @pytest.mark.parametrize("is_there_again", [False, True])
 async def test_what_has_its_outcome_does_not_come_again_under_the_same_lease(
     bench: Bench, is_there_again: bool
@@ -300,12 +306,32 @@ async def test_what_has_its_outcome_does_not_come_again_under_the_same_lease(
     first = done if is_there_again else other
 
     async def answer(calls: Sequence[Call]) -> list[Any]:
-        return [[[[netstrings.encode((first.id, *first.fields))], [None], 0]] for _ in calls]
+        return [[listed(first)] for _ in calls]
 
     bench.server.answer = answer
     where = partition(1)
     bench.park(where, "a")
-    where.parked["a"].done = done.id
+    where.parked["a"].oldest = entry_order(other.id)
     await wait_until(lambda: bench.went_back or "a" in where.lanes, "the device to be loaded")
     assert bench.went_back == ([where] if is_there_again else [])
     assert ("a" in where.lanes) is not is_there_again
+
+
+async def test_a_list_that_was_loaded_does_not_begin_earlier_the_next_time(bench: Bench) -> None:
+    """Its head failed, and the failover brought back what had gone before it."""
+    before, head = item("a"), item("a")
+    lists = [[head], [before, head]]
+
+    async def answer(calls: Sequence[Call]) -> list[Any]:
+        return [[listed(*lists.pop(0))] for _ in calls]
+
+    bench.server.answer = answer
+    where = partition(1)
+    bench.park(where, "a")
+    await wait_until(lambda: "a" in where.lanes, "the device to be loaded")
+    parked = where.parked["a"]
+    bench.lanes.take_out(where.lanes["a"])
+    bench.due_loader.free(parked, is_through=False)
+    bench.due_loader.schedule(where, "a", parked)
+    await wait_until(lambda: bench.went_back or "a" in where.lanes, "it to be loaded again")
+    assert bench.went_back == [where]
