@@ -66,10 +66,11 @@ class Settling:
         """Partitions that were lost, where the test lets any be."""
         self.rooms = 0
         self.partition = Partition(NUMBER, worker="w", epoch=1, clean=True, delivered=b"0-0")
+        self.lanes = Lanes()
         self.settler = Settler(
             self.link,
             self.keys,
-            Lanes(),
+            self.lanes,
             group=GROUP,
             lease_ttl_s=60,
             dead_max_entries=DEAD_MAX,
@@ -271,6 +272,36 @@ async def test_what_was_handled_is_known_also_if_its_answer_was_on_the_way_when_
     settling.settler.drop(settling.partition)
     assert settling.settler.was_handled(settling.partition, item.id)
     assert not settling.settler.was_handled(settling.partition, b"9-9")
+
+
+async def test_who_waits_for_an_attempt_to_be_noted_hears_that_the_lease_was_lost(
+    settling: Settling,
+) -> None:
+    """Whether it was on its way, or not sent yet."""
+    settling.link.loses = 1_000_000
+    waiting = []
+    for item in (await settling.pending(), await settling.pending()):
+        before = settling.link.loses
+        writing = settling.settler.write_attempt(settling.partition, item.id, Attempts(count=1))
+        waiting.append(asyncio.create_task(writing))
+        await wait_until(lambda before=before: settling.link.loses < before, "a call")  # type: ignore[misc]
+    settling.partition.lost = True
+    settling.settler.drop(settling.partition)
+    async with asyncio.timeout(10):
+        assert await asyncio.gather(*waiting) == [False, False]
+
+
+async def test_a_device_goes_on_when_its_dead_letter_is_recorded(settling: Settling) -> None:
+    given_up, following = await settling.pending(), await settling.pending()
+    for item in (given_up, following):
+        settling.lanes.add(settling.partition, item)
+    lane = settling.lanes.next(0)
+    assert lane is not None
+    settling.lanes.close(lane)
+    settling.settler.dead(lane, letter(given_up.id))
+    assert await settling.records() == {}
+    assert settling.lanes.next(0) is lane
+    assert lane.head is following
 
 
 async def test_of_an_entry_that_is_gone_no_attempt_stays(settling: Settling) -> None:
