@@ -626,6 +626,42 @@ async def test_a_full_spool_refuses_and_loses_nothing_it_took(tmp_path: Path) ->
         assert list(it.shelf.kept) == [*promised, f"c{it.submitted - 1}"]
 
 
+@pytest.fixture
+def room_for_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = 3 * arrival(1).size_bytes
+    monkeypatch.setattr("bridge.outbox.group_commit.MAX_WAITING_BYTES", room)
+
+
+@pytest.mark.usefixtures("room_for_three")
+async def test_what_there_is_no_room_for_is_refused_and_there_is_room_again(tmp_path: Path) -> None:
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        for _ in range(2):
+            it.shelf.is_down = True
+            going = it.submit(1)
+            await wait_until(lambda: not it.group_commit._waiting, "it to be on its way")
+            behind = it.submit(3)
+            with pytest.raises(UnableError, match="too many callbacks are waiting"):
+                await it.group_commit.submit(arrival(9), it.clock())
+            assert await asyncio.gather(*going, *behind) == [Outcome.SPOOLED] * 4
+            it.shelf.is_down = False
+            await it.is_on(Way.DIRECT)
+        await it.all_kept_in_order()
+
+
+@pytest.mark.usefixtures("room_for_three")
+async def test_before_redis_answers_the_disk_has_room_for_what_the_memory_has_not(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path) as it:
+        it.shelf.is_down = True
+        assert it.group_commit.path is Way.HOLDING
+        it.submit(4)
+        assert it.group_commit.path is Way.SPOOLING
+        it.shelf.is_down = False
+        await it.all_kept_in_order()
+
+
 async def test_what_waits_at_the_end_is_on_the_disk(tmp_path: Path) -> None:
     async with bench(tmp_path) as it:
         await it.is_on(Way.DIRECT)
