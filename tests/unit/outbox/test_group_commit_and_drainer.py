@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.backoff import Backoff
 from bridge.contract.keys import partition_of
@@ -509,6 +510,32 @@ async def test_the_direct_path_stays_closed_while_a_row_was_passed_over(
         assert len(it.shelf.kept) == 5
 
 
+async def test_no_search_without_success_lets_a_later_row_of_the_refused_device_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = 0
+    behind = Spool.behind
+
+    async def counted(spool: Spool, *place: Any, **most: Any) -> Any:
+        nonlocal ends
+        found = await behind(spool, *place, **most)
+        ends += found is None
+        return found
+
+    monkeypatch.setattr(Spool, "behind", counted)
+    monkeypatch.setattr("random.uniform", lambda low, _: low)  # no waits between attempts
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        it.shelf.refused = {"c0", "c1"}
+        done = [it.group_commit.submit(arrival(n, d), it.clock()) for n, d in enumerate("abab")]
+        await asyncio.gather(*done)
+        await wait_until(lambda: ends >= 3, "searches to end")
+        assert list(it.shelf.kept) == []
+        it.shelf.refused = set()
+        await it.is_on(Way.DIRECT)
+        assert list(it.shelf.kept) == ["c0", "c1", "c2", "c3"]
+
+
 CONTENT = "ERR max request size exceeded. Limit: 1048576 bytes"
 
 
@@ -568,12 +595,14 @@ async def test_a_row_that_cannot_be_set_aside_holds_up_only_its_device(
         it.shelf.refusal = "ERR max request size exceeded. Limit: 1048576 bytes"
         it.shelf.refused = {"c4"}
         monkeypatch.setattr("bridge.outbox.held_rows.to_record", unreadable)
-        with monkeypatch.context() as broken:
+        with monkeypatch.context() as broken, capture_logs() as logged:
             broken.setattr(SpoolFile, "set_aside", fails)
             await asyncio.gather(*it.submit(9))
             await wait_until(lambda: len(it.shelf.kept) == 6, "what is not behind them")
             assert of_device(it, 1) == ["c1"]
             assert it.drainer.refusal is None
+            await asyncio.sleep(0.2)  # it is tried again
+        assert [line["event"] for line in logged].count("row_not_set_aside") == 1
         await wait_until(lambda: it.spool.status()["set_aside"] == 2, "both to be set aside")
         await it.is_on(Way.DIRECT)
         assert of_device(it, 1) == ["c1", "c7"]
