@@ -510,6 +510,25 @@ async def test_the_direct_path_stays_closed_while_a_row_was_passed_over(
         assert len(it.shelf.kept) == 5
 
 
+async def test_a_held_row_that_is_not_in_its_file_any_more_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file was damaged, or made anew, while others waited for the row."""
+
+    async def is_gone(*_: object) -> None:
+        return None
+
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        it.shelf.refused = {"c0"}
+        await asyncio.gather(*it.submit(4))
+        await wait_until(lambda: len(it.drainer._refusals) == 1, "it to be held")
+        monkeypatch.setattr(it.spool, "row", is_gone)
+        it.shelf.refused = set()
+        await it.all_kept_in_order()
+        await it.is_on(Way.DIRECT)
+
+
 async def test_no_search_without_success_lets_a_later_row_of_the_refused_device_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
