@@ -239,6 +239,7 @@ steps = st.lists(
         st.sampled_from(list(Became)),
         st.integers(0, 70),
     ),
+    min_size=10,
     max_size=40,
 )
 

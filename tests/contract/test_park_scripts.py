@@ -1,4 +1,4 @@
-"""What park.lua lists, in which order, and what it leaves alone."""
+"""What park.lua lists and in which order, what unpark.lua takes off, and what both leave alone."""
 
 from __future__ import annotations
 
@@ -45,6 +45,17 @@ class Parked:
         )  # fmt: skip
         return await self.link.one(call, timeout_s=10)
 
+    async def unpark(self, id_: str, *outcome: Any, token: str = TOKEN) -> Any:
+        call = scripts.unpark(
+            self.keys, GROUP, NUMBER, DEVICE,
+            token=token, ttl_ms=60_000, beginning=netstrings.encode((id_.encode(),)),
+            history=("", ""), outcome=outcome,
+        )  # fmt: skip
+        return await self.link.one(call, timeout_s=10)
+
+    async def dead(self) -> int:
+        return int(await self.client.xlen(self.keys.dead(NUMBER, GROUP)))
+
     async def listed(self) -> list[str]:
         raw = await self.client.lrange(self.keys.parked_device(NUMBER, GROUP, DEVICE), 0, -1)  # type: ignore[misc]
         return [netstrings.decode(each)[0].decode() for each in raw]
@@ -72,10 +83,13 @@ async def test_whose_lease_it_is_not_parks_nothing(it: Parked) -> None:
     assert (await it.listed(), await it.left(), await it.due_ms()) == ([], 1, None)
 
 
-@pytest.mark.parametrize(
+in_order = pytest.mark.parametrize(
     ("first", "second"),
     [("9-0", "10-0"), ("10-0", "11-0"), ("7-9", "7-10"), ("7-1", "7-2"), ("9-7", "10-1")],
 )
+
+
+@in_order
 async def test_a_list_is_in_the_order_of_the_stream_not_of_text(
     it: Parked, first: str, second: str
 ) -> None:
@@ -136,3 +150,75 @@ async def test_it_keeps_the_lease(it: Parked) -> None:
     await it.pending("1-0")
     await it.park("1-0")
     assert 0 < await it.client.pttl(it.keys.lease(NUMBER, GROUP)) <= 60_000
+
+
+# --- and off again
+
+
+async def test_whose_lease_it_is_not_takes_nothing_off(it: Parked) -> None:
+    await it.pending("1-0")
+    await it.park("1-0")
+    reply = await it.unpark("1-0", "handled", token="w:2")
+    assert isinstance(reply, Refused)
+    assert reply.code == "FENCED"
+    assert await it.listed() == ["1-0"]
+
+
+async def test_what_is_handled_leaves_with_its_record_and_the_last_with_the_device(
+    it: Parked,
+) -> None:
+    await it.pending("1-0", "2-0")
+    await it.park("1-0", "2-0", record="2:5")
+    assert await it.unpark("1-0", "handled") == [1, 0]
+    assert (await it.listed(), await it.records()) == (["2-0"], {b"2-0": b"2:5"})
+    assert await it.due_ms() == 7
+    assert await it.unpark("2-0", "handled") == [0, 0]
+    assert (await it.records(), await it.due_ms()) == ({}, None)
+
+
+async def test_a_call_that_comes_again_takes_nothing_more_off(it: Parked) -> None:
+    await it.pending("1-0", "2-0")
+    await it.park("1-0", "2-0", record="2:5")
+    for _ in range(2):
+        assert await it.unpark("1-0", "handled") == [1, 0]
+    for _ in range(2):
+        assert await it.unpark("1-0", "retry", "3:9", 99) == [1, 0]
+    assert (await it.listed(), await it.records()) == (["2-0"], {b"2-0": b"2:5"})
+    assert await it.due_ms() == 7
+
+
+async def test_what_is_tried_again_stays_first_with_its_record_and_a_time(it: Parked) -> None:
+    await it.pending("1-0", "2-0")
+    await it.park("1-0", "2-0")
+    assert await it.unpark("1-0", "retry", "3:99", 99) == [2, 0]
+    assert (await it.listed(), await it.records()) == (["1-0", "2-0"], {b"1-0": b"3:99"})
+    assert await it.due_ms() == 99
+
+
+@pytest.mark.parametrize(("most", "is_held"), [(1, False), (0, True)])
+async def test_what_is_given_up_is_buried_or_held_where_there_is_no_room(
+    it: Parked, most: int, is_held: bool
+) -> None:
+    await it.pending("1-0")
+    await it.park("1-0", record="2:5")
+    reply = await it.unpark("1-0", "dead", "3:0:rejected", 99, most, b"device", b"d")
+    assert reply == [int(is_held), int(is_held)]
+    assert await it.dead() == (0 if is_held else 1)
+    assert await it.listed() == (["1-0"] if is_held else [])
+    assert await it.records() == ({b"1-0": b"3:0:rejected"} if is_held else {})
+    assert await it.due_ms() == (99 if is_held else None)
+
+
+@in_order
+async def test_an_older_message_that_is_there_again_is_told_of_and_a_newer_one_is_left(
+    it: Parked, first: str, second: str
+) -> None:
+    """A failover took its outcome back, or the answer to this call was lost."""
+    await it.pending(first, second)
+    await it.park(second)
+    assert await it.unpark(first, "handled") == [1, 0]
+    await it.park(first)
+    reply = await it.unpark(second, "handled")
+    assert isinstance(reply, Refused)
+    assert reply.code == "WENTBACK"
+    assert await it.listed() == [first, second]
