@@ -154,10 +154,10 @@ class SpoolFiles:
                 other.rewind(row_id)
 
     def first_of(self, places: Sequence[tuple[Source, int]]) -> tuple[Source, int]:
-        """Where the oldest row is, of some of which one is in a file still in use."""
+        """Where the oldest row is, of those in files still in use; if all have gone, anywhere."""
         order = {source: place for place, source in enumerate(self.sources())}
         there = [place for place in places if place[0] in order]
-        return min(there, key=lambda place: (order[place[0]], place[1]))
+        return min(there, key=lambda place: (order[place[0]], place[1]), default=places[0])
 
     def set_aside(self, source: Source, row: Row, reason: str) -> None:
         """Keeps a row of `source` out of the way of the others."""

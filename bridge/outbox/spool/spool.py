@@ -146,7 +146,7 @@ class Spool:
         self._files.rewind(source, row_id)
 
     def first_of(self, places: Sequence[tuple[Source, int]]) -> tuple[Source, int]:
-        """Where the oldest row is, of some of which one is in a file still in use."""
+        """Where the oldest row is, of those in files still in use; if all have gone, anywhere."""
         return self._files.first_of(places)
 
     def has(self, source: Source) -> bool:

@@ -135,6 +135,25 @@ async def test_adopted_records_come_before_our_own(tmp_path: Path) -> None:
         assert await contents(spool) == [*left, own]
 
 
+async def test_the_first_of_some_places_is_where_reading_comes_to_first(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await put(spool, arrival("own"))
+        own = await spool.read(max_rows=1, max_bytes=MIB)
+        abandoned(tmp_path, [arrival("left1"), arrival("left2")])
+        await spool.adopt()
+        left = await spool.read(max_rows=2, max_bytes=MIB)
+        assert own is not None
+        assert left is not None
+        places = [(own.source, 1), (left.source, 2), (left.source, 1)]
+        assert spool.first_of(places) == (left.source, 1)
+        assert spool.first_of(places[:2]) == (left.source, 2)
+        spool.confirm(left.source, left.rows)
+        await wait_until(lambda: not spool.has(left.source), "the adopted file to go")
+        assert spool.first_of(places) == (own.source, 1)
+        assert spool.first_of(places[1:]) == places[1], "nothing is behind that any more"
+        assert await spool.behind(*places[1], max_rows=1, max_bytes=MIB) is None
+
+
 async def test_files_are_read_in_the_order_their_processes_lived_in(tmp_path: Path) -> None:
     """A file is written to when somebody opens it, and clocks are set back: neither tells."""
     for number, at_ms in enumerate((2, 1, 3)):
