@@ -27,8 +27,8 @@ from bridge.outbox.drainer import Drainer
 from bridge.outbox.group_commit import GroupCommit
 from bridge.outbox.group_commit import Path as Way
 from bridge.outbox.publisher import Publisher
-from bridge.outbox.records import Arrival, Outcome, Record
-from bridge.outbox.refusals import Lane
+from bridge.outbox.records import Arrival, Outcome, QuarantinedBody, Record
+from bridge.outbox.refusals import QUARANTINE, Lane
 from bridge.outbox.spool.file import SpoolFile
 from bridge.outbox.spool.row import Row, UnreadableRowError, to_record
 from bridge.outbox.spool.spool import Spool
@@ -78,7 +78,7 @@ class Shelf(Publisher):
             raise RedisUnavailableError("the connection was cut")
         names = [name(record) for record in records]
         results: list[Outcome | Refused] = [Outcome.PUBLISHED] * len(names)
-        for partition in range(self.partitions):
+        for partition in (QUARANTINE, *range(self.partitions)):
             places = [
                 place
                 for place, record in enumerate(records)
@@ -103,8 +103,7 @@ class Shelf(Publisher):
 
 
 def name(record: Record) -> str:
-    assert isinstance(record, Arrival)
-    return record.notification.command
+    return record.notification.command if isinstance(record, Arrival) else record.sha256
 
 
 def arrival(number: int, device: str = "d1") -> Arrival:
@@ -510,6 +509,26 @@ async def test_the_direct_path_stays_closed_while_a_row_was_passed_over(
         assert len(it.shelf.kept) == 5
 
 
+async def test_a_quarantined_body_that_is_refused_holds_up_nothing_else(tmp_path: Path) -> None:
+    first, second = (
+        QuarantinedBody.of(
+            text, reason="not_json", details=(), path="/", received_at_ms=1, keep_bytes=9
+        )
+        for text in (b"first", b"second")
+    )
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        it.shelf.refused = {first.sha256}
+        for record in (first, second, arrival(0)):
+            it.waiting.append(it.group_commit.submit(record, it.clock()))
+        await asyncio.gather(*it.waiting)
+        await wait_until(lambda: len(it.shelf.kept) == 2, "the others")
+        assert set(it.shelf.kept) == {second.sha256, "c0"}
+        it.shelf.refused = set()
+        await it.is_on(Way.DIRECT)
+        assert list(it.shelf.kept)[2:] == [first.sha256]
+
+
 async def test_a_held_row_that_is_not_in_its_file_any_more_holds_up_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -550,9 +569,11 @@ async def test_no_search_without_success_lets_a_later_row_of_the_refused_device_
         await asyncio.gather(*done)
         await wait_until(lambda: ends >= 3, "searches to end")
         assert list(it.shelf.kept) == []
+        it.shelf.refused = {"c0"}
+        await wait_until(lambda: len(it.shelf.kept) == 2, "one that begins anew, and finds b")
         it.shelf.refused = set()
         await it.is_on(Way.DIRECT)
-        assert list(it.shelf.kept) == ["c0", "c1", "c2", "c3"]
+        assert list(it.shelf.kept) == ["c1", "c3", "c0", "c2"]
 
 
 CONTENT = "ERR max request size exceeded. Limit: 1048576 bytes"
