@@ -343,6 +343,28 @@ async def test_a_hand_back_that_takes_too_long_goes_on_spooling(
         await it.all_kept_in_order()
 
 
+async def test_what_is_spilled_at_the_last_moment_comes_before_what_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its deadline passes while the disk says that nothing is left."""
+    is_done = Spool.is_done
+    spilled: list[asyncio.Future[Outcome]] = []
+
+    async def late(spool: Spool) -> bool:
+        done = await is_done(spool)
+        if done and not spilled:
+            spilled.extend(it.submit(2))
+            it.group_commit.spill()
+        return done
+
+    monkeypatch.setattr(Spool, "is_done", late)
+    async with bench(tmp_path) as it:
+        await wait_until(lambda: spilled, "the last moment")
+        await it.is_on(Way.DIRECT)
+        it.submit(3)
+        await it.all_kept_in_order()
+
+
 def of_device(it: Bench, number: int) -> list[str]:
     """What is on the shelf of one device, in its order."""
     return [name for name in it.shelf.kept if int(name[1:]) % it.devices == number]
