@@ -7,6 +7,7 @@ on the real server only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from bridge.contract import ledger
 from bridge.contract.entries import DeadLetter, EntryId, entry_order
 from bridge.errors import RedisUnavailableError
 from bridge.store.link import Link, Refused, Script, command
-from consumers.worker.delivery.attempts import Attempts
+from consumers.worker.delivery.attempts import Attempts, Failure
 from consumers.worker.delivery.fetcher import CONSUMER
 from consumers.worker.process.registry import register, registered_groups
 from consumers.worker.scripts import (
@@ -320,6 +321,37 @@ async def test_a_release_drops_what_was_written_of_entries_that_are_gone(
     fields = set(await real.client.hkeys(real.retry))
     assert fields == {b"clean", *([b"5-0"] if left != "nothing" else []), *more[:1]}
     assert (await real.acquire())[2] == 1
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("is_done", [True, False])
+async def test_a_release_goes_by_its_own_group_and_no_other(real: Partition, is_done: bool) -> None:
+    others = [Partition(real.redis, group=name) for name in ("a", "z")]
+    for each in (real, *others):
+        await each.acquire()
+    await real.client.hset(real.retry, "5-0", Attempts(count=2).encode())
+    await real.add()
+    for each in [real] if is_done else others:
+        await each.deliver()
+        await each.client.xack(each.stream, each.group, *await each.pending())
+    assert await real.release() == 1
+    assert await real.client.hexists(real.retry, "5-0") is not is_done
+
+
+async def test_a_release_keeps_the_failures_of_an_entry_it_knows_no_other_of(
+    it: Partition,
+) -> None:
+    """What ran is written down without them; a suspect's own record has them."""
+    await it.acquire()
+    failure = Failure(error_type="ValueError", error="no", where="r.py:1")
+    failed = Attempts(count=2).failed(failure, at_ms=5, device="d")
+    await it.client.hset(it.retry, "5-0", failed.encode())
+    await it.release(b"5-0", Attempts(count=2, suspect=True).encode())
+    kept = Attempts.decode(await it.client.hget(it.retry, "5-0"))
+    assert kept == replace(failed, suspect=True)
+    await it.acquire()
+    await it.release(b"5-0", kept.encode())  # one that has its own gets no others
+    assert await it.client.hget(it.retry, "5-0") == kept.encode()
 
 
 async def test_who_lost_the_lease_releases_and_renews_nothing(it: Partition) -> None:
