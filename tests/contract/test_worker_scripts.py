@@ -373,6 +373,8 @@ async def test_a_renewal_prolongs(it: Partition) -> None:
 async def test_an_acquisition_tells_where_the_group_stands_and_what_is_parked(
     real: Partition,
 ) -> None:
+    for other in ("a", "z"):  # which stand elsewhere
+        await Partition(real.redis, group=other).acquire()
     await real.acquire()
     *_, last = await real.add(3)
     await real.deliver()
