@@ -48,9 +48,32 @@ async def test_both_kinds_of_a_device_keep_their_order(server: servers.Redis) ->
     results = await publisher(server).publish(batch, timeout_s=10)
     assert results == [Outcome.PUBLISHED] * 4
     stream = server.keys.stream(partition_of("d1", PARTITIONS))
-    entries = [Entry.decode(fields) for _, fields in await server.client.xrange(stream)]
+    found = [fields for _, fields in await server.client.xrange(stream)]
+    entries = [Entry.decode(fields) for fields in found]
     assert [entry.id for entry in entries] == [each.notification.id for each in batch]
+    for fields, entry in zip(found, entries, strict=True):
+        words = entry.encode()
+        assert fields == dict(zip(words[::2], words[1::2], strict=True)), "and nothing else"
     assert [each.type for each in entries[1::2]] == ["deviceDataChanged"] * 2
+
+
+async def test_what_an_entry_has_beside_the_usual_is_its_own(server: servers.Redis) -> None:
+    trace = f"00-{'1' * 32}-{'2' * 16}-01"
+    batch = [
+        command("SENT")._replace(more={"traceparent": trace, "path": "/first"}),
+        platform(1)._replace(more={"path": "/second"}),
+        platform(2),
+    ]
+    await publisher(server).publish(batch, timeout_s=10)
+    stream = server.keys.stream(partition_of("d1", PARTITIONS))
+    usual = {b"v", b"type", b"id", b"device", b"command", b"status", b"received_at", b"body"}
+    found = [
+        {name: value for name, value in fields.items() if name not in usual}
+        for _, fields in await server.client.xrange(stream)
+    ]
+    assert found == [
+        {b"traceparent": trace.encode(), b"path": b"/first"}, {b"path": b"/second"}, {},
+    ]  # fmt: skip
 
 
 async def test_a_repeated_one_is_published_once_and_none_is_late(server: servers.Redis) -> None:
