@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
 
+from bridge.store.sentinel import BELIEVED_S
 from evidence import (
     Acquired,
     Appended,
@@ -24,6 +25,10 @@ from evidence import (
 NEVER: Final = float("inf")
 # A lease that was not renewed in time may be found lost a little after the cause is gone.
 AFTERMATH_NS: Final = 3_000_000_000
+# "what the old primary takes until the links have left it": they ask each second.
+LEAVING_NS: Final = 2_500_000_000
+# "believed after ten seconds": where one that named the old primary is not heard.
+INSISTING_NS: Final = LEAVING_NS + round(BELIEVED_S * 1e9)
 # How exactly the moment is known at which the server's clock was set.
 CLOCK_SLACK_NS: Final = 500_000_000
 # A receiver writes down the end of a handler before its worker, which may be busy, or has to come
@@ -206,8 +211,17 @@ class Case:
         """Whether the lease of what started may have been taken without its holder's seeing it.
 
         When the server's clock is set forward, leases end there at once; their holders go on until
-        they ask the server, or until their own deadline, at most a whole lease later.
+        they ask the server, or until their own deadline, at most a whole lease later. And while an
+        old primary does not know that it was replaced, it renews and gives leases as the new one
+        does, which never heard of those (docs/high-availability.md).
         """
+        primaries_ns = {"fail_over": LEAVING_NS, "split": INSISTING_NS}
+        if any(
+            one.began_ns <= taken_ns and started_ns <= one.ended_ns + primaries_ns[one.kind]
+            for one in self.evidence.disturbances
+            if one.kind in primaries_ns
+        ):
+            return True
         ttl_ns = self.evidence.lease_ttl_s * 1e9
         steps_ns = [
             disturbance.began_ns if disturbance.by_s > 0 else disturbance.ended_ns

@@ -11,18 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from bridge.store.sentinel import BELIEVED_S
-from case import Case, Violation
+from case import INSISTING_NS, LEAVING_NS, Case, Violation
 from evidence import Attempt, Disturbance
 
 # "at most what was written in the last turn of the primary's loop": a busy machine takes its time.
 TURN_NS: Final = 250_000_000
 # Of a moment that a server gives in milliseconds of its wall clock.
 CLOCK_NS: Final = 50_000_000
-# "what the old primary takes until the links have left it": they ask each second.
-LEAVING_NS: Final = 2_500_000_000
-# "believed after ten seconds": where one that named the old primary is not heard.
-INSISTING_NS: Final = LEAVING_NS + round(BELIEVED_S * 1e9)
 # "at most what is written within `min-replicas-max-lag` and a second"
 MIN_REPLICAS_MAX_LAG_S: Final = 2
 LAGGING_NS: Final = (MIN_REPLICAS_MAX_LAG_S + 1) * 1_000_000_000

@@ -217,3 +217,23 @@ def test_a_dead_letter_that_was_lost_dies_again_under_another_epoch(
     story.delivered("n2", epoch=epoch)
     story.recorded("n2")
     assert (story.broken == set()) == is_fine
+
+
+@pytest.mark.parametrize(
+    ("kind", "after_s", "is_fine"),
+    [
+        ("fail_over", 1, True), ("fail_over", 4, False), ("split", 4, True), ("split", 14, False),
+        ("kill_primary", 1, False), ("freeze_primary", 1, False),
+    ],
+)  # fmt: skip
+def test_two_primaries_have_two_owners_until_the_links_have_left_one(
+    story: Story, kind: str, after_s: int, is_fine: bool
+) -> None:
+    story.goes_well("n0")
+    story.disturbed(kind, "redis", 0.2)
+    story.acquires(EPOCH + 1)
+    story.goes_well_elsewhere("n1")
+    story.change(story.evidence.deliveries[-1], epoch=EPOCH + 1, program="worker-1", pid=2)
+    story.now_ns += after_s * SECOND_NS
+    story.goes_well("n2")
+    assert ("one_owner" in story.broken) is not is_fine
