@@ -176,8 +176,8 @@ MARKS: Final = (
         value=lambda it: it.of("ingress at a rate", "nb-bridge", "p99_ms", rate_per_s=800),
         beside=lambda it: it.of("ingress at a rate", first_release.CASE, "p99_ms", rate_per_s=800),
         digits=1, unit=" ms",
-        why="this machine's in that run, ±25 % in both: measured alone, in 14 rounds of 6 s in turns, "
-        "it was 3.0 ms (3.0 to 4.0) beside 3.0 ms (3.0 to 3.5) of 0.1.",
+        why="this machine's in that run, ±25 % in both: measured alone, in 14 rounds of 6 s in "
+        "turns, it was 3.0 ms (3.0 to 4.0) beside 3.0 ms (3.0 to 3.5) of 0.1.",
     ),
     Mark(
         what="slowest answer at 800/s with Redis frozen", before="255 ms",
