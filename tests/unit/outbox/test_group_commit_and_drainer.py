@@ -648,7 +648,11 @@ async def test_a_row_that_cannot_be_set_aside_holds_up_only_its_device(
             raise UnreadableRowError("no record")
         return to_record(row)
 
+    attempts = 0
+
     def fails(*_: Any) -> None:
+        nonlocal attempts
+        attempts += 1
         raise error
 
     async with bench(tmp_path) as it:
@@ -663,7 +667,7 @@ async def test_a_row_that_cannot_be_set_aside_holds_up_only_its_device(
             await wait_until(lambda: len(it.shelf.kept) == 6, "what is not behind them")
             assert of_device(it, 1) == ["c1"]
             assert it.drainer.refusal is None
-            await asyncio.sleep(0.2)  # it is tried again
+            await wait_until(lambda: attempts >= 3, "one of the two to be tried again")
         assert [line["event"] for line in logged].count("row_not_set_aside") == 1
         await wait_until(lambda: it.spool.status()["set_aside"] == 2, "both to be set aside")
         await it.is_on(Way.DIRECT)
