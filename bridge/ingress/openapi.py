@@ -14,11 +14,13 @@ from typing import Any, Final
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
+from marshmallow import Schema
 
 from bridge import __version__
 from bridge.http import problem
 from bridge.http.connection import MAX_HEAD_BYTES
 from bridge.platform.forms import aep, nb, notify, v5
+from bridge.platform.validation import longest
 
 OPENAPI: Final = "3.1.0"
 _TEXT: Final = "text/plain"
@@ -30,23 +32,58 @@ _INTRODUCTION: Final = (
 _DEVICE: Final = "8b6c2b6f-device"
 _COMMAND: Final = "41f0d3aa-command"
 _RESULT: Final = {"resultCode": "SUCCESSFUL", "resultDetail": None}
-# What a body may be: the name of its schema, and an example.
-_FORMS: Final = (
+
+
+def _of(**properties: dict[str, Any]) -> dict[str, Any]:
+    """An object that has all of these."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _text_of(schema: Schema, name: str) -> dict[str, Any]:
+    return {"type": "string", "minLength": 1, "maxLength": longest(schema, name)}
+
+
+def _but(**taken: str) -> dict[str, Any]:
+    """What is left out of a form, because it has a form of its own."""
+    return {"not": {"properties": {name: {"const": value} for name, value in taken.items()}}}
+
+
+_COMMAND_PUSH: Final = _of(
+    resource={"const": v5.COMMAND_STATUS_RESOURCE},
+    event={"type": "string", "maxLength": longest(v5.SCHEMA, "event")},
+    notify_data=_of(
+        header=_of(device_id=_text_of(v5.COMMAND_SCHEMA, "device_id")),
+        body=_of(
+            command_id=_text_of(v5.COMMAND_SCHEMA, "command_id"),
+            status=_text_of(v5.COMMAND_SCHEMA, "status"),
+        ),
+    ),
+) | {
+    "description": (
+        "A command's status. An older kind is taken too: the fields of `body` in `notify_data` "
+        "itself, or the device in `body`."
+    )
+}
+# What a body may be: name, schema, what is described beside it, and an example.
+_FORMS: Final[tuple[tuple[str, type[Schema] | None, dict[str, Any], dict[str, Any]], ...]] = (
     (
         "CommandStatusCallback",
         nb.NotifyNBCommandStatusChangedSchema,
+        {},
         {"deviceId": _DEVICE, "commandId": _COMMAND, "result": _RESULT},
     ),
     (
         "PlatformNotification",
         notify.PlatformNotificationSchema,
+        {},
         {"notifyType": "deviceDataChanged", "deviceId": _DEVICE},
     ),
     (
-        "Push",
-        v5.PushSchema,
+        "CommandStatusPush",
+        None,
+        _COMMAND_PUSH,
         {
-            "resource": "device.command.status",
+            "resource": v5.COMMAND_STATUS_RESOURCE,
             "event": "update",
             "event_time": "20261101T000000Z",
             "notify_data": {
@@ -56,14 +93,40 @@ _FORMS: Final = (
         },
     ),
     (
-        "AepPush",
-        aep.AepPushSchema,
+        "Push",
+        v5.PushSchema,
+        _but(resource=v5.COMMAND_STATUS_RESOURCE),
         {
-            "messageType": "commandResponse",
+            "resource": "device.property",
+            "event": "report",
+            "event_time": "20261101T000000Z",
+            "notify_data": {
+                "header": {"device_id": _DEVICE},
+                "body": {"services": [{"service_id": "Meter", "properties": {"litres": 17}}]},
+            },
+        },
+    ),
+    (
+        "AepCommandResponse",
+        aep.AepCommandResponseSchema,
+        {"allOf": [{"properties": {"messageType": {"const": aep.COMMAND_RESPONSE}}}]},
+        {
+            "messageType": aep.COMMAND_RESPONSE,
             "timestamp": 1_793_491_200_000,
             "deviceId": _DEVICE,
             "taskId": 17,
             "result": _RESULT,
+        },
+    ),
+    (
+        "AepPush",
+        aep.AepPushSchema,
+        _but(messageType=aep.COMMAND_RESPONSE),
+        {
+            "messageType": "dataReport",
+            "timestamp": 1_793_491_200_000,
+            "deviceId": _DEVICE,
+            "payload": {"litres": 17},
         },
     ),
 )
@@ -109,8 +172,8 @@ def describe(
     spec.components.schema("Problem", _PROBLEM)
     for status, answer in _problems(max_body_bytes).items():
         spec.components.response(status.name, _as_problem(status, answer))
-    for name, schema, _ in _FORMS:
-        spec.components.schema(name, schema=schema)
+    for name, schema, more, _ in _FORMS:
+        spec.components.schema(name, more, schema=schema)
     for path in paths:
         _add(spec, path)
     return spec.to_dict()
@@ -157,9 +220,10 @@ class Security:
 def _add(spec: APISpec, path: str) -> None:
     """One callback path: all take the same, and answer the same."""
     content = {
-        # Not oneOf: a body may have the fields of several; the first that fits is meant.
+        # Not oneOf: a body may have the fields of several. Which of them says what it is, and so
+        # has to be right, is told by `recognition`, and by no schema here.
         "schema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name, *_ in _FORMS]},
-        "examples": {name: {"value": example} for name, _, example in _FORMS},
+        "examples": {name: {"value": example} for name, *_, example in _FORMS},
     }
     operation: dict[str, Any] = {
         "summary": "The platform reports a command's status, or any other of its news.",

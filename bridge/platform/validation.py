@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from marshmallow import Schema, ValidationError, fields, validate
@@ -42,22 +42,27 @@ def _encodes(value: str) -> bool:
     return True
 
 
-def name_field(max_chars: int, *, other_than: str = "") -> fields.String:
-    """A text that is part of an entry's type, in which a colon separates what senders wrote."""
+def name_field(max_chars: int, *, other_than: Collection[str] = ()) -> fields.String:
+    """A text that is part of an entry's type, in which a colon separates what senders wrote.
 
-    def _is_name(value: str) -> None:
-        if ":" in value or value == other_than:
-            raise ValidationError("Not a name: it has a colon, or is one of ours.")
-
+    `other_than` are names that stand for something else there.
+    """
     return fields.String(
         required=True,
-        validate=[validate.Length(min=1, max=max_chars), _is_unicode_text, _is_name],
+        validate=[
+            validate.Length(min=1, max=max_chars),
+            _is_unicode_text,
+            validate.Regexp("^[^:]*$", error="Not a name: it has a colon."),
+            validate.NoneOf(other_than, error="Not a name: it stands for another form."),
+        ],
+        # What a description would otherwise not have of them.
+        metadata={"not": {"enum": list(other_than)}} if other_than else {},
     )
 
 
-def is_name(value: object, max_chars: int, *, other_than: str = "") -> bool:
+def is_name(value: object, max_chars: int, *, other_than: Collection[str] = ()) -> bool:
     """Whether a `name_field` like this would take `value`."""
-    return is_text(value, max_chars) and ":" not in str(value) and value != other_than
+    return is_text(value, max_chars) and ":" not in str(value) and value not in other_than
 
 
 def longest(schema: Schema, name: str) -> int:

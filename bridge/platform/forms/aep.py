@@ -56,7 +56,16 @@ class AepPushSchema(Schema):
 class AepCommandResponseSchema(AepPushSchema):
     """A command's status."""
 
-    taskId = fields.Raw(required=True, validate=_is_task_id)
+    taskId = fields.Raw(
+        required=True,
+        validate=_is_task_id,
+        metadata={
+            "anyOf": [
+                {"type": "integer", "description": "Of at most 255 digits."},
+                {"type": "string", "minLength": 1, "maxLength": validation.MAX_IDENTIFIER_CHARS},
+            ]
+        },
+    )
     result = fields.Nested(nb.NBCommandResultSchema, required=True)
 
 

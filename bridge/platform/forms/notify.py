@@ -16,6 +16,7 @@ from bridge.platform.strict_json import parse_object
 from bridge.platform.validation import is_name, is_text, longest, name_field
 
 PATH: Final = "/v1.0.0/messageReceiver"
+_TAKEN: Final = (COMMAND_STATUS_TYPE,)
 IDENTITY: Final = Identity(places=((), ("header",), ("service",), ("services", "*")))
 """`requestId` at the top or in `header` (answers of devices, events), `eventTime` of a service or
 of one of several (data reports)."""
@@ -27,7 +28,7 @@ class PlatformNotificationSchema(Schema):
     class Meta:
         unknown = INCLUDE
 
-    notifyType = name_field(validation.MAX_TYPE_CHARS)
+    notifyType = name_field(validation.MAX_TYPE_CHARS, other_than=_TAKEN)
 
 
 SCHEMA: Final = PlatformNotificationSchema()
@@ -36,7 +37,7 @@ _TYPE_MAX: Final = longest(SCHEMA, "notifyType")
 
 def accepts(document: Document) -> bool:
     """Whether the schema would load `document`."""
-    return is_name(document.get("notifyType"), _TYPE_MAX)
+    return is_name(document.get("notifyType"), _TYPE_MAX, other_than=_TAKEN)
 
 
 class PlatformNotification(Form):
@@ -53,14 +54,12 @@ class PlatformNotification(Form):
         return bool(document.get("notifyType", COMMAND_STATUS_TYPE) != COMMAND_STATUS_TYPE)
 
     def reasons_against(self, document: Document) -> list[str]:
-        if document.get("notifyType") == COMMAND_STATUS_TYPE:
-            return [f"notifyType: {COMMAND_STATUS_TYPE} is the name of another callback."]
         return validation.reasons_against(document, SCHEMA)
 
     def accept(
         self, document: Document, body: bytes, arrival_id: NotificationId | None
     ) -> Notification:
-        if not accepts(document) or document["notifyType"] == COMMAND_STATUS_TYPE:
+        if not accepts(document):
             raise NotANotificationError(self.reasons_against(document))
         type_ = document["notifyType"]
         return event(

@@ -29,7 +29,7 @@ from bridge.platform.validation import is_name, is_text, longest, name_field, te
 COMMAND_STATUS_RESOURCE: Final = "device.command.status"
 PROPERTY_REPORT_TYPE: Final = "device.property:report"
 DATA_REPORT_TYPE: Final = "deviceDatasChanged"
-_TAKEN: Final = aep.PREFIX.rstrip(":")
+_TAKEN: Final = (aep.PREFIX.rstrip(":"),)
 IDENTITY: Final = Identity(
     places=(
         (),

@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from jsonschema_rs import Draft202012Validator
 from marshmallow import Schema, fields, validate
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from bridge.http.problem import Problem
 from bridge.ingress import openapi
 from bridge.platform import recognition
-from bridge.platform.forms.aep import AepPushSchema
+from bridge.platform.forms.aep import AepCommandResponseSchema, AepPushSchema
 from bridge.platform.forms.nb import NBCommandResultSchema, NotifyNBCommandStatusChangedSchema
 from bridge.platform.forms.notify import PlatformNotificationSchema
 from bridge.platform.forms.v5 import PushSchema
+from bridge.platform.notification import NotANotificationError
 
 ROOT = Path(__file__).parents[3]
 # Whatever gives an answer of the public listener.
@@ -74,6 +78,7 @@ def limits_of(field: fields.Field[Any]) -> tuple[int | None, int | None]:
         ("NBCommandResult", NBCommandResultSchema()),
         ("PlatformNotification", PlatformNotificationSchema()),
         ("Push", PushSchema()),
+        ("AepCommandResponse", AepCommandResponseSchema()),
         ("AepPush", AepPushSchema()),
     ],
 )
@@ -90,6 +95,8 @@ def test_fields_and_limits_are_those_of_the_schema(name: str, schema: Schema) ->
             assert described_field["type"] == "object"
         elif isinstance(field, fields.Nested):
             assert described_field == {"$ref": "#/components/schemas/NBCommandResult"}
+        elif key == "taskId":
+            assert [choice["type"] for choice in described_field["anyOf"]] == ["integer", "string"]
         else:
             assert described_field == {}  # any JSON value, null included
         limits = described_field.get("minLength"), described_field.get("maxLength")
@@ -107,8 +114,63 @@ def test_each_example_is_taken() -> None:
             "nbCommandStateChanged",
             "deviceDataChanged",
             "device.command.status:update",
+            "device.property:report",
             "aep:commandResponse",
+            "aep:dataReport",
         ]
+
+
+# What the rules for each field are about, and what is just beside them.
+texts = st.sampled_from(
+    ["", "x", "x" * 64, "x" * 65, "x" * 128, "x" * 129, "x" * 256, "x" * 257, "a:b", ":", "x:\n",
+     "aep", "nbCommandStateChanged", "device.command.status", "commandResponse"]
+)  # fmt: skip
+anything: st.SearchStrategy[Any] = texts | st.sampled_from(
+    [None, True, 1, -(10**254), 1.5, [], ["x"], {}]
+)
+
+
+def objects(**known: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """With most of the fields, mostly of the right type."""
+    filled = {name: strategy | strategy | anything for name, strategy in known.items()}
+    return st.fixed_dictionaries(filled) | st.fixed_dictionaries({}, optional=filled)
+
+
+results = objects(resultCode=texts, resultDetail=anything)
+bodies = st.one_of(
+    objects(deviceId=texts, commandId=texts, result=results),
+    objects(notifyType=texts, deviceId=texts),
+    objects(
+        resource=texts,
+        event=texts,
+        notify_data=objects(
+            header=objects(device_id=texts), body=objects(command_id=texts, status=texts)
+        ),
+    ),
+    objects(messageType=texts, deviceId=texts, taskId=anything, result=results),
+)
+BODY = Draft202012Validator(
+    {
+        "anyOf": described()["paths"]["/v1.0.0/messageReceiver/cmd"]["post"]["requestBody"][
+            "content"
+        ]["application/json"]["schema"]["anyOf"],
+        "components": described()["components"],
+    }
+)
+
+
+@settings(max_examples=400)
+@given(bodies)
+@example({"notifyType": "Y~:L", "\x11`": []})  # refused, though the description had it as right
+@example({"resource": "device.command.status", "event": "update", "notify_data": {}})
+@example({"messageType": "commandResponse", "deviceId": "d"})
+def test_what_is_described_is_what_is_taken(document: dict[str, Any]) -> None:
+    try:
+        recognition.accept(json.dumps(document).encode())
+    except NotANotificationError:
+        assert not BODY.is_valid(document)
+    else:
+        assert BODY.is_valid(document)
 
 
 # --- paths and answers ----------------------------------------------------------------------------
@@ -122,11 +184,12 @@ def test_paths_are_those_that_take_callbacks() -> None:
     for item in shown.values():
         schema = item["post"]["requestBody"]["content"]["application/json"]["schema"]
         assert [form["$ref"].rpartition("/")[2] for form in schema["anyOf"]] == [
-            "CommandStatusCallback", "PlatformNotification", "Push", "AepPush",
+            "CommandStatusCallback", "PlatformNotification", "CommandStatusPush", "Push",
+            "AepCommandResponse", "AepPush",
         ]  # fmt: skip
 
 
-def given() -> set[str]:
+def named() -> set[str]:
     """The status codes that the code names, and the 200, which it need not name."""
     found = {HTTPStatus.OK}
     for name in ANSWERING:
@@ -138,7 +201,7 @@ def given() -> set[str]:
 
 @pytest.mark.parametrize("path", described()["paths"])
 def test_answers_are_those_that_the_code_can_give(path: str) -> None:
-    assert described()["paths"][path]["post"]["responses"].keys() == given()
+    assert described()["paths"][path]["post"]["responses"].keys() == named()
 
 
 def test_a_problem_has_the_members_that_are_described() -> None:

@@ -170,7 +170,8 @@ def test_reasons_do_not_repeat_what_was_sent() -> None:
 # --- the accept paths say what the schemas say
 
 texts = st.sampled_from(["", "x", "x" * 64, "x" * 65, "x" * 128, "x" * 129, "x" * 256, "x" * 257,
-                         "ü" * 256, "\ud800"])  # fmt: skip
+                         "ü" * 256, "\ud800", "a:b", ":", "x:\n", "aep",
+                         COMMAND_STATUS_TYPE])  # fmt: skip
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(-1e300, 1e300) | texts,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
