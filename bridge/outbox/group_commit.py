@@ -95,7 +95,7 @@ class GroupCommit:
         self._waiting_bytes += size
         self._wake.set()
         if self.path is Path.HOLDING and self._spill_timer is None:
-            self._spill_timer = loop.call_at(arrived_s + self._timeout_s, self._overdue)
+            self._spill_timer = loop.call_at(arrived_s + self._timeout_s, self.spill)
         return done
 
     def _overflow(self, record: Record, done: Done) -> Done:
@@ -205,11 +205,6 @@ class GroupCommit:
         for waiting in batch:
             self._spool.append(waiting.record, waiting.done)
         self.spill()
-
-    def _overdue(self) -> None:
-        self._spill_timer = None
-        if self.path is Path.HOLDING:
-            self.spill()
 
     def _stop_spill_timer(self) -> None:
         if self._spill_timer is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -199,31 +198,4 @@ async def test_a_server_that_is_full_refuses_the_batch(own_server: Any) -> None:
         await redis.client.config_set("maxmemory", "0")
         assert set(await to.publish([*map(arrival, EACH)], timeout_s=10)) == {Outcome.PUBLISHED}
     finally:
-        await redis.aclose()
-
-
-@pytest.mark.real
-async def test_a_user_who_may_not_touch_one_partition_publishes_to_the_others(
-    own_server: Any,
-) -> None:
-    redis = servers.real_redis(own_server)
-    password = os.urandom(8).hex()
-    allowed = [f"{{{redis.namespace}:{n:02}}}:*" for n in range(PARTITIONS - 1)]
-    await redis.client.acl_setuser(
-        "some", enabled=True, passwords=[f"+{password}"], commands=["+@all"],
-        keys=[redis.keys.meta, *allowed],
-    )  # fmt: skip
-    limited = servers.Redis(
-        pool=servers.connection_pool(own_server.url.replace("://", f"://some:{password}@")),
-        client=redis.client, server=own_server, namespace=redis.namespace,
-    )  # fmt: skip
-    try:
-        to = publisher(limited)
-        await to.probe(timeout_s=10)
-        results = await to.publish([*map(arrival, EACH)], timeout_s=10)
-        assert isinstance(refused := results.pop(), Refused)
-        assert refused.code == "NOPERM"
-        assert results == [Outcome.PUBLISHED] * (PARTITIONS - 1)
-    finally:
-        await limited.aclose()
         await redis.aclose()

@@ -731,6 +731,25 @@ async def test_ids_are_compared_as_numbers_of_any_length(it: Partition, ids: lis
     assert await it.client.xlen(it.stream) <= 1  # at the top of a millisecond one more may stay
 
 
+@pytest.mark.parametrize("behind", ["a", "z"])  # groups are looked at in the order of their names
+@pytest.mark.parametrize(
+    "ids", [["9-0", "10-0"], ["5-9", "5-10"], ["5-1", "5-2"], ["8-7", "9-1"], ["98-1", "99-0"]]
+)
+async def test_the_group_that_is_furthest_behind_decides(
+    it: Partition, ids: list[str], behind: str
+) -> None:
+    for id_ in ids:
+        await it.client.xadd(it.stream, {"x": "y"}, id=id_)
+    for group in ("a", "z"):
+        await it.client.xgroup_create(it.stream, group, "0")
+        await it.client.xreadgroup(group, "c", {it.stream: ">"})
+        if group != behind:
+            await it.client.xack(it.stream, group, ids[0])
+    assert await it.trim("a", "z") == 0
+    await it.client.xack(it.stream, behind, ids[0])
+    assert await it.trim("a", "z") == 1
+
+
 # --- heartbeat
 
 
