@@ -20,10 +20,12 @@ import history
 import ingress
 import instructions
 import marks
+import operators
 import peers_installed
 import poison
 import report
 import startup
+import suite
 import workers
 from rows import TOLD, Extent, Row
 
@@ -87,7 +89,7 @@ def _run(
 
 
 def _sections(extent: Extent) -> dict[str, Callable[[], list[Row]]]:
-    modules = (startup, instructions, ingress, history, poison, workers)
+    modules = (startup, instructions, ingress, history, poison, workers, operators, suite)
     return {name: run for module in modules for name, run in module.sections(extent).items()}
 
 

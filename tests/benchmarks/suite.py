@@ -1,0 +1,34 @@
+"""How long who changes something waits for all tests."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from consuming import ROOT
+from rows import Extent, Row, alternate
+
+SECTION: Final = "tests"
+CASE: Final = "make test"
+BOUND_S: Final = 1800.0
+
+
+def sections(extent: Extent) -> dict[str, Callable[[], list[Row]]]:
+    """One section, and one round of it: it takes minutes, and differs little."""
+    words = ("ARGS=tests/repository",) if extent.is_quick else ()
+    return {SECTION: lambda: alternate(SECTION, {CASE: partial(_took, words)}, rounds=1)}
+
+
+def _took(words: tuple[str, ...]) -> Mapping[str, float]:
+    """Tests that fail are an error: what they took says nothing."""
+    began_s = time.monotonic()
+    ended = subprocess.run(
+        ["make", "-C", str(ROOT), "test", *words],
+        capture_output=True, text=True, check=False, timeout=BOUND_S,
+    )  # fmt: skip
+    if ended.returncode:
+        raise RuntimeError((ended.stdout.strip().splitlines() or ["it said nothing"])[-1])
+    return {"took_s": time.monotonic() - began_s}
