@@ -13,10 +13,11 @@ import redis
 import yaml
 
 from bridge.store.embedded import die_with_parent, find_program
+from support import every_outcome
 from support.deploy_tools import DEPLOY
 from support.ports import free_port
 from support.programs import Programs
-from support.waiting import wait_until_sync
+from support.waiting import wait_for_server, wait_until_sync
 
 CONF = DEPLOY / "redis.conf"
 _UNITS = {"mb": 2**20, "gb": 2**30}
@@ -43,16 +44,8 @@ def server(
             preexec_fn=die_with_parent(),
         )
     client = redis.Redis(port=port, username=user, password="")
-
-    def answers() -> bool:
-        assert process.poll() is None, (folder / "log").read_text()
-        try:
-            return bool(client.ping())
-        except redis.ConnectionError:
-            return False
-
     try:
-        wait_until_sync(answers, "the server to answer")
+        wait_for_server(process, client, (folder / "log").read_text)
         yield client
     finally:
         client.close()
@@ -87,21 +80,6 @@ def test_the_server_takes_what_compose_adds(tmp_path: Path) -> None:
         assert client.config_get("appendfsync") == {"appendfsync": "always"}
 
 
-RECEIVER = """
-from consumers import PushMessageReceiver, Reject, Retry, delivery, request
-
-seen = set()
-
-class Receiver(PushMessageReceiver):
-    def handleNBCommandStateChanged(self):
-        if delivery.notification_id not in seen:
-            seen.add(delivery.notification_id)
-            raise Retry(after_s=0)
-        if request.json["result"]["resultCode"] == "SENT":
-            raise Reject("for a dead letter")
-"""
-
-
 @pytest.mark.real
 def test_the_user_it_proposes_may_do_what_the_programs_do_and_nothing_else(
     tmp_path: Path, programs: Programs
@@ -109,7 +87,6 @@ def test_the_user_it_proposes_may_do_what_the_programs_do_and_nothing_else(
     conf = tmp_path / "redis.conf"
     proposed = re.sub(r"^# user ", "user ", CONF.read_text(), flags=re.MULTILINE)
     conf.write_text(f"{proposed}\nuser watcher on nopass ~* &* +@all\n")
-    (tmp_path / "receiver.py").write_text(RECEIVER)
     with server(tmp_path, conf=conf, user="watcher") as client:
         port = client.connection_pool.connection_kwargs["port"]
         environ = {
@@ -120,8 +97,7 @@ def test_the_user_it_proposes_may_do_what_the_programs_do_and_nothing_else(
             "NB_BRIDGE_ADMIN_PORT": "0",
         }
         ingress = programs.start("serve", environ=environ)
-        receiver = f"{tmp_path}/receiver.py:Receiver"
-        worker = programs.start("worker", "--receiver", receiver, environ=environ)
+        worker = programs.start("worker", "--receiver", every_outcome.RECEIVER, environ=environ)
         url = f"http://127.0.0.1:{environ['NB_BRIDGE_PORT']}"
         sent = programs.run("send", "--url", url, "--count", "60", "--devices", "5")
         assert sent.process.returncode == 0, sent.errors

@@ -7,14 +7,11 @@ held by tests/unit/console/test_description.py.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from support import given_up, servers
+from support import fuzzing, given_up, servers
 from support.programs import Program, Programs
 
 pytestmark = pytest.mark.real
@@ -35,26 +32,16 @@ def begun(programs: Programs, redis: servers.Redis) -> tuple[Program, str]:
 
 
 def fuzz(url: str, folder: Path, accept: str, phases: str) -> None:
-    """Lets schemathesis call; fails with its report if it finds anything."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-W", "ignore", "-m", "schemathesis.cli", "run"),
-            *(f"{url}/openapi.json", "--url", url),
-            # One: in threads Python 3.11 at times loses count of how deep it parses (gh-106905).
-            *("--phases", phases, "--workers", "1", "--max-examples", EXAMPLES),
-            *("--continue-on-failure", "--no-shrink", "--generation-database", "none"),
-            *("--exclude-path-regex", NOT_FUZZED, "--exclude-checks", NOT_CHECKED),
-            *("--header", "Sec-Fetch-Site: same-origin", "--header", f"Accept: {accept}"),
-        ],
-        cwd=folder,  # it leaves folders behind
-        env={**os.environ, "NO_COLOR": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
+    fuzzing.fuzz(
+        f"{url}/openapi.json",
+        url,
+        folder,
+        # One: in threads Python 3.11 at times loses count of how deep it parses (gh-106905).
+        *("--phases", phases, "--workers", "1", "--max-examples", EXAMPLES),
+        *("--exclude-path-regex", NOT_FUZZED, "--exclude-checks", NOT_CHECKED),
+        *("--header", "Sec-Fetch-Site: same-origin", "--header", f"Accept: {accept}"),
+        bound_s=200,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.timeout(240)

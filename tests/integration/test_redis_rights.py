@@ -13,25 +13,13 @@ import redis
 
 from bridge.store import rights
 from bridge.store.embedded import EmbeddedServer
+from support import every_outcome
 from support.ports import free_port
 from support.programs import Program, Programs
 from support.waiting import wait_until_sync
 
 ROOT = Path(__file__).parents[2]
 KEYS = ("~nbcmd:*", "~{nbcmd:*")
-RECEIVER = """
-from consumers import PushMessageReceiver, Reject, Retry, delivery, request
-
-seen = set()
-
-class Receiver(PushMessageReceiver):
-    def handleNBCommandStateChanged(self):
-        if delivery.notification_id not in seen:
-            seen.add(delivery.notification_id)
-            raise Retry(after_s=0)
-        if request.json["result"]["resultCode"] == "SENT":
-            raise Reject("for a dead letter")
-"""
 NAMES = {
     "reads and writes": ("+@all", "-@dangerous"),
     "no CLIENT": ("+@all", "-client"),
@@ -62,7 +50,6 @@ class Stand:
         self.client = redis.Redis(port=server.port or 0, protocol=2)
         self.programs = programs
         self.port, self.ingress_admin, self.worker_admin = (free_port() for _ in range(3))
-        (programs.folder / "receiver.py").write_text(RECEIVER)
         self.url = f"redis://nb:pw@127.0.0.1:{server.port}/0"
 
     def user(self, *rules: str, name: str = "nb") -> str:
@@ -88,7 +75,7 @@ class Stand:
             "serve", environ=self.environ(ingress_url, self.ingress_admin)
         )
         worker = self.programs.start(
-            "worker", "--receiver", f"{self.programs.folder}/receiver.py:Receiver",
+            "worker", "--receiver", every_outcome.RECEIVER,
             environ=self.environ(worker_url, self.worker_admin),
         )  # fmt: skip
         return ingress, worker
@@ -200,7 +187,7 @@ def test_a_right_that_is_missing_is_named(stand: Stand, missing: str) -> None:
     assert check.process.returncode == 1
     assert f"+{missing}" in check.output.replace("\n", "")
     worker = stand.programs.start(
-        "worker", "--receiver", f"{stand.programs.folder}/receiver.py:Receiver",
+        "worker", "--receiver", every_outcome.RECEIVER,
         environ=stand.environ(url, stand.worker_admin),
     )  # fmt: skip
     wait_until_sync(

@@ -11,7 +11,7 @@ import redis
 
 from bridge.store.embedded import die_with_parent, find_program
 from support.machine import Machine
-from support.waiting import wait_until_sync
+from support.waiting import wait_for_server
 
 
 @contextmanager
@@ -29,16 +29,8 @@ def server(machine: Machine, folder: Path) -> Iterator[redis.Redis]:
         preexec_fn=die_with_parent(),
     )  # fmt: skip
     client = redis.Redis(unix_socket_path=str(path))
-
-    def answers() -> bool:
-        assert process.poll() is None, "the server ended"
-        try:
-            return bool(client.ping())
-        except redis.ConnectionError:
-            return False
-
     try:
-        wait_until_sync(answers, "the server to answer")
+        wait_for_server(process, client)
         yield client
     finally:
         client.close()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+
+import redis
 
 T = TypeVar("T")
 
@@ -37,3 +40,18 @@ def wait_until_sync(condition: Callable[[], T], what: str = "", *, bound_s: floa
             raise AssertionError(f"waited {bound_s:g} s for {what or condition}; last: {value!r}")
         time.sleep(0.01)
     return value
+
+
+def wait_for_server(
+    process: subprocess.Popen[bytes], client: redis.Redis, said: Callable[[], str] = str
+) -> None:
+    """Until a Redis answers; fails with what it `said` if it ends instead."""
+
+    def answers() -> bool:
+        assert process.poll() is None, said() or "the server ended"
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+    wait_until_sync(answers, "the server to answer")
