@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -26,6 +27,10 @@ hypothesis.settings.register_profile("quick", max_examples=33, **_UNTIMED, **_SA
 hypothesis.settings.register_profile("thorough", max_examples=100, **_UNTIMED, **_SAME)
 hypothesis.settings.register_profile("long", max_examples=20_000, **_UNTIMED)
 hypothesis.settings.load_profile("quick")
+
+# A shell starts what it leaves in the background (`make test &`) with SIGINT ignored, and every
+# program that a test starts and interrupts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)

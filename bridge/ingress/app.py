@@ -89,7 +89,9 @@ class Ingress:
             health=self._health,
             needs=rights.needs(self._keys, rights.INGRESS),
         )
-        self._monitor_link = open_link(settings.redis_url, name="nb-bridge-ingress-monitor")
+        self._monitor_link = open_link(
+            settings.redis_url, name="nb-bridge-ingress-monitor", hearsay=self._health.hearsay
+        )
         publisher = Publisher(
             self._link,
             self._keys,

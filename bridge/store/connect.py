@@ -20,6 +20,7 @@ from bridge.errors import UsageError
 from bridge.store import rights
 from bridge.store.cluster import ClusterLink
 from bridge.store.health import Health
+from bridge.store.hearsay import Hearsay
 from bridge.store.link import Address, Link, Needs
 from bridge.store.sentinel import SentinelLink
 
@@ -29,9 +30,16 @@ DEFAULT_SENTINEL_PORT: Final = 26379
 
 
 def open_link(
-    url: str, *, name: str, health: Health | None = None, needs: Needs | None = None
+    url: str,
+    *,
+    name: str,
+    health: Health | None = None,
+    hearsay: Hearsay | None = None,
+    needs: Needs | None = None,
 ) -> Link:
     """A link to what `url` names; `name` is what CLIENT LIST shows; `needs`: as `Link` has it.
+
+    `hearsay` is for a link of a process whose `health` it shall not change.
 
     `redis://`, `rediss://` and `unix://` as the driver reads them;
     `redis+sentinel://[user:password@]host:port,…/service[/db]` and
@@ -49,7 +57,7 @@ def open_link(
 
         return ClusterLink(servers.addresses, link_to, health)
     if url.startswith("redis+sentinel://"):
-        return _sentinel_link(url, name, health, needs)
+        return _sentinel_link(url, name, health, hearsay, needs)
     return Link(connection_pool(url), health, name=name, needs=needs)
 
 
@@ -116,7 +124,13 @@ def _driver_options(url: str) -> dict[str, Any]:
     return options
 
 
-def _sentinel_link(url: str, name: str, health: Health | None, needs: Needs | None) -> SentinelLink:
+def _sentinel_link(
+    url: str,
+    name: str,
+    health: Health | None,
+    hearsay: Hearsay | None,
+    needs: Needs | None,
+) -> SentinelLink:
     servers = _Servers.of(url, DEFAULT_SENTINEL_PORT)
     service, _, db = servers.path.partition("/")
     if not service or not (db or "0").isdecimal():
@@ -133,6 +147,7 @@ def _sentinel_link(url: str, name: str, health: Health | None, needs: Needs | No
         service,
         lambda address: connection_pool(servers.url(address, db)),
         health,
+        hearsay=hearsay,
         name=name,
         needs=needs,
     )

@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from bridge.errors import RedisRefusesError, RedisUnavailableError
+from bridge.store.hearsay import Hearsay
 from bridge.telemetry import logs, metrics
-
-Primary = tuple[int, tuple[str, int]]
-"""A server, and the configuration epoch in which Sentinels made it the primary."""
 
 REMEMBERED_S: Final = 30.0
 """What was refused and is not tried any more is forgotten; what is needed is tried far oftener."""
@@ -26,10 +24,7 @@ class Health:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.is_up: bool | None = None  # None: not tried yet
-        self.primary: Primary | None = None
-        """Whom most Sentinels named last."""
-        self.said: dict[int, tuple[float, Primary]] = {}
-        """Whom each Sentinel named last, and the monotonic second in which it was asked."""
+        self.hearsay = Hearsay()
         self.refusal: RedisRefusesError | None = None
         """Why Redis answers and yet cannot be used, where waiting will not change that."""
         self._clock = clock

@@ -1,15 +1,14 @@
 """A link to the primary that Sentinels know.
 
 Whenever a connection has to be made, all Sentinels are asked at once: one that is frozen, or whose
-machine has gone, must not delay the answer of the others. Of the answers of a majority the one with
-the highest configuration epoch counts, for a Sentinel that was cut off may still name an old
-primary. Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/
+machine has gone, must not delay the answer of the others. `hearsay` tells what follows from what
+they say. Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/
 
 A primary that was cut off from the Sentinels, or frozen, and replaced goes on answering those that
-are connected to it, and what they write there is lost when it becomes a replica. So a link in use
-has the Sentinels asked each second, beside its calls, and leaves when most of them name another.
-And the first answer on a connection, and a late one, count only if they do not: a server that was
-frozen confirms, when it wakes, what waited at its door.
+are connected to it, and what they write there is lost when it becomes a replica. So links in use
+have the Sentinels asked each second, beside their calls, and leave when another is named. And the
+first answer on a connection, and a late one, count only if none is: a server that was frozen
+confirms, when it wakes, what waited at its door.
 """
 
 from __future__ import annotations
@@ -23,14 +22,13 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 
 from bridge.errors import RedisUnavailableError
-from bridge.store.health import Health, Primary
+from bridge.store.health import Health
+from bridge.store.hearsay import Hearsay, Primary
 from bridge.store.link import Address, Call, Link, Needs, Refused, command
-from bridge.telemetry import logs
 
 ASK_TIMEOUT_S: Final = 1.0
 ASK_AGAIN_S: Final = 1.0
-# Sentinels tell each other of a promotion within seconds. What most say for longer is not that.
-BELIEVED_S: Final = 10.0
+STALE_S: Final = 2.0
 LATE_S: Final = 0.1  # most answers come sooner, and asking takes a few ms
 
 
@@ -48,6 +46,7 @@ class SentinelLink(Link):
         pool_for: Callable[[Address], ConnectionPool],
         health: Health | None = None,
         *,
+        hearsay: Hearsay | None = None,
         name: str = "",
         needs: Needs | None = None,
     ) -> None:
@@ -56,15 +55,9 @@ class SentinelLink(Link):
         self._service = service
         self._pool_for = pool_for
         self._address: Address | None = None
-        # Together: an outcome that one link confirmed at the old primary is pending at the new one,
-        # where another link reads it. So none counts an answer once any of them has heard.
-        self._shared = health or Health()
-        self._asked_s = 0.0
-        self._contradicted_s: float | None = None
-        """Since when most Sentinels name another primary, of an epoch before the known one."""
+        self._hearsay = hearsay or (health or Health()).hearsay
         self._watching: asyncio.Task[None] | None = None
         self._asking = asyncio.Lock()  # their links are closed after each round of questions
-        self._log = logs.get("redis")
 
     async def close(self) -> None:
         if self._watching is not None:
@@ -76,26 +69,27 @@ class SentinelLink(Link):
         if self._is_replaced:
             self._drop()
         is_new = self._connection is None
+        is_stale = self._hearsay.clock() - self._hearsay.asked_s > STALE_S
         self._watch()
         began_s = time.monotonic()
         replies = await super()._run(calls)
         is_late = time.monotonic() - began_s >= LATE_S and calls[0].args[0] != "XREAD"  # it waits
         if is_new or is_late:
             await self._look()
+        elif is_stale and self._watching is not None:
+            # Nobody has asked since long before. Sentinels that cannot be heard delay no answer.
+            await asyncio.wait((self._watching,), timeout=LATE_S)
         if self._is_replaced:
             raise RedisUnavailableError("Redis: the server that answered is not a primary now")
         return replies
 
     async def _new_connection(self) -> AbstractConnection:
-        answers = await self._ask_all()
-        if isinstance(answers, str):
+        if why := await self._ask_all():
             raise RedisUnavailableError(
-                f"Redis: no Sentinel knows a primary {self._service!r}: {answers}"
+                f"Redis: no Sentinel knows a primary {self._service!r}: {why}"
             )
-        self._believe(answers)
-        if self._shared.primary is not None:
-            answers.append(self._shared.primary)
-        self._address = max(answers)[1]
+        assert self._hearsay.primary is not None, "somebody answered"
+        self._address = self._hearsay.primary[1]
         self._pool = self._pool_for(self._address)
         return await super()._new_connection()
 
@@ -103,57 +97,26 @@ class SentinelLink(Link):
 
     @property
     def _is_replaced(self) -> bool:
-        known = self._shared.primary
+        known = self._hearsay.primary
         return known is not None and known[1] != self._address
 
     def _watch(self) -> None:
         if self._connection is None or (self._watching and not self._watching.done()):
             return
-        if time.monotonic() - self._asked_s >= ASK_AGAIN_S:
+        if self._hearsay.clock() - self._hearsay.asked_s >= ASK_AGAIN_S:
             self._watching = asyncio.create_task(self._look())
 
     async def _look(self) -> None:
-        self._asked_s = time.monotonic()
-        answers = await self._ask_all()
-        if not isinstance(answers, str):
-            self._believe(answers)
-
-    def _believe(self, answers: list[Primary]) -> None:
-        """Gives all links whom these name, if they are enough, and not behind."""
-        if len(answers) <= len(self._sentinels) // 2:
-            return  # they may be cut off
-        before, answer = self._shared.primary, max(answers)
-        if before is not None and answer[0] < before[0] and self._is_behind(answer, before):
-            return
-        self._contradicted_s = None
-        self._shared.primary = answer
-        if before is not None and before[1] != answer[1]:
-            host, port = answer[1]
-            self._log.warning("redis_primary_replaced", primary=f"{host}:{port}")
-
-    def _is_behind(self, answer: Primary, known: Primary) -> bool:
-        """Whether those who said it were asked earlier, or will hear of the known one yet.
-
-        No Sentinel goes back to an earlier epoch, unless it is set up anew: then it counts from the
-        start. So if all who named the known one now say less, nobody will hear of it any more.
-        """
-        now_s = time.monotonic()
-        if answer[1] == known[1]:
-            self._contradicted_s = None
-        elif self._contradicted_s is None:
-            self._contradicted_s = now_s
-        since_s = self._contradicted_s
-        is_named = any(said == known for _, said in self._shared.said.values())
-        return is_named and (since_s is None or now_s - since_s < BELIEVED_S)
+        self._hearsay.asked_s = self._hearsay.clock()
+        await self._ask_all()
 
     # --- what the Sentinels say
 
-    async def _ask_all(self) -> list[Primary] | str:
-        """What a majority says, or those that can be heard; why, if nobody says anything.
+    async def _ask_all(self) -> str:
+        """Hears a majority, or those that can be heard; why, if nobody says anything.
 
-        All are heard where most say less than is known: who is slow may know better.
+        All are heard where most say less than one has said, or do not agree.
         """
-        known = self._shared.primary
         async with self._asking:
             asking = [asyncio.create_task(self._ask(i)) for i in range(len(self._sentinels))]
             answers: list[Primary] = []
@@ -165,7 +128,7 @@ class SentinelLink(Link):
                     except RedisUnavailableError as error:
                         why = str(error)
                     is_enough = len(answers) > len(asking) // 2
-                    if is_enough and (known is None or max(answers)[0] >= known[0]):
+                    if is_enough and set(self._hearsay.news()) == {max(answers)}:
                         break
             finally:
                 for task in asking:
@@ -173,25 +136,38 @@ class SentinelLink(Link):
                 await asyncio.gather(*asking, return_exceptions=True)
                 for sentinel in self._sentinels:
                     await sentinel.close()
-        return answers or why
+        self._hearsay.weigh(len(asking))
+        return "" if answers else why
 
     async def _ask(self, number: int) -> Primary:
         """The configuration epoch and the address of the primary, as one Sentinel sees them."""
-        asked_s = time.monotonic()
+        asked_s = self._hearsay.clock()
         # The first knows of a promotion before the second does, but not its epoch.
-        address, details = await self._sentinels[number].run(
+        address, details, own_id = await self._sentinels[number].run(
             (
                 command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service),
                 command("SENTINEL", "MASTER", self._service),
+                # Behind one name there may be several. Who may not say it is known by its place.
+                command("SENTINEL", "MYID", tolerated=("NOPERM",)),
             ),
             timeout_s=ASK_TIMEOUT_S,
         )
+        sentinel = str(number if isinstance(own_id, Refused) else own_id)
         if address is None or isinstance(address, Refused) or isinstance(details, Refused):
+            self._hearsay.note(sentinel, asked_s, None)
             raise RedisUnavailableError("a Sentinel does not know it")
+        named = _primary(address, details)
+        self._hearsay.note(sentinel, asked_s, named)
+        return named
+
+
+def _primary(address: Any, details: Any) -> Primary:
+    try:
         known = dict(zip(details[::2], details[1::2], strict=True))
         host, port = address
-        answer = int(known[b"config-epoch"]), (host.decode(), int(port))
-        before_s, _ = self._shared.said.get(number, (asked_s, answer))
-        if asked_s >= before_s:
-            self._shared.said[number] = asked_s, answer
-        return answer
+        named = int(known[b"config-epoch"]), (host.decode(), int(port))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise RedisUnavailableError("a Sentinel answered what cannot be read") from None
+    if not host:  # it was started while the name could not be resolved
+        raise RedisUnavailableError("a Sentinel knows no address of it")
+    return named

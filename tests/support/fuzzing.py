@@ -9,12 +9,16 @@ from pathlib import Path
 
 
 def fuzz(description: str, url: str, folder: Path, *options: str, bound_s: float) -> None:
-    """Lets it call `url` as `description` says; fails with its report if it finds anything."""
+    """Lets it call `url` as `description` says; fails with its report if it finds anything.
+
+    In CI with the same calls each time, as hypothesis' own tests have it (`conftest.py`).
+    """
+    same = ("--generation-deterministic",) if "CI" in os.environ else ()
     done = subprocess.run(
         [
             *(sys.executable, "-W", "ignore", "-m", "schemathesis.cli", "run", description),
             *("--url", url, "--continue-on-failure", "--no-shrink"),
-            *("--generation-database", "none", *options),
+            *("--generation-database", "none", *same, *options),
         ],
         cwd=folder,  # it leaves folders behind
         env={**os.environ, "NO_COLOR": "1"},

@@ -55,7 +55,7 @@ class Renewal:
             return
         if denied := await self._ask_for(leases, sent_s):
             # Perhaps by a server that is no primary any more for who connected since, such as the
-            # child. What a new connection says counts, as it does for a new worker.
+            # child. So the server that Sentinels name now is asked once more.
             await self._link.reconnect()
             for generation, held in await self._ask_for(denied, sent_s):
                 generation.renewed(held, None)

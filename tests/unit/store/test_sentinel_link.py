@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +13,7 @@ from redis.asyncio import ConnectionPool
 
 from bridge.errors import RedisUnavailableError
 from bridge.store.health import Health
+from bridge.store.hearsay import COUNTS_S, Hearsay, Primary
 from bridge.store.link import Address, Call, Link, Refused, command
 from bridge.store.sentinel import SentinelLink
 from support import servers
@@ -25,6 +28,7 @@ class Sentinel(Link):
         super().__init__(None)
         self._answer = (primary, epoch)
         self._state = state
+        self.own_id: bytes | Refused = os.urandom(20).hex().encode()
         self.is_closed = True
 
     async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
@@ -33,13 +37,13 @@ class Sentinel(Link):
             await asyncio.Event().wait()
         if self._state == "dead":
             raise RedisUnavailableError("connection refused")
-        assert [call.args[-1] for call in calls] == ["mymaster", "mymaster"]
+        assert [call.args[-1] for call in calls] == ["mymaster", "mymaster", "MYID"]
         primary, epoch = self._answer
         if primary is None:
-            return [None, Refused("ERR No such master with that name")]
+            return [None, Refused("ERR No such master with that name"), self.own_id]
         host, port = primary
         details = [b"name", b"mymaster", b"config-epoch", b"%d" % epoch, b"quorum", b"2"]
-        return [[host.encode(), b"%d" % port], details]
+        return [[host.encode(), b"%d" % port], details, self.own_id]
 
     async def close(self) -> None:
         self.is_closed = True
@@ -143,6 +147,23 @@ async def test_the_sentinels_are_asked_for_each_connection(primaries: Primaries)
     await link.close()
 
 
+class Clocked:
+    """What a process hears, by a clock that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self._now_s = 1000.0
+        self.health = Health()
+        self.health.hearsay = Hearsay(lambda: self._now_s)
+
+    def goes_on(self, for_s: float) -> None:
+        self._now_s += for_s
+
+
+@pytest.fixture
+def clocked() -> Clocked:
+    return Clocked()
+
+
 async def looked(link: SentinelLink) -> None:
     """Until the question that a call started is answered."""
     assert link._watching is not None
@@ -171,15 +192,20 @@ async def test_a_primary_that_was_replaced_is_left_though_it_answers(primaries: 
 
 
 @pytest.mark.usefixtures("asks_at_once")
-async def test_it_is_not_left_on_the_word_of_a_few(primaries: Primaries) -> None:
+@pytest.mark.parametrize("epoch", [0, 1])
+async def test_it_is_not_left_on_the_word_of_a_few(
+    primaries: Primaries, clocked: Clocked, epoch: int
+) -> None:
+    """It was set up anew, and cannot be heard by the others."""
     sentinels = [Sentinel(OLD, 1), Sentinel(OLD, 1), Sentinel(OLD, 1)]
-    link = primaries.link(*sentinels)
+    link = primaries.link(*sentinels, health=clocked.health)
     await link.one(PING, timeout_s=10)
-    sentinels[0]._answer = (NEW, 2)
+    sentinels[0]._answer = (NEW, epoch)
     sentinels[1]._state = sentinels[2]._state = "dead"
-    await link.one(PING, timeout_s=10)
-    await looked(link)
-    await link.one(PING, timeout_s=10)
+    for _ in range(3):
+        clocked.goes_on(COUNTS_S)
+        await link.one(PING, timeout_s=10)
+        await looked(link)
     assert primaries.chosen == [OLD]
     await link.close()
 
@@ -252,7 +278,7 @@ async def test_an_answer_does_not_count_once_another_link_has_heard(
     run = Link._run
 
     async def meanwhile(self: Link, calls: Sequence[Call]) -> list[Any]:
-        health.primary = (2, NEW)
+        health.hearsay.primary = (2, NEW)
         return await run(self, calls)
 
     monkeypatch.setattr(Link, "_run", meanwhile)
@@ -263,7 +289,7 @@ async def test_an_answer_does_not_count_once_another_link_has_heard(
 
 async def test_a_few_that_were_cut_off_lead_nobody_back(primaries: Primaries) -> None:
     health = Health()
-    health.primary = (2, NEW)
+    health.hearsay.primary = (2, NEW)
     sentinels = [Sentinel(OLD, 1), Sentinel(state="dead"), Sentinel(state="dead")]
     link = primaries.link(*sentinels, health=health)
     await link.one(PING, timeout_s=10)
@@ -274,7 +300,7 @@ async def test_a_few_that_were_cut_off_lead_nobody_back(primaries: Primaries) ->
 async def test_sentinels_that_were_set_up_anew_are_believed(primaries: Primaries) -> None:
     """Their configuration epochs begin again: nobody should have to restart us for that."""
     health = Health()
-    health.primary = (9, OLD)
+    health.hearsay.primary = (9, OLD)
     link = primaries.link(Sentinel(NEW, 0), Sentinel(NEW, 0), health=health)
     assert await link.one(PING, timeout_s=10) == b"PONG"
     assert primaries.chosen == [NEW]
@@ -299,21 +325,21 @@ async def test_sentinels_that_were_set_up_anew_are_believed_while_the_old_primar
 
 
 @pytest.mark.usefixtures("asks_at_once")
-@pytest.mark.parametrize(("patience_s", "chosen"), [(3600.0, [NEW]), (0.0, [NEW, OLD])])
+@pytest.mark.parametrize(("passes_s", "chosen"), [(COUNTS_S / 4, [NEW]), (COUNTS_S, [NEW, OLD])])
 async def test_who_has_not_heard_of_a_promotion_leads_back_only_by_insisting(
-    primaries: Primaries, monkeypatch: pytest.MonkeyPatch, patience_s: float, chosen: list[Address]
+    primaries: Primaries, clocked: Clocked, passes_s: float, chosen: list[Address]
 ) -> None:
     """The one that told us of it is gone, and the others never name its primary."""
-    monkeypatch.setattr("bridge.store.sentinel.BELIEVED_S", patience_s)
     sentinels = [Sentinel(OLD, 5), Sentinel(NEW, 6), Sentinel(state="dead")]
-    link = primaries.link(*sentinels)
+    link = primaries.link(*sentinels, health=clocked.health)
     await link.one(PING, timeout_s=10)
     sentinels[1]._state, sentinels[2]._state = "dead", "up"
     sentinels[2]._answer = (OLD, 5)
-    for _ in range(2):
-        await link.one(PING, timeout_s=10)
+    clocked.goes_on(passes_s)
+    for _ in range(3):
+        with contextlib.suppress(RedisUnavailableError):
+            await link.one(PING, timeout_s=10)
         await looked(link)
-    await link.one(PING, timeout_s=10)
     assert primaries.chosen == chosen
     await link.close()
 
@@ -332,19 +358,23 @@ async def test_who_has_not_heard_of_a_promotion_leads_no_new_connection_back(
     await link.close()
 
 
-async def test_where_most_say_less_the_slow_one_is_heard_too(primaries: Primaries) -> None:
-    """Else nobody would know that it, too, was set up anew."""
+@pytest.mark.parametrize(("slow_says", "chosen"), [((NEW, 0), NEW), ((OLD, 9), OLD)])
+async def test_where_most_say_less_than_the_slow_one_said_it_is_heard_too(
+    primaries: Primaries, clocked: Clocked, slow_says: tuple[Address, int], chosen: Address
+) -> None:
+    """Else nobody would know whether it, too, was set up anew."""
     slow = Slow(OLD, 9)
     sentinels = [Sentinel(OLD, 9), Sentinel(OLD, 9), slow]
-    link = primaries.link(*sentinels)
+    link = primaries.link(*sentinels, health=clocked.health)
     await link.one(PING, timeout_s=10)
     assert not slow.has_answered
-    for sentinel in sentinels:
-        sentinel._answer = (NEW, 0)
+    clocked.health.hearsay.note(str(slow.own_id), 1000.0, (9, OLD))
+    sentinels[0]._answer = sentinels[1]._answer = (NEW, 0)
+    slow._answer = slow_says
     await link.close()
     await link.one(PING, timeout_s=10)
     assert slow.has_answered
-    assert primaries.chosen == [OLD, NEW]
+    assert primaries.chosen == [OLD, chosen]
     await link.close()
 
 
@@ -371,3 +401,230 @@ async def test_an_answer_to_an_earlier_question_takes_no_word_back(primaries: Pr
     assert primaries.chosen == [NEW, NEW]
     await one.close()
     await other.close()
+
+
+# --- whose word counts
+
+
+async def test_news_counts_however_few_have_it(primaries: Primaries) -> None:
+    """Whom a new connection is made to is also whose answers count."""
+    health = Health()
+    health.hearsay.primary = (1, OLD)
+    sentinels = [Sentinel(NEW, 2), Sentinel(state="dead"), Sentinel(state="dead")]
+    link = primaries.link(*sentinels, health=health)
+    assert await link.one(PING, timeout_s=10) == b"PONG"
+    assert primaries.chosen == [NEW]
+    await link.close()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_of_one_epoch_the_word_of_most_counts(primaries: Primaries, place: int) -> None:
+    """Sentinels that never made anybody the primary: 0 is the epoch of whatever they were told."""
+    sentinels = [Sentinel(NEW, 0), Sentinel(NEW, 0)]
+    sentinels.insert(place, Sentinel(OLD, 0))
+    link = primaries.link(*sentinels)
+    for _ in range(3):
+        await link.one(PING, timeout_s=10)
+        await link.close()
+    assert set(primaries.chosen) == {NEW}
+
+
+async def test_of_one_epoch_and_as_many_words_the_known_one_stays(primaries: Primaries) -> None:
+    health = Health()
+    health.hearsay.primary = (0, OLD)
+    link = primaries.link(Sentinel(NEW, 0), Sentinel(OLD, 0), health=health)
+    await link.one(PING, timeout_s=10)
+    assert primaries.chosen == [OLD]
+    await link.close()
+
+
+class Balanced(Link):
+    """One name for several Sentinels: each time another one answers."""
+
+    def __init__(self, *sentinels: Sentinel) -> None:
+        super().__init__(None)
+        self._sentinels = sentinels
+        self._asked = 0
+
+    async def run(self, calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        self._asked += 1
+        return await self._sentinels[self._asked % len(self._sentinels)].run(
+            calls, timeout_s=timeout_s
+        )
+
+
+@pytest.mark.usefixtures("asks_at_once")
+async def test_several_behind_one_name_are_several(primaries: Primaries) -> None:
+    behind = Balanced(Sentinel(OLD, 5), Sentinel(NEW, 6))
+    link = SentinelLink([behind], "mymaster", primaries.pool_for)
+    for _ in range(6):
+        await link.one(PING, timeout_s=10)
+        await looked(link) if link._watching else None
+    assert primaries.chosen == [NEW]
+    await link.close()
+
+
+async def test_who_may_not_say_its_id_is_known_by_its_place(primaries: Primaries) -> None:
+    sentinels = [Sentinel(OLD, 5), Sentinel(NEW, 6), Sentinel(NEW, 6)]
+    for sentinel in sentinels:
+        sentinel.own_id = Refused("NOPERM this user has no permissions to run it")
+    link = primaries.link(*sentinels)
+    await link.one(PING, timeout_s=10)
+    assert primaries.chosen == [NEW]
+    await link.close()
+
+
+@pytest.mark.usefixtures("asks_at_once")
+async def test_an_epoch_that_only_a_lost_one_knew_is_waited_for_no_longer_than_it_counts(
+    primaries: Primaries, clocked: Clocked
+) -> None:
+    """Two were set up anew with the same primary, and the third hangs."""
+    sentinels = [Sentinel(OLD, 9), Sentinel(OLD, 9), Sentinel(OLD, 9)]
+    link = primaries.link(*sentinels, health=clocked.health)
+    await link.one(PING, timeout_s=10)
+    clocked.health.hearsay.note("lost", 1000.0, (9, OLD))
+    sentinels[2]._state = "frozen"
+    for sentinel in sentinels[:2]:
+        sentinel._answer = (OLD, 0)
+    clocked.goes_on(COUNTS_S)
+    await link.close()
+    await link.one(PING, timeout_s=0.5)  # what is waited for is not awaited for a second
+    assert clocked.health.hearsay.primary == (0, OLD)
+    await link.close()
+
+
+async def test_an_answer_to_an_earlier_question_leads_nobody_back(
+    primaries: Primaries, clocked: Clocked
+) -> None:
+    """They were set up anew after it was given."""
+    link = primaries.link(Sentinel(NEW, 0), health=clocked.health)
+    await link.one(PING, timeout_s=10)
+    own_id = next(iter(clocked.health.hearsay._said))
+    clocked.health.hearsay.note(own_id, 999.0, (9, OLD))
+    clocked.health.hearsay.weigh(1)
+    assert clocked.health.hearsay.primary == (0, NEW)
+    await link.close()
+
+
+async def test_a_link_that_was_idle_counts_no_answer_that_nobody_looked_after(
+    primaries: Primaries, clocked: Clocked
+) -> None:
+    sentinels = [Slow(OLD, 1), Slow(OLD, 1)]
+    link = primaries.link(*sentinels, health=clocked.health)
+    await link.one(PING, timeout_s=10)
+    for sentinel in sentinels:
+        sentinel._answer = (NEW, 2)
+    clocked.goes_on(5)
+    with pytest.raises(RedisUnavailableError, match="not a primary now"):
+        await link.one(PING, timeout_s=10)
+    await link.close()
+
+
+async def test_sentinels_that_cannot_be_heard_delay_no_answer_of_a_link_that_was_idle(
+    primaries: Primaries, clocked: Clocked
+) -> None:
+    sentinel = Sentinel(OLD, 1)
+    link = primaries.link(sentinel, health=clocked.health)
+    await link.one(PING, timeout_s=10)
+    sentinel._state = "frozen"
+    for _ in range(3):
+        clocked.goes_on(5)
+        assert await link.one(PING, timeout_s=10) == b"PONG"
+    await link.close()
+
+
+async def test_links_that_have_heard_together_ask_once(primaries: Primaries) -> None:
+    """The second need not ask beside its calls what the first asked a moment ago."""
+    health = Health()
+    sentinel = Sentinel(OLD, 1)
+    one, other = (primaries.link(sentinel, health=health) for _ in range(2))
+    await one.one(PING, timeout_s=10)
+    await other.one(PING, timeout_s=10)
+    for link in (one, other):
+        await link.one(PING, timeout_s=10)
+        assert link._watching is None
+        await link.close()
+
+
+async def test_a_link_that_changes_no_health_may_hear_what_the_others_hear(
+    primaries: Primaries,
+) -> None:
+    health = Health()
+    sentinel = Sentinel(OLD, 1)
+    monitor = SentinelLink([sentinel], "mymaster", primaries.pool_for, hearsay=health.hearsay)
+    await monitor.one(PING, timeout_s=10)
+    assert health.hearsay.primary == (1, OLD)
+    assert health.is_up is None
+    await monitor.close()
+
+
+async def test_who_does_not_know_it_any_more_names_nobody(
+    primaries: Primaries, clocked: Clocked
+) -> None:
+    """All are being set up anew: one was told to forget it, and not yet what else to watch."""
+    sentinels = [Sentinel(OLD, 9), Sentinel(OLD, 9), Sentinel(state="dead")]
+    link = primaries.link(*sentinels, health=clocked.health)
+    await link.one(PING, timeout_s=10)
+    sentinels[0]._answer = (None, 0)
+    sentinels[1]._answer = (NEW, 0)
+    sentinels[2]._state, sentinels[2]._answer = "up", (NEW, 0)
+    await link.close()
+    await link.one(PING, timeout_s=10)
+    assert primaries.chosen == [OLD, NEW]
+    await link.close()
+
+
+# --- what is no answer
+
+
+@pytest.mark.parametrize(
+    ("address", "details"),
+    [
+        ([b"new", b"2"], [b"name", b"mymaster"]),
+        ([b"new", b"2"], [b"config-epoch"]),
+        ([b"new", b"2"], [b"config-epoch", b"many"]),
+        ([b"new", b"2"], None),
+        ([b"new"], [b"config-epoch", b"3"]),
+        ([b"new", b"two"], [b"config-epoch", b"3"]),
+        ([b"\xff", b"2"], [b"config-epoch", b"3"]),
+        ([b"", b"2"], [b"config-epoch", b"3"]),  # started while the name could not be resolved
+        (7, [b"config-epoch", b"3"]),
+    ],
+)
+async def test_an_answer_that_cannot_be_read_is_none(
+    primaries: Primaries, address: Any, details: Any
+) -> None:
+    odd = Sentinel()
+
+    async def run(calls: Sequence[Call], *, timeout_s: float) -> list[Any]:
+        return [address, details, odd.own_id]
+
+    odd.run = run  # type: ignore[method-assign]
+    with pytest.raises(RedisUnavailableError, match="no Sentinel knows a primary 'mymaster'"):
+        await primaries.link(odd).one(PING, timeout_s=10)
+    assert primaries.chosen == []
+    link = primaries.link(odd, Sentinel(), Sentinel())
+    assert await link.one(PING, timeout_s=10) == b"PONG"
+    await link.close()
+
+
+# --- what is heard
+
+
+KNOWN: Primary = (5, OLD)
+
+
+def test_no_word_counts_for_ever() -> None:
+    now_s = 0.0
+    hearsay = Hearsay(lambda: now_s)
+    hearsay.note("a", 0.0, (6, NEW))
+    hearsay.note("b", 0.0, KNOWN)
+    assert hearsay.news() == [(6, NEW)]
+    now_s = COUNTS_S / 2
+    hearsay.note("b", now_s, KNOWN)
+    now_s = COUNTS_S
+    assert hearsay.news() == [KNOWN]
+    now_s *= 2
+    assert hearsay.news() == []
+    hearsay.weigh(1)
+    assert hearsay.primary is None
