@@ -69,7 +69,6 @@ class Fetcher:
         self._on_newer = on_newer
         self._stirred = asyncio.Event()
         self._generation = link.generation
-        self._rereading: set[Partition] = set()
         self._log = logs.get("fetcher")
 
     def wake(self) -> None:
@@ -144,7 +143,6 @@ class Fetcher:
             self._read_again(partition)
 
     def _read_again(self, partition: Partition) -> None:
-        self._rereading = {other for other in self._rereading if not other.lost} | {partition}
         partition.cursor = FROM_THE_START
         partition.next_bytes = 0
         self._parking.look_again(partition)
@@ -202,28 +200,28 @@ class Fetcher:
             partition.cursor = entry_id
             if entry_id in partition.items or entry_id in partition.settled_since:
                 continue  # read again after a reconnect; it is in the window, or just left it
-            if partition.is_read and entry_order(entry_id) <= entry_order(partition.delivered):
+            if fields is None or self._settler.was_handled(partition, entry_id):
+                self._settler.forget(partition, entry_id)  # deleted, or done under a lost lease
+                continue
+            if entry_order(entry_id) <= entry_order(partition.taken):
                 self._went_back(partition)  # it was settled
                 return
+            partition.taken = entry_id
             if partition.is_read:
                 partition.delivered = entry_id  # by a fetch whose answer did not have room for it
-            if self._settler.was_handled(partition, entry_id):
-                self._settler.forget(partition, entry_id)
-                continue
             if not self._admit(partition, entry_id, fields, Attempts.decode(record)):
                 return
         if not fetched.entries and not fetched.cut:
             partition.cursor = None
-            partition.delivered = fetched.delivered
+            partition.delivered = partition.taken = fetched.delivered
             partition.trusted = True
             partition.is_read = True
             self._settler.forget_unrecorded(partition)
-            self._rereading.discard(partition)
             partition.may_have_more = True
 
     def _take_new(self, partition: Partition, room: Room, entries: list[RawEntry]) -> None:
         for entry_id, fields in entries:
-            partition.delivered = entry_id
+            partition.delivered = partition.taken = entry_id
             if not self._admit(partition, entry_id, fields, NO_ATTEMPT):
                 return
         was_cut = len(entries) >= room.entries
@@ -260,7 +258,7 @@ class Fetcher:
         if device in partition.parked:
             self._parking.append(partition, item)
             return True
-        lane = self._lanes.add(partition, item, rewound=partition in self._rereading)
+        lane = self._lanes.add(partition, item)
         if lane.state is LaneState.WAITING:
             wait_s = lane.head.due_s - clock.boottime_s()
             if self._parking.wants(lane, wait_s):

@@ -11,7 +11,6 @@ import heapq
 from collections import deque
 from itertools import count
 
-from bridge.contract.entries import entry_order
 from consumers.worker.delivery.attempts import NO_ATTEMPT
 from consumers.worker.partitions.partition import Item, Lane, LaneState, Partition
 
@@ -38,8 +37,8 @@ class Lanes:
 
     # --- coming in
 
-    def add(self, partition: Partition, item: Item, *, rewound: bool = False) -> Lane:
-        """Puts an entry at the end of its device's lane; a rewound one where its id belongs."""
+    def add(self, partition: Partition, item: Item) -> Lane:
+        """Puts an entry at the end of its device's lane: none that comes is older than those."""
         device = item.entry.ordered_by
         lane = partition.lanes.get(device)
         if lane is None:
@@ -47,10 +46,7 @@ class Lanes:
             lane.items.append(item)
             self._open(lane)
         else:
-            if rewound:
-                _insert(lane, item)
-            else:
-                lane.items.append(item)
+            lane.items.append(item)
             if lane.state is LaneState.WAITING:
                 partition.waiting_items += 1
         return lane
@@ -266,12 +262,3 @@ class Lanes:
             successor = self._behind_orphans.pop(key, None)
             if successor is not None:
                 self._make_ready(successor)
-
-
-def _insert(lane: Lane, item: Item) -> None:
-    """Puts `item` before the first newer one, but never before a head that runs."""
-    order = entry_order(item.id)
-    at = 1 if lane.state is not LaneState.READY else 0
-    while at < len(lane.items) and entry_order(lane.items[at].id) < order:
-        at += 1
-    lane.items.insert(at, item)

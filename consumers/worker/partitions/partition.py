@@ -175,6 +175,7 @@ class Partition:
         "settled_since",
         "slow_bytes",
         "slow_entries",
+        "taken",
         "token",
         "trusted",
         "unparked_since",
@@ -192,6 +193,8 @@ class Partition:
         """Whether the last owner ended in a known way; if not, heads are suspects."""
         self.delivered = delivered
         """Last entry delivered to the group: where the doorbell listens from."""
+        self.taken = FROM_THE_START
+        """The highest id taken under this epoch: what is before and comes again was settled."""
         self.cursor: bytes | None = FROM_THE_START
         """Where reading the pending list stands; `None` when it was read to its end."""
         self.is_read = False

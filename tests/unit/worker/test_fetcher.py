@@ -349,6 +349,37 @@ async def test_a_reconnect_before_all_that_is_pending_was_read_ends_no_lease(ben
     assert in_order(it, 1) == [b"1-0", b"2-0", b"3-0"]
 
 
+async def test_what_was_settled_and_is_pending_again_ends_the_lease_before_all_was_read_too(
+    bench: Make,
+) -> None:
+    it = bench(1)
+    it.owned[1].delivered = it.server.delivered[KEYS.stream(1)] = b"3-0"
+    await it.answered([[raw(b"1-0"), raw(b"2-0")], [None, None]])
+    it.owned[1].settled([b"1-0"])
+    await it.answered([[], [], 9])  # no room yet for the next
+    it.server.generation += 1
+    await it.answered([[raw(b"3-0")], [None]])
+    await it.answered([[raw(b"1-0"), raw(b"2-0"), raw(b"3-0")], [None, None, None]])
+    assert it.lost == [it.owned[1]]
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+async def test_what_needs_no_run_and_is_still_pending_ends_no_lease(
+    bench: Make, is_deleted: bool
+) -> None:
+    """Its acknowledgement is on its way."""
+    it = bench(1)
+    it.owned[1].delivered = it.server.delivered[KEYS.stream(1)] = b"3-0"
+    it.settler.unrecorded.add(b"1-0")
+    first = [b"1-0", None] if is_deleted else raw(b"1-0")
+    await it.answered([[first, raw(b"2-0")], [None, None]])
+    it.server.generation += 1
+    await it.answered([[raw(b"3-0")], [None]])
+    await it.answered([[first, raw(b"2-0"), raw(b"3-0")], [None, None, None]])
+    assert it.lost == []
+    assert in_order(it, 1) == [b"2-0", b"3-0"]
+
+
 # --- the doorbell
 
 

@@ -143,36 +143,6 @@ def test_a_closed_device_whose_head_could_not_be_recorded_tries_it_again() -> No
     assert start(lanes, 3.0).head is first
 
 
-def test_a_rewound_entry_goes_where_its_id_belongs_but_never_before_what_runs() -> None:
-    lanes, where = Lanes(), partition()
-    older, old, new, newer = (item("a") for _ in range(4))
-    lanes.add(where, old)
-    lanes.add(where, newer)
-    lanes.add(where, new, rewound=True)
-    lane = start(lanes)
-    lanes.add(where, older, rewound=True)
-    assert list(lane.items) == [old, older, new, newer]
-
-
-@pytest.mark.parametrize("place", range(5))
-def test_a_rewound_entry_goes_between_any_two(place: int) -> None:
-    lanes, where = Lanes(), partition()
-    entries = [item("a") for _ in range(5)]
-    for number, one in enumerate(entries):
-        if number != place:
-            lanes.add(where, one)
-    lanes.add(where, entries[place], rewound=True)
-    assert list(start(lanes).items) == entries
-
-
-def test_entries_are_rewound_before_a_head_that_does_not_run() -> None:
-    lanes, where = Lanes(), partition()
-    older, newer = item("a"), item("a")
-    lanes.add(where, newer)
-    lanes.add(where, older, rewound=True)
-    assert start(lanes).head is older
-
-
 def test_devices_that_failed_before_take_turns_with_the_others() -> None:
     """Where little may start, a good device must not wait behind thousands of bad ones."""
     lanes, where = Lanes(), partition()
