@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -223,3 +225,23 @@ async def test_what_the_receiver_does_not_handle_any_more_fails(bench: Bench) ->
     outcome = await bench.sandbox.deliver(delivery(entry), fields(entry))
     assert isinstance(outcome, Failed)
     assert "someOtherType" in text_of(outcome.error)
+
+
+@pytest.mark.parametrize("lacks", ["a process", "a descriptor"])
+async def test_where_none_can_be_started_it_is_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    """The others of the worker go on meanwhile: what is raised here would end them."""
+    module, name = (subprocess, "Popen") if lacks == "a process" else (socket, "socketpair")
+    real, refused = getattr(module, name), []
+
+    def refuse(*words: object, **more: object) -> object:
+        refused.append(1)
+        if len(refused) == 1:
+            raise BlockingIOError("Resource temporarily unavailable")
+        return real(*words, **more)
+
+    monkeypatch.setattr(module, name, refuse)
+    with structlog.testing.capture_logs() as lines:
+        assert await bench.run() == HANDLED
+    assert [line["event"] for line in lines] == ["sandbox_cannot_start", "sandbox_started"]

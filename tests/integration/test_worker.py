@@ -92,6 +92,30 @@ async def test_two_workers_share_and_hand_over_cleanly(fleet: Fleet) -> None:
     assert (await fleet.unsettled(), await fleet.kept()) == (0, 0)
 
 
+@pytest.mark.parametrize("how", ["another worker", "pause"])
+async def test_what_runs_when_its_partition_is_given_away_runs_nowhere_else(
+    fleet: Fleet, how: str
+) -> None:
+    """Also when it takes longer than a worker has to stop in."""
+    first = fleet.start(history.SYNC, grace_s=1)
+    await fleet.owned_by_all(first)
+    slow = [await fleet.say(device, {"do": "sleep", "until": "gate"}) for device in "abcdefgh"]
+    await wait_until(lambda: len(fleet.history.runs) == len(slow), "all to run")
+    if how == "pause":
+        await fleet.redis.client.sadd(fleet.keys.paused, "default")
+    second = fleet.start(history.SYNC, grace_s=1)
+    after = [await fleet.say(device) for device in "abcdefgh"]
+    await wait_until(lambda: logged(second, "worker_started"), "the second to be there")
+    await asyncio.sleep(3)  # nothing tells that a worker would not wait any longer
+    assert len(fleet.history.runs) == len(slow)
+    fleet.open_gate()
+    await fleet.redis.client.srem(fleet.keys.paused, "default")
+    await fleet.handled(*slow, *after)
+    assert [first.stop(), second.stop()] == [0, 0]
+    fleet.history.check(fleet.published)
+    assert len(fleet.history.runs) == len(slow) + len(after)
+
+
 async def test_what_a_killed_worker_had_is_taken_over(fleet: Fleet) -> None:
     first, second = fleet.start(), fleet.start()
     await fleet.owned_by_all(first, second)

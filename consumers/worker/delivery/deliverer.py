@@ -110,7 +110,8 @@ class Deliverer:
         try:
             await self._sandbox.ready()
             await self._settler.write_attempt(partition, head.id, record)
-            if not self._may_start(lane, clock.boottime_s()):  # lost meanwhile
+            if not self._may_start(lane, clock.boottime_s()):  # lost meanwhile, or given back
+                self._uncharge(partition, head)
                 return
             lane.started_s = started_s = clock.boottime_s()
             self._sandboxed = partition, delivery, started_s
@@ -122,8 +123,9 @@ class Deliverer:
         finally:
             self._sandboxed = None
             self._shared.end(slot)
-        if outcome is None:
-            self._lanes.put_back(lane)  # nothing of it ran
+        if outcome is None:  # nothing of it ran
+            self._uncharge(partition, head)
+            self._lanes.put_back(lane)
             return
         if delivery.lost:
             outcome = ABANDONED
@@ -190,6 +192,11 @@ class Deliverer:
             return False
         self._outcomes.bury_suspect(lane)
         return True
+
+    def _uncharge(self, partition: Partition, head: Item) -> None:
+        """The attempt that is on record was not made."""
+        if not partition.lost:
+            self._settler.retry(partition, head)
 
     def _handler_for(self, item: Item) -> Handler | None:
         entry = item.entry

@@ -131,6 +131,10 @@ class Fetcher:
             else:
                 self._take(partition, room, scripts.fetched(reply))
         self._on_fetched()
+        if any(isinstance(reply, Refused) and reply.code == "FENCED" for reply in replies):
+            # As in `Settler`: perhaps only this connection still leads to a server that another has
+            # replaced, and every new lease would be lost here again.
+            await self._link.close()
         if is_partly_away:
             await asyncio.sleep(PARTLY_AWAY_PAUSE_S)
 

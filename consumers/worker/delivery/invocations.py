@@ -50,8 +50,8 @@ class _Call:
     """A call that runs."""
 
     __slots__ = (
-        "delivery", "entry_id", "is_logged", "is_overdue", "is_stuck", "partition", "started_s",
-        "task", "thread_id",
+        "delivery", "entry_id", "is_logged", "is_over", "is_overdue", "is_stuck", "partition",
+        "started_s", "task", "thread_id",
     )  # fmt: skip
 
     def __init__(
@@ -70,12 +70,19 @@ class _Call:
         """What an async handler runs in; `None` for one that runs in a thread."""
         self.thread_id: int | None = None
         """Of one that runs in a thread, once it has begun."""
+        self.is_over = False
         self.is_overdue = False
         self.is_logged = False
         self.is_stuck = False
 
     def call_sync(self, handler: Handler) -> None:
-        """For a thread: calls a sync handler."""
+        """For a thread: calls a sync handler.
+
+        One that is over has its outcome: where no thread can be started, the pool raises, and keeps
+        the call for the next thread that is free.
+        """
+        if self.is_over:
+            return
         self.thread_id = threading.get_ident()
         handler.call_sync(self.delivery)
 
@@ -101,6 +108,8 @@ class Invocations:
         self._timeout_s = timeout_s
         self._stuck_after_s = stuck_after_s(timeout_s)
         self._running: dict[int, _Call] = {}
+        self.overdue = 0
+        """Calls that did not end when their time was over, as of the last look."""
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="handler")
         self._log = logs.get("calls").bind(group=group)
         self._in_flight = metrics.in_flight.labels(group)
@@ -140,6 +149,7 @@ class Invocations:
         except BaseException as error:  # KeyboardInterrupt too, and what a handler invents
             outcome = self._outcome_of(error, call)
         finally:
+            call.is_over = True
             self._running.pop(slot, None)
             self._shared.end(slot)
         return ABANDONED if delivery.lost else outcome
@@ -180,6 +190,7 @@ class Invocations:
                 is_hopeless |= now_s - call.started_s >= HOPELESS_AFTER_LIMITS * self._timeout_s
         if is_hopeless or (stuck and stuck * STUCK_SHARE >= self._concurrency):
             self._shared.ask_for_successor(Wish.STUCK)
+        self.overdue = overdue
         self._overdue.set(overdue)
         self._stuck.set(stuck)
         self._in_flight.set(len(self._running))

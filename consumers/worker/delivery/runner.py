@@ -8,6 +8,7 @@ variables, or a cancellation. Each is given work through a future of its own, so
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Final, cast
@@ -30,8 +31,10 @@ from consumers.worker.sandbox.sandbox import Sandbox
 SLICE_S: Final = 0.002
 # What was cancelled at the end has so long to end.
 LAST_S: Final = 0.5
-# Runners that go on while nothing succeeds.
+# Runners that go on while nothing succeeds, beside those that hang.
 PROBERS: Final = 4
+# How often who waits for the circuit to close looks whether another prober is needed.
+RELIEVED_S: Final = 1.0
 # How often time limits are looked at, and counts given to the metrics.
 LOOK_S: Final = 0.1
 SANDBOX_IDLE_S: Final = 30.0
@@ -218,9 +221,14 @@ class Runner:
             self._slice_ends_s = clock.boottime_s() + SLICE_S
 
     async def _may_probe(self, slot: int) -> bool:
-        """While the circuit is open, a few runners try a delivery now and then; the others wait."""
-        if slot >= PROBERS:
-            await self._released.wait()
+        """While the circuit is open, a few runners try a delivery now and then; the others wait.
+
+        For each that hangs another one tries: else the circuit would stay open after the outage.
+        """
+        if slot >= PROBERS + self.invocations.overdue:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RELIEVED_S):
+                    await self._released.wait()
             return False
         wait_s = self._breaker.wait_s(clock.boottime_s(), self._partitions())
         if wait_s:

@@ -304,14 +304,12 @@ class Worker:
             await asyncio.sleep(BEAT_S)
 
     async def _quiesce(self, partition: Partition) -> None:
-        """Waits (at most the grace time) until nothing of a partition runs or is unrecorded.
+        """Waits until nothing of a partition runs that may end, and nothing is unrecorded.
 
-        At the end it is the runner that keeps to the grace time, and ends what runs then.
+        However long that takes: who owns it next would run the same again, beside it. At the end it
+        is the runner that keeps to the grace time, and ends what runs then.
         """
-        give_up_s = clock.boottime_s() + self._settings.grace_s
-        while not partition.lost and (self._stopping.is_set() or clock.boottime_s() < give_up_s):
-            if not self._actors.is_busy(partition):
-                return
+        while not partition.lost and self._actors.is_busy(partition):  # noqa: ASYNC110 - two things
             await asyncio.sleep(QUIESCE_POLL_S)
 
     # --- the admin listener

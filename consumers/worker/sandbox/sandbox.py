@@ -56,10 +56,16 @@ class Sandbox:
         while True:
             if self._process is not None and self._process.has_ended():
                 await self._drop()
-            if self._process is None:
-                self._process = await self._start()
             try:
+                if self._process is None:
+                    self._process = await self._start()
                 await self._process.ready()
+            except OSError as error:  # no process, or no descriptor, is left for one
+                wait_s = self._backoff.next_s()
+                self._log.error(
+                    "sandbox_cannot_start", error=type(error).__name__, wait_s=round(wait_s, 2)
+                )
+                await asyncio.sleep(wait_s)
             except _GoneError:
                 wait_s = self._backoff.next_s()
                 self._log.error(
@@ -175,13 +181,16 @@ class _Process:
     @classmethod
     async def start(cls) -> _Process:
         ours, its = socket.socketpair()
-        with its:
-            # Our own module: nothing in the command comes from outside.
-            process = subprocess.Popen(  # noqa: S603, ASYNC220 # nosec B603
-                (sys.executable, "-P", "-m", MODULE, "--line-fd", str(its.fileno())),
-                pass_fds=(its.fileno(),),
-                stdin=subprocess.DEVNULL,
-            )
+        with contextlib.ExitStack() as unless_started:
+            unless_started.enter_context(ours)
+            with its:
+                # Our own module: nothing in the command comes from outside.
+                process = subprocess.Popen(  # noqa: S603, ASYNC220 # nosec B603
+                    (sys.executable, "-P", "-m", MODULE, "--line-fd", str(its.fileno())),
+                    pass_fds=(its.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                )
+            unless_started.pop_all()
         return cls(process, *await asyncio.open_unix_connection(sock=ours))
 
     def has_ended(self) -> bool:

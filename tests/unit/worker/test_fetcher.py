@@ -29,6 +29,7 @@ class Server:
 
     def __init__(self) -> None:
         self.generation = 0
+        self.closed = 0
         self.fetches: list[list[Call]] = []
         self.answers: asyncio.Queue[list[Any]] = asyncio.Queue()
         self.bells: list[dict[str, Any]] = []
@@ -56,6 +57,9 @@ class Server:
         for entry_id, fields in entries:
             flat += (entry_id, -1) if fields is None else (entry_id, len(fields), *fields)
         return [flat, records, before, *(cut or [0])]
+
+    async def close(self) -> None:
+        self.closed += 1
 
     async def one(self, call: Call, *, timeout_s: float) -> Any:
         words = call.args[call.args.index("STREAMS") + 1 :]
@@ -237,6 +241,15 @@ async def test_a_refused_fetch_loses_the_partition_and_no_other(bench: Make) -> 
     await it.answered(Refused("NOGROUP no such group"), [[raw(b"1-0")], [None]])
     assert it.lost[0] is it.owned[1]
     assert in_order(it, 2) == [b"1-0"]
+
+
+async def test_after_a_lease_that_is_not_ours_the_connection_is_made_anew(bench: Make) -> None:
+    """It may lead to a server that was replaced, where every new lease would be lost as well."""
+    it = bench(1, 2)
+    await it.answered(Refused("FENCED the lease is not held"), [[raw(b"1-0")], [None]])
+    assert it.server.closed == 1
+    await it.answered(Refused("WRONGTYPE"), [[], []])
+    assert it.server.closed == 1
 
 
 # --- reconnecting

@@ -696,6 +696,76 @@ async def test_a_suspect_does_not_start_if_the_lease_ended_while_its_attempt_was
     await wait_until(lambda: it.partition.lost)
     await wait_until(lambda: it.lanes.running == 0)
     assert started == []
+    assert it.recorder.retries == []  # it is the next owner's
+
+
+async def test_a_suspect_whose_partition_is_given_back_meanwhile_is_charged_nothing(
+    bench: Make, wait_until: WaitUntil
+) -> None:
+    started = []
+
+    async def handle() -> None:
+        started.append(1)
+
+    it = bench(handle, max_attempts=1)
+
+    def on_write() -> bool:
+        it.partition.releasing = True
+        return True
+
+    it.recorder.on_write = on_write
+    (suspect,) = it.add("a", attempts=Attempts(suspect=True))
+    await wait_until(lambda: it.recorder.retries)
+    assert it.recorder.retries == [(suspect, 0)]
+    assert (started, it.recorder.letters) == ([], [])
+
+
+async def test_a_suspect_whose_sandbox_went_before_it_began_is_charged_nothing(
+    bench: Make, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def handle() -> None: ...
+
+    it = bench(handle, max_attempts=1)
+    deliver, calls = it.sandbox.deliver, []
+
+    async def gone_at_first(*what: Any) -> Any:
+        calls.append(1)
+        return None if len(calls) == 1 else await deliver(*what)
+
+    monkeypatch.setattr(it.sandbox, "deliver", gone_at_first)
+    (suspect,) = it.add("a", attempts=Attempts(suspect=True))
+    await wait_until(lambda: it.recorder.handled_ids)
+    assert it.recorder.retries == [(suspect, 0)]
+    assert it.recorder.letters == []
+
+
+async def test_a_call_for_which_no_thread_could_be_started_does_not_run_later(
+    bench: Make, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool keeps it, for the next thread that is free."""
+    seen, gate = [], threading.Event()
+
+    def handle() -> None:
+        seen.append((request.json["deviceId"], delivery.attempt))
+        if request.json["deviceId"] == "first":
+            gate.wait(60)
+
+    it = bench(handle)
+    it.add("first")
+    await wait_until(lambda: seen)
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    it.add("second")
+    await wait_until(lambda: it.recorder.retries)
+    gate.set()
+    await wait_until(lambda: len(it.recorder.handled_ids) == 2)
+    await asyncio.sleep(0.05)  # what is still queued would run now
+    assert seen == [("first", 1), ("second", 2)]
 
 
 async def test_a_suspect_that_kills_its_sandbox_is_tried_again_and_given_up_in_the_end(
@@ -920,6 +990,38 @@ async def test_an_outage_is_probed_and_charges_no_attempts_until_something_succe
     await wait_until(lambda: set(it.recorder.handled_ids) == set(ids), "all to be handled")
     assert circuit_open() == 0.0
     assert it.recorder.letters == []
+
+
+async def test_an_outage_in_which_all_probes_hang_is_over_when_it_is_over(
+    bench: Make, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client without a time limit waits for a database that will not answer any more."""
+    monkeypatch.setattr("consumers.worker.delivery.circuit_breaker.NO_SUCCESS_FOR_S", 0.0)
+    monkeypatch.setattr("consumers.worker.delivery.circuit_breaker.PROBES_PER_PARTITION_S", 200.0)
+    monkeypatch.setattr("consumers.worker.delivery.runner.PROBERS", 2)
+    monkeypatch.setattr("consumers.worker.delivery.runner.RELIEVED_S", 0.01)
+    monkeypatch.setattr("consumers.worker.delivery.outcomes.RETRY_S", 0.01)
+    is_down, hung, end = True, [], threading.Event()
+
+    def circuit_open() -> float | None:
+        return metrics.registry.get_sample_value("nb_bridge_circuit_open", {"group": "g"})
+
+    def handle() -> None:
+        if is_down:
+            if circuit_open() and len(hung) < 2:
+                hung.append(request.json["deviceId"])
+                end.wait(60)
+            raise ConnectionError("the database")
+
+    it = bench(handle, max_attempts=1, give_up_after_s=3600.0, timeout_s=0.05)
+    ids = it.add(*(f"d{n}" for n in range(30)))
+    try:
+        await wait_until(lambda: len(hung) == 2, "all probers to hang")
+        is_down = False
+        await wait_until(lambda: len(it.recorder.handled_ids) == len(ids) - 2, "the others")
+        assert circuit_open() == 0.0
+    finally:
+        end.set()
 
 
 @pytest.mark.parametrize("devices", [1, 5, 15])
