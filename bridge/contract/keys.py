@@ -142,6 +142,10 @@ class Keys:
         """List of a parked device's messages by id; each is netstrings: id, fields, values."""
         return f"{self._of(partition)}:parked:{group}:{device}"
 
+    def parked_count(self, partition: int, group: str) -> str:
+        """String with a TTL: how many messages are parked, as their worker counts them."""
+        return f"{self._of(partition)}:parked-count:{group}"
+
     def dead(self, partition: int, group: str) -> str:
         """Stream of dead letters."""
         return f"{self._of(partition)}:dead:{group}"

@@ -106,10 +106,14 @@ class Monitor:
         for partition in range(self._partitions):
             stream = keys.stream(partition)
             calls += [command("XLEN", stream), command("XINFO", "GROUPS", stream)]
-        registered, hold, *streams = await self._link.run(calls, timeout_s=TIMEOUT_S)
-        self._look_at_types(calls, (registered, hold, *streams))
+        known = [(name, number) for name in self.backlogs for number in range(self._partitions)]
+        counts = [command("GET", keys.parked_count(number, name)) for name, number in known]
+        replies = await self._link.run([*calls, *counts], timeout_s=TIMEOUT_S)
+        self._look_at_types([*calls, *counts], replies)
+        registered, hold, *streams = replies[: len(calls)]
         backlogs, positions = _backlogs(registered, streams)
         await self._find_oldest(backlogs, positions)
+        _add_parked(backlogs, dict(zip(known, replies[len(calls) :], strict=True)))
         self._show(backlogs)
         self.seen_at_ms = epoch_ms()
         ratio = await self._servers.look(timeout_s=TIMEOUT_S)
@@ -234,6 +238,16 @@ def _backlogs(registered: Any, streams: list[Any]) -> tuple[dict[str, GroupBackl
             if behind:
                 positions[name, partition] = position
     return backlogs, positions
+
+
+def _add_parked(
+    backlogs: Mapping[str, GroupBacklog], counts: Mapping[tuple[str, int], Any]
+) -> None:
+    """What is parked was fetched, and is not handled."""
+    for (name, partition), raw in counts.items():
+        if name in backlogs and isinstance(raw, bytes) and raw.isdigit():
+            of_group = backlogs[name].by_partition
+            of_group[partition] = of_group.get(partition, 0) + int(raw)
 
 
 def _shown(raw: bytes) -> str:

@@ -135,7 +135,7 @@ async def _remove_from(connected: Namespace, group: str, partition: int) -> None
         ]
         calls = [command("UNLINK", key) for key in lists]
         await _all(connected, *calls, command("ZREM", parked, *devices))
-    of_group = (keys.retry, keys.epoch, keys.ttl, keys.dead)
+    of_group = (keys.retry, keys.epoch, keys.ttl, keys.dead, keys.parked_count)
     await _all(connected, command("UNLINK", *(key(partition, group) for key in of_group)))
 
 

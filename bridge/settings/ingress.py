@@ -161,7 +161,7 @@ class WithIngress(Common):
     )
     max_backlog: int = number(
         1_000_000,
-        "entries in Redis a group may be behind before callbacks are spooled",
+        "entries in Redis a group may be behind, parked ones too, before callbacks are spooled",
         low=1,
         high=10**9,
         halves=INGRESS,

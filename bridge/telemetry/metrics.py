@@ -96,7 +96,10 @@ spool_commit_duration = _histogram(
 )
 spool_drained = _counter("spool_drained", "Records brought from the spool to Redis.")
 backlog = _gauge(
-    "backlog_entries", "Entries of a partition a group has not handled.", "group", "partition"
+    "backlog_entries",
+    "Entries of a partition a group has not handled, parked ones too.",
+    "group",
+    "partition",
 )
 oldest_unhandled = _gauge(
     "oldest_unhandled_timestamp_seconds",

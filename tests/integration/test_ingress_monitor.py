@@ -87,6 +87,21 @@ async def test_a_lag_redis_cannot_tell_is_bounded_by_the_stream(real_redis: serv
     assert it.backlogs["g"].entries == 9
 
 
+async def test_what_is_parked_is_a_part_of_the_backlog(real_redis: servers.Redis) -> None:
+    redis, told = real_redis, []
+    await publish(redis, 5, partition=1)
+    await join(redis, "g", 0, 1)
+    for partition, count in ((0, "95"), (1, "0"), (2, "many"), (3, "")):
+        await redis.client.set(redis.keys.parked_count(partition, "g"), count)
+    await redis.client.set(redis.keys.parked_count(0, "retired"), "500")
+    it = monitor(redis, told, max_backlog=100)
+    await it.look()  # which groups there are
+    await it.look()
+    assert it.backlogs["g"].by_partition == {0: 95, 1: 5, 2: 0, 3: 0}
+    assert it.backlogs.keys() == {"g"}
+    assert told == [None, "group g is further behind than MAX_BACKLOG"]
+
+
 # What a foreign program, or a person, may have written where the bridge keeps something.
 FOREIGN = {
     "ingresses is a string": ("SET", "{ns}:ingresses", "x"),

@@ -182,6 +182,22 @@ async def test_a_handler_can_ask_to_be_called_again_and_can_give_up(fleet: Fleet
     assert await fleet.dead_ids() == {rejected}
 
 
+async def test_how_much_is_parked_is_told_to_the_ingresses(fleet: Fleet) -> None:
+    """It is in no stream, and a group with enough of it would otherwise hold nobody back."""
+    worker = fleet.start(partitions=4)
+    await fleet.say("a", {"do": "retry", "after_s": 600})
+    for _ in range(9):
+        await fleet.say("a")
+    key = fleet.keys.parked_count(partition_of("a", PARTITIONS), "default")
+
+    async def told() -> bool:
+        return bool(await fleet.redis.client.get(key) == b"10")
+
+    await wait_until(told, "the count")
+    assert 0 < await fleet.redis.client.pttl(key) <= 600_000
+    assert worker.stop() == 0
+
+
 async def test_an_async_handler_that_takes_too_long_is_tried_again(fleet: Fleet) -> None:
     worker = fleet.start(handler_timeout_s=0.2, max_attempts=2)
     slow = await fleet.say("a", {"do": "sleep", "s": 60})

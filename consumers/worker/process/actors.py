@@ -29,6 +29,7 @@ from consumers.worker.partitions.window import Window
 from consumers.worker.partitions.worker_id import WorkerId
 from consumers.worker.recording.dead_letter_counts import DeadLetterCounts
 from consumers.worker.recording.history import History
+from consumers.worker.recording.parked_counts import ParkedCounts
 from consumers.worker.recording.parking import Parking
 from consumers.worker.recording.settler import Settler
 from consumers.worker.recording.trimmer import Trimmer
@@ -77,9 +78,9 @@ class Actors:
         self.leases = self._leases(worker, quiesce)
         upkeep = open_link("upkeep")
         self.trimmer = Trimmer(upkeep, self._keys, self.owned)
-        self._dead_letter_counts = DeadLetterCounts(
-            upkeep, self._keys, self.owned, group=settings.group
-        )
+        group = settings.group
+        self._dead_letter_counts = DeadLetterCounts(upkeep, self._keys, self.owned, group=group)
+        self._parked_counts = ParkedCounts(upkeep, self._keys, self.owned, group=group)
         for part in (self.lanes, self.parking, self.settler):
             self.owned.when_lost.append(part.drop)
         self.owned.when_lost += [self.runner.abandon, self._on_lost]
@@ -93,6 +94,7 @@ class Actors:
             "parking": self.parking.run(),
             "trimmer": self.trimmer.run(),
             "dead_letter_counts": self._dead_letter_counts.run(),
+            "parked_counts": self._parked_counts.run(),
         }
 
     def is_busy(self, partition: Partition) -> bool:
