@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
 
-from bridge.store.sentinel import BELIEVED_S
+from bridge.store.hearsay import COUNTS_S
 from evidence import (
     Acquired,
     Appended,
@@ -28,7 +28,7 @@ AFTERMATH_NS: Final = 3_000_000_000
 # "what the old primary takes until the links have left it": they ask each second.
 LEAVING_NS: Final = 2_500_000_000
 # "believed after ten seconds": where one that named the old primary is not heard.
-INSISTING_NS: Final = LEAVING_NS + round(BELIEVED_S * 1e9)
+INSISTING_NS: Final = LEAVING_NS + round(COUNTS_S * 1e9)
 # How exactly the moment is known at which the server's clock was set.
 CLOCK_SLACK_NS: Final = 500_000_000
 # A receiver writes down the end of a handler before its worker, which may be busy, or has to come
