@@ -19,6 +19,7 @@ from bridge.errors import MetaMismatchError, RedisUnavailableError
 from bridge.outbox.group_commit import GroupCommit
 from bridge.outbox.held_rows import HeldRows, Pair
 from bridge.outbox.publisher import Publisher
+from bridge.outbox.records import Outcome
 from bridge.outbox.refusals import QUARANTINE, Lane, Refusals
 from bridge.outbox.spool.file_set import Chunk
 from bridge.outbox.spool.row import Row
@@ -170,7 +171,7 @@ class Drainer:
                 await self._probe()
             elif not await self._spool.is_done():
                 self._spool.rewind()  # whatever was passed over is promised
-            elif self._spool.appended == appended:
+            elif self._spool.appended == appended and self.pressure is None:
                 return
         raise RedisUnavailableError(self.pressure)
 
@@ -242,7 +243,8 @@ class Drainer:
                 refused.append((pair, result.text))
             else:
                 taken.append(pair.row)
-                self._refusals.taken(self._held.lane(pair))
+                if result is not Outcome.DUPLICATE:  # of which nothing was written
+                    self._refusals.taken(self._held.lane(pair))
         self._spool.confirm(source, taken)
         return refused
 

@@ -74,7 +74,7 @@ class GroupCommit:
         self._log = logs.get("group_commit")
         self.path = Path.HOLDING
         self.taken_beside: list[Record] = []
-        """What Redis took of the batch of which it refused the rest, and so closed the path."""
+        """What Redis wrote of the batch of which it refused the rest, and so closed the path."""
         metrics.direct_path.set(0)
 
     def submit(self, record: Record, arrived_s: float) -> Done:
@@ -195,7 +195,7 @@ class GroupCommit:
             self.taken_beside = [
                 waiting.record
                 for waiting, result in zip(batch, results, strict=True)
-                if not isinstance(result, Refused)
+                if not isinstance(result, Refused) and result is not Outcome.DUPLICATE
             ]
             self._divert(refused, f"Redis refused a batch: {why}")
 

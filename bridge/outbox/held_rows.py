@@ -130,7 +130,9 @@ class HeldRows:
             hold.looked_at.add(lane.device)
             is_its_own = hold.looked == (hold.source, hold.row_id)
             if not is_its_own and not self._refusals.is_head(lane):
-                return not await self._publish(chunk.source, [Pair(row, to_record(row))])
+                writes = self._refusals.writes
+                await self._publish(chunk.source, [Pair(row, to_record(row))])
+                return self._refusals.writes > writes
         return False
 
     def _before(self, heads: Sequence[tuple[Source, int]]) -> tuple[Source, int]:

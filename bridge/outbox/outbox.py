@@ -35,7 +35,12 @@ class Outbox:
         self._drainer = Drainer(
             self._group_commit, spool, publisher, publish_timeout_s=publish_timeout_s, clock=clock
         )
-        self._aside = AsideRetrier(spool, publisher, spool.folder)
+        self._aside = AsideRetrier(
+            spool,
+            publisher,
+            spool.folder,
+            is_spared=lambda: self._drainer.pressure is not None,
+        )
         self._draining: asyncio.Task[None] | None = None
         self.submit = self._group_commit.submit
         self.apply_backpressure = self._drainer.apply_backpressure

@@ -90,6 +90,8 @@ class Refusals:
         self._clock = clock
         self._holds: dict[Lane, Hold] = {}
         self._taken_s: dict[int, float] = {}
+        self.writes = 0
+        """How many records Redis wrote, as far as was told here."""
 
     def __len__(self) -> int:
         return len(self._holds)
@@ -120,7 +122,8 @@ class Refusals:
         return lane in self._holds
 
     def taken(self, lane: Lane) -> None:
-        """Redis took a record of this lane."""
+        """Redis wrote a record of this lane; that it knew one says nothing about writing."""
+        self.writes += 1
         self._taken_s[lane.partition] = self._clock()
 
     def refused(self, lane: Lane, source: Source, row_id: int, why: str) -> None:
@@ -159,8 +162,8 @@ class Refusals:
         """Whether the row itself is to blame, now that it was refused again."""
         if is_of_content(hold.why):
             return True
-        if hold.lane.device is None:
-            return False
+        if Lane(hold.lane.partition, None) in self._holds:
+            return False  # all of its partition waits, itself perhaps: what was taken was before
         from_s = hold.minute_from_s
         if self._clock() - from_s < SECOND_LOOK_S:
             return False

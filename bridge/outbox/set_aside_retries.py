@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -37,8 +38,17 @@ def request(folder: Path) -> None:
 class AsideRetrier:
     """Publishes what was set aside, where Redis takes it now."""
 
-    def __init__(self, spool: Spool, publisher: Publisher, folder: Path) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        publisher: Publisher,
+        folder: Path,
+        *,
+        is_spared: Callable[[], bool],
+    ) -> None:
+        """`is_spared()`: whether nothing may be published now, whatever Redis would take."""
         self._spool = spool
+        self._is_spared = is_spared
         self._publisher = publisher
         self._path = folder / _REQUEST
         self._seen_ns = self._requested_ns()
@@ -66,7 +76,12 @@ class AsideRetrier:
         try:
             while page := await self._spool.rows_aside(after=at, max_rows=_PAGE_ROWS):
                 at = (page.source, page.rows[-1].id)
+                # The namespace may be another program's by now, or of other partitions.
+                await self._publisher.probe(timeout_s=PUBLISH_TIMEOUT_S)
                 for row in page.rows:
+                    if self._is_spared():
+                        self._wait_s = AWAY_INTERVAL_S
+                        return published
                     tried += 1
                     try:
                         record = to_record(row)

@@ -165,7 +165,9 @@ class SpoolFile:
 
     def oldest_received_at_ms(self) -> int | None:
         """When the first row arrived; `None` without rows."""
-        query = "SELECT CAST(received_at_ms AS INTEGER) FROM rows ORDER BY id LIMIT 1"
+        # Of a damaged page it may come as NULL: such a file has to be opened all the same.
+        time = "coalesce(CAST(received_at_ms AS INTEGER), 0)"
+        query = f"SELECT {time} FROM rows ORDER BY id LIMIT 1"  # noqa: S608 # nosec B608
         found = self._db.execute(query).fetchone()
         return None if found is None else int(found[0])
 
@@ -256,14 +258,13 @@ class SpoolFile:
 
     def copy_to(self, other: SpoolFile) -> None:
         """Adds all rows, those set aside too, to `other`, which has none."""
-        query = select("FROM rows ORDER BY id")
+        rows, aside = select("FROM rows ORDER BY id"), select(", reason FROM aside ORDER BY id")
         with other._transaction():
-            other._db.executemany(
-                "INSERT INTO rows VALUES (?, ?, ?, ?, ?)", self._db.execute(query)
-            )
-        other.entries = self.entries
+            other._db.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", self._db.execute(rows))
+            for *raw, reason in self._db.execute(aside):
+                other._insert_aside(Row._make(raw), reason)
+        other.entries, other.aside = self.entries, self.aside
         other._next_id = self._next_id
-        self.move_aside_to(other)
 
     def _insert_aside(self, row: Row, reason: str) -> None:
         # Of a damaged page columns may come as NULL that never are: such a row has to go, too.

@@ -108,15 +108,8 @@ class SpoolFiles:
 
     def read(self, *, max_rows: int, max_bytes: int) -> Chunk | None:
         """The oldest rows that were not read; `None` if none is on the disk."""
-        for source in self.sources():
-            try:
-                rows = source.read(after_id=source.read_id, max_rows=max_rows, max_bytes=max_bytes)
-            except sqlite3.Error as error:
-                self._survive(source, error)
-                continue
-            if rows:
-                return Chunk(source, rows)
-        return None
+        places = [(source, source.read_id) for source in self.sources()]
+        return self._first_rows(places, max_rows=max_rows, max_bytes=max_bytes)
 
     def are_done(self) -> bool:
         """Whether Redis has every row of every file."""
@@ -136,11 +129,23 @@ class SpoolFiles:
     def behind(self, source: Source, row_id: int, *, max_rows: int, max_bytes: int) -> Chunk | None:
         """The rows behind one of `source`, or the first ones of the next file that has any."""
         sources = self.sources()
-        for other in sources[sources.index(source) :] if source in sources else []:
-            after_id = row_id if other is source else 0
-            rows = other.read(after_id=after_id, max_rows=max_rows, max_bytes=max_bytes)
+        if source not in sources:
+            return None
+        _, *others = sources[sources.index(source) :]
+        places = [(source, row_id), *((other, 0) for other in others)]
+        return self._first_rows(places, max_rows=max_rows, max_bytes=max_bytes)
+
+    def _first_rows(
+        self, places: Sequence[tuple[Source, int]], *, max_rows: int, max_bytes: int
+    ) -> Chunk | None:
+        for source, after_id in places:
+            try:
+                rows = source.read(after_id=after_id, max_rows=max_rows, max_bytes=max_bytes)
+            except sqlite3.Error as error:
+                self._survive(source, error)
+                continue
             if rows:
-                return Chunk(other, rows)
+                return Chunk(source, rows)
         return None
 
     def rewind(self, source: Source | None, row_id: int) -> None:
@@ -179,6 +184,11 @@ class SpoolFiles:
                 return Aside(other, rows)
         return None
 
+    def remove_aside(self, source: Source, row_id: int) -> None:
+        """Removes one of them, if its file is still in use."""
+        if source in self.sources():
+            source.file.remove_aside(row_id)
+
     def clean(self) -> None:
         """Removes what is confirmed, then adopted files that hold nothing more."""
         for source in self.sources():
@@ -214,7 +224,16 @@ class SpoolFiles:
         """Takes a damaged file out of use, under a name that says so, and reports it."""
         self._drop(source)
         source.file.close()
-        self._report_damage(spool_folder.put_away(source.lock), error)
+        self._put_away(source.lock, error)
+
+    def _put_away(self, lock: FileLock, error: sqlite3.Error) -> None:
+        try:
+            away = spool_folder.put_away(lock)
+        except OSError as trouble:  # the disk takes no new names: it is left for later
+            self._leave(lock, f"damaged ({error}), and cannot be renamed: {trouble.strerror}")
+        else:
+            metrics.spool_damaged.inc()
+            self._log.error("spool_file_damaged", kept_as=str(away), error=str(error))
 
     def _append_anew(self, records: Sequence[Record]) -> tuple[int, Exception | None]:
         try:
@@ -282,7 +301,7 @@ class SpoolFiles:
             self._leave(lock, str(error))
         except sqlite3.Error as error:
             if is_damage(error):
-                self._report_damage(spool_folder.put_away(lock), error)
+                self._put_away(lock, error)
             else:
                 self._leave(lock, str(error))
         except OSError as error:
@@ -294,10 +313,6 @@ class SpoolFiles:
             self._not_ours.add(lock.path)
             self._log.error("spool_file_left", file=lock.database.name, error=why)
         lock.release(remove=False)
-
-    def _report_damage(self, away: Path, error: sqlite3.Error) -> None:
-        metrics.spool_damaged.inc()
-        self._log.error("spool_file_damaged", kept_as=str(away), error=str(error))
 
     def _drop(self, source: Source) -> None:
         if source is self.own:

@@ -1,7 +1,7 @@
 """One open spool file, and how far it has been read and published.
 
 Owns what is confirmed and not yet removed. Must not decide which file comes first, nor what becomes
-of a damaged one: `files` does.
+of a damaged one: `file_set` does.
 """
 
 from __future__ import annotations

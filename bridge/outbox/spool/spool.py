@@ -179,8 +179,8 @@ class Spool:
         return await self._thread.call(lambda: self._files.rows_aside(after, max_rows=max_rows))
 
     async def remove_aside(self, source: Source, row: Row) -> None:
-        """Removes one of them: Redis has it now."""
-        await self._thread.call(source.file.remove_aside, row.id)
+        """Removes one of them: Redis has it now. One that was moved meanwhile is tried again."""
+        await self._thread.call(self._files.remove_aside, source, row.id)
         self._show()
 
     async def settled(self) -> None:
@@ -279,7 +279,7 @@ class Spool:
     async def _stuck(
         self,
         batch: Sequence[tuple[Record, Done]],
-        writing: asyncio.Future[tuple[int, Exception | None]],
+        writing: asyncio.Future[Any],
     ) -> None:
         """Answers for a disk that does not, and waits for it to come back."""
         self._is_stuck = True
@@ -293,8 +293,12 @@ class Spool:
 
     async def _clean(self) -> None:
         """Removes what Redis has from the disk, when nothing more urgent waits."""
+        cleaning = self._thread.call(self._files.clean)
+        await asyncio.wait({cleaning}, timeout=self._sync_limit_s)
+        if was_stuck := not cleaning.done():
+            await self._stuck((), cleaning)  # who wants to write meanwhile waits in vain
         try:
-            await self._thread.call(self._files.clean)
+            cleaning.result()
         except (OSError, sqlite3.Error) as error:
             if not self._is_unclean:
                 self._log.warning("spool_not_cleaned", error=str(error))
@@ -302,6 +306,8 @@ class Spool:
             asyncio.get_running_loop().call_later(_RETRY_S, self._wake.set)
         else:
             self._is_unclean = False
+            if was_stuck:
+                self._recovered()
 
     async def close(self) -> None:
         """Closes the files, after `run` was cancelled; one with nothing in it is removed.

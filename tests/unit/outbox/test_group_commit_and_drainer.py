@@ -29,6 +29,7 @@ from bridge.outbox.group_commit import Path as Way
 from bridge.outbox.publisher import Publisher
 from bridge.outbox.records import Arrival, Outcome, QuarantinedBody, Record
 from bridge.outbox.refusals import QUARANTINE, Lane
+from bridge.outbox.set_aside_retries import AsideRetrier
 from bridge.outbox.spool.file import SpoolFile
 from bridge.outbox.spool.row import Row, UnreadableRowError, to_record
 from bridge.outbox.spool.spool import Spool
@@ -166,6 +167,13 @@ class Bench:
         assert set(results) <= {Outcome.PUBLISHED, Outcome.SPOOLED, Outcome.DUPLICATE}
         await wait_until(lambda: len(self.shelf.kept) == self.submitted, "everything")
         assert list(self.shelf.kept) == [f"c{n}" for n in range(self.submitted)]
+
+    async def all_kept_but_for_order(self) -> None:
+        """Of each device in its order: one that was refused let the others go before it."""
+        await wait_until(lambda: len(self.shelf.kept) == self.submitted, "everything")
+        for number in range(self.devices):
+            found = of_device(self, number)
+            assert found == sorted(found)
 
     async def is_on(self, way: Way) -> None:
         await wait_until(lambda: self.group_commit.path is way, f"the path {way}")
@@ -672,6 +680,93 @@ async def test_a_row_that_cannot_be_set_aside_holds_up_only_its_device(
         await wait_until(lambda: it.spool.status()["set_aside"] == 2, "both to be set aside")
         await it.is_on(Way.DIRECT)
         assert of_device(it, 1) == ["c1", "c7"]
+
+
+async def test_a_duplicate_is_no_evidence_that_a_partition_takes_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.outbox.refusals.SECOND_LOOK_S", 0.2)
+    async with bench(tmp_path) as it:
+        it.devices = 3
+        it.shelf.kept["c1"] = None  # pushed before, and known
+        it.shelf.refused |= {"c0", "c2"}
+        it.drainer.apply_backpressure("so that they are spooled")
+        await asyncio.gather(*it.submit(3))
+        it.drainer.apply_backpressure(None)
+        await asyncio.sleep(0.6)  # nothing tells that a row would be set aside yet
+        assert it.spool.status()["set_aside"] == 0
+        it.shelf.refused.clear()
+        await wait_until(lambda: {"c0", "c2"} <= it.shelf.kept.keys(), "all of them")
+
+
+async def test_a_row_is_not_condemned_while_all_of_its_partition_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was taken of it was taken before that."""
+    monkeypatch.setattr("bridge.outbox.refusals.SECOND_LOOK_S", 0.2)
+    async with bench(tmp_path) as it:
+        it.devices = 3
+        it.shelf.refused.add("c0")
+        it.drainer.apply_backpressure("so that they are spooled")
+        await asyncio.gather(*it.submit(2))
+        it.drainer.apply_backpressure(None)
+        await wait_until(lambda: "c1" in it.shelf.kept, "the other to be taken")
+        it.shelf.refused |= {f"c{n}" for n in range(2, 9)}
+        await asyncio.gather(*it.submit(7))
+        await asyncio.sleep(0.8)  # nothing tells that a row would be set aside yet
+        assert it.spool.status()["set_aside"] == 0
+        it.shelf.refused.clear()
+        await it.all_kept_but_for_order()
+
+
+async def test_pressure_that_begins_at_the_last_look_keeps_the_direct_path_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(tmp_path) as it:
+        await it.is_on(Way.DIRECT)
+        it.drainer.apply_backpressure("at first")
+        await asyncio.gather(*it.submit(3))
+        is_done, looks = it.spool.is_done, []
+
+        async def pressed() -> bool:
+            found = await is_done()
+            if found and not looks:
+                looks.append(1)
+                it.drainer.apply_backpressure("too much")
+            return found
+
+        monkeypatch.setattr(it.spool, "is_done", pressed)
+        it.drainer.apply_backpressure(None)
+        await wait_until(lambda: looks, "the last look")
+        await asyncio.gather(*it.submit(3))
+        assert it.group_commit.path is not Way.DIRECT
+        assert len(it.shelf.kept) == 3
+        it.drainer.apply_backpressure(None)
+        await it.all_kept_in_order()
+
+
+@pytest.mark.parametrize("why", ["foreign", "spared"])
+async def test_what_was_set_aside_is_not_published_where_nothing_may_be(
+    tmp_path: Path, why: str
+) -> None:
+    async with bench(tmp_path) as it:
+        it.shelf.refused.add("c0")
+        it.shelf.refusals["c0"] = "ERR Error running script: the body is refused"
+        it.submit()
+        await wait_until(lambda: it.spool.outstanding == 1, "it to be kept")
+        chunk = await it.spool.behind(it.spool._files.sources()[0], 0, max_rows=1, max_bytes=MIB)
+        assert chunk is not None
+        await it.spool.set_aside(chunk.source, chunk.rows[0], "refused")
+        it.shelf.refused.clear()
+        it.shelf.is_foreign = why == "foreign"
+        retrier = AsideRetrier(it.spool, it.shelf, tmp_path, is_spared=lambda: why == "spared")
+        assert await retrier.retry() == 0
+        assert not it.shelf.kept
+        assert it.spool.status()["set_aside"] == 1
+        it.shelf.is_foreign = False
+        retrier._is_spared = lambda: False
+        assert await retrier.retry() == 1
+        assert list(it.shelf.kept) == ["c0"]
 
 
 async def test_what_is_refused_is_kept_by_a_stop_and_published_by_the_next(tmp_path: Path) -> None:

@@ -231,6 +231,38 @@ def test_columns_of_other_types_are_read_as_rows(tmp_path: Path) -> None:
     file.close()
 
 
+def test_a_first_row_without_a_time_keeps_no_file_from_being_opened(tmp_path: Path) -> None:
+    """As a damaged page shows it: columns come as NULL that never are."""
+    SpoolFile(tmp_path / "a.db", max_bytes=MIB).close()
+    with sqlite3.connect(tmp_path / "a.db", isolation_level=None) as database:
+        database.execute("DROP TABLE rows")
+        database.execute(
+            "CREATE TABLE rows (id INTEGER PRIMARY KEY, kind, received_at_ms, extra, body)"
+        )
+        database.execute("INSERT INTO rows VALUES (1, NULL, NULL, NULL, NULL)")
+    database.close()
+    file = SpoolFile(tmp_path / "a.db", max_bytes=MIB)
+    assert file.oldest_received_at_ms() == 0
+    file.set_aside(*read(file), reason="no record")
+    assert file.oldest_received_at_ms() is None
+    file.close()
+
+
+def test_a_copy_has_what_was_set_aside_and_the_original_keeps_it(tmp_path: Path) -> None:
+    """The copy may fail half-way: then the original is what there is."""
+    file, other = (SpoolFile(tmp_path / name, max_bytes=MIB) for name in ("a.db", "b.db"))
+    file.write(rows(file, 4))
+    for row in read(file)[:2]:
+        file.set_aside(row, "refused")
+    file.copy_to(other)
+    assert (other.entries, other.aside) == (2, 2)
+    assert read(other) == read(file)
+    bodies = [row.body for row in other.rows_aside(after_id=0, max_rows=9)]
+    assert bodies == [row.body for row in file.rows_aside(after_id=0, max_rows=9)]
+    file.close()
+    other.close()
+
+
 def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     before = os.umask(0o022)

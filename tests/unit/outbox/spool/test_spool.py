@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 import stat
@@ -469,6 +470,55 @@ async def test_a_disk_that_hangs_is_broken_until_it_answers(
         released.set()
         await wait_until(lambda: put_works(spool, arrival("again")), "the disk to be used again")
         assert spool.trouble is None
+
+
+async def test_a_disk_that_hangs_while_room_is_made_is_broken_until_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who wants to write meanwhile is answered, too."""
+    begun, released = threading.Event(), threading.Event()
+    write = SpoolFile.write
+
+    def hang(file: SpoolFile, rows: Any, **more: Any) -> int:
+        if not rows:
+            begun.set()
+            released.wait()
+        return write(file, rows, **more)
+
+    async with opened(tmp_path, sync_limit_s=0.2) as spool:
+        await put(spool, arrival("c1"))
+        chunk = await spool.read(max_rows=9, max_bytes=MIB)
+        assert chunk is not None
+        await spool.settled()
+        monkeypatch.setattr(SpoolFile, "write", hang)
+        spool.confirm(chunk.source, chunk.rows)
+        await wait_until(begun.is_set, "room to be made")
+        with pytest.raises(UnableError, match="does not answer"):
+            await put(spool, arrival("c2"))
+        released.set()
+        await wait_until(lambda: spool.trouble is None, "the disk to be used again")
+        assert await put(spool, arrival("c3")) == Outcome.SPOOLED
+
+
+async def test_a_damaged_file_that_cannot_be_renamed_is_left_and_keeps_no_other_from_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abandoned(tmp_path, [arrival("c1")])
+    (damaged,) = tmp_path.glob("*.db")
+    damaged.write_bytes(b"x" * 9000)
+    abandoned(tmp_path, [arrival("c2")])
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("os.rename", refuse)
+    monkeypatch.setattr("os.replace", refuse)
+    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
+    async with opened(tmp_path) as spool:
+        assert await contents(spool) == [arrival("c2")]
+        assert await put(spool, arrival("c3")) == Outcome.SPOOLED
+    assert damaged.exists()
 
 
 async def put_works(spool: Spool, record: Record) -> bool:
