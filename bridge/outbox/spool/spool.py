@@ -129,13 +129,9 @@ class Spool:
         """One row that was read and not confirmed; `None` where it is not there any more."""
         return await self._thread.call(self._files.row, source, row_id)
 
-    async def behind(
-        self, source: Source, row_id: int, *, max_rows: int, max_bytes: int
-    ) -> Chunk | None:
-        """The rows behind one, read before or not; `None` behind the last."""
-        return await self._thread.call(
-            lambda: self._files.behind(source, row_id, max_rows=max_rows, max_bytes=max_bytes)
-        )
+    async def behind(self, source: Source, row_id: int, **most: int) -> Chunk | None:
+        """The rows behind one, read before or not, as `read` has them; `None` behind the last."""
+        return await self._thread.call(lambda: self._files.behind(source, row_id, **most))
 
     async def is_done(self) -> bool:
         """Whether no row is on the disk that Redis does not have, as the files say themselves."""
@@ -261,9 +257,7 @@ class Spool:
     async def _commit(self, batch: Sequence[tuple[Record, Done]]) -> None:
         began_s = time.perf_counter()
         writing = self._thread.call(self._files.append, [record for record, _ in batch])
-        await asyncio.wait({writing}, timeout=self._sync_limit_s)
-        if not writing.done():
-            await self._stuck(batch, writing)
+        await self._is_in_time(writing, batch)
         metrics.spool_commit_duration.observe(time.perf_counter() - began_s)
         accepted, error = writing.result()
         if accepted == len(batch):
@@ -276,27 +270,27 @@ class Spool:
         for _, done in batch[accepted:]:
             _fail(done, self.trouble or "the spool failed")
 
-    async def _stuck(
-        self,
-        batch: Sequence[tuple[Record, Done]],
-        writing: asyncio.Future[Any],
-    ) -> None:
-        """Answers for a disk that does not, and waits for it to come back."""
+    async def _is_in_time(
+        self, call: asyncio.Future[Any], batch: Sequence[tuple[Record, Done]] = ()
+    ) -> bool:
+        """Waits for the disk; while it does not answer, those who want to write are told so."""
+        await asyncio.wait({call}, timeout=self._sync_limit_s)
+        if call.done():
+            return True
         self._is_stuck = True
         self._in_trouble(f"the disk did not answer within {self._sync_limit_s:g} s")
         for _, done in (*batch, *self._queued):
             _fail(done, "the disk does not answer")
         self._queued.clear()
         self._queued_bytes = 0
-        await asyncio.wait({writing})
+        await asyncio.wait({call})
         self._is_stuck = False
+        return False
 
     async def _clean(self) -> None:
         """Removes what Redis has from the disk, when nothing more urgent waits."""
         cleaning = self._thread.call(self._files.clean)
-        await asyncio.wait({cleaning}, timeout=self._sync_limit_s)
-        if was_stuck := not cleaning.done():
-            await self._stuck((), cleaning)  # who wants to write meanwhile waits in vain
+        is_in_time = await self._is_in_time(cleaning)
         try:
             cleaning.result()
         except (OSError, sqlite3.Error) as error:
@@ -306,7 +300,7 @@ class Spool:
             asyncio.get_running_loop().call_later(_RETRY_S, self._wake.set)
         else:
             self._is_unclean = False
-            if was_stuck:
+            if not is_in_time:
                 self._recovered()
 
     async def close(self) -> None:
