@@ -30,6 +30,7 @@ MEMORY_LOW: Final = 0.90  # …until it is below this again
 BACKLOG_LOW: Final = 0.9  # of MAX_BACKLOG, likewise
 _FORGET_MS: Final = 3600 * 1000
 _FORGET_EVERY: Final = 100  # looks
+_DIGITS: Final = 12  # of a count; a number that is longer is none of our workers'
 
 
 Positions = dict[tuple[str, int], Position]
@@ -245,7 +246,7 @@ def _add_parked(
 ) -> None:
     """What is parked was fetched, and is not handled."""
     for (name, partition), raw in counts.items():
-        if name in backlogs and isinstance(raw, bytes) and raw.isdigit():
+        if name in backlogs and isinstance(raw, bytes) and raw.isdigit() and len(raw) <= _DIGITS:
             of_group = backlogs[name].by_partition
             of_group[partition] = of_group.get(partition, 0) + int(raw)
 

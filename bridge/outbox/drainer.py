@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from bridge.backoff import Backoff
@@ -209,12 +209,14 @@ class Drainer:
         """Publishes what need not wait; what is refused is looked at one by one."""
         going = [pair for pair in readable if not self._refusals.covers(self._held.lane(pair))]
         refused = await self._publish_pairs(source, going)
+        together = {pair.row.id for pair, _ in refused}  # of these a call may have written some
         while refused:
             # One of each partition alone: what Redis says then, it says of nothing else.
             first: dict[int, Pair] = {}
             for pair, _ in refused:
                 first.setdefault(self._held.lane(pair).partition, pair)
-            for pair, why in await self._publish_pairs(source, list(first.values())):
+            alone = list(first.values())
+            for pair, why in await self._publish_pairs(source, alone, tried=together):
                 self._log_refused(pair, why)
                 await self._held.refused_alone(source, pair, why)
             tried = {pair.row.id for pair in first.values()}
@@ -223,12 +225,17 @@ class Drainer:
                 for pair, _ in refused
                 if pair.row.id not in tried and not self._refusals.covers(self._held.lane(pair))
             ]
-            refused = await self._publish_pairs(source, rest)
+            refused = await self._publish_pairs(source, rest, tried=together)
         self._failing.reset()
         self._batch_rows = min(BATCH_ROWS, self._batch_rows * 2)
 
-    async def _publish_pairs(self, source: Source, pairs: Sequence[Pair]) -> list[tuple[Pair, str]]:
-        """Publishes in one go and confirms; returns what was refused, with Redis' words."""
+    async def _publish_pairs(
+        self, source: Source, pairs: Sequence[Pair], *, tried: Collection[int] = ()
+    ) -> list[tuple[Pair, str]]:
+        """Publishes in one go and confirms; returns what was refused, with Redis' words.
+
+        Of rows that were `tried` in this batch, a duplicate is what was written then.
+        """
         if not pairs:
             return []
         began_s = self._clock()
@@ -243,7 +250,7 @@ class Drainer:
                 refused.append((pair, result.text))
             else:
                 taken.append(pair.row)
-                if result is not Outcome.DUPLICATE:  # of which nothing was written
+                if result is not Outcome.DUPLICATE or pair.row.id in tried:
                     self._refusals.taken(self._held.lane(pair))
         self._spool.confirm(source, taken)
         return refused

@@ -9,6 +9,7 @@ https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from bridge.telemetry import logs
 Primary = tuple[int, tuple[str, int]]
 """A server, and the configuration epoch in which Sentinels made it the primary."""
 
-# Sentinels tell each other of a promotion within seconds. What most say for longer is not that.
+# Sentinels tell each other of a promotion within seconds.
 COUNTS_S: Final = 10.0
 
 
@@ -36,6 +37,9 @@ class Hearsay:
         """Who is taken for it."""
         self.asked_s = float("-inf")
         """When the Sentinels of a link in use were last asked."""
+        self.is_caught_up = asyncio.Event()
+        """Not set while they are asked for the first time after long."""
+        self.is_caught_up.set()
         self._said: dict[str, tuple[float, Primary | None]] = {}
         """By Sentinel: when it was asked, and whom it named, if anybody."""
         self._log = logs.get("redis")

@@ -14,6 +14,7 @@ confirms, when it wakes, what waited at its door.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -69,16 +70,14 @@ class SentinelLink(Link):
         if self._is_replaced:
             self._drop()
         is_new = self._connection is None
-        is_stale = self._hearsay.clock() - self._hearsay.asked_s > STALE_S
         self._watch()
         began_s = time.monotonic()
         replies = await super()._run(calls)
         is_late = time.monotonic() - began_s >= LATE_S and calls[0].args[0] != "XREAD"  # it waits
         if is_new or is_late:
             await self._look()
-        elif is_stale and self._watching is not None:
-            # Nobody has asked since long before. Sentinels that cannot be heard delay no answer.
-            await asyncio.wait((self._watching,), timeout=LATE_S)
+        else:
+            await self._caught_up()
         if self._is_replaced:
             raise RedisUnavailableError("Redis: the server that answered is not a primary now")
         return replies
@@ -107,8 +106,24 @@ class SentinelLink(Link):
             self._watching = asyncio.create_task(self._look())
 
     async def _look(self) -> None:
-        self._hearsay.asked_s = self._hearsay.clock()
-        await self._ask_all()
+        hearsay = self._hearsay
+        was_s, hearsay.asked_s = hearsay.asked_s, hearsay.clock()
+        if hearsay.asked_s - was_s > STALE_S:
+            hearsay.is_caught_up.clear()
+        try:
+            await self._ask_all()
+        finally:
+            hearsay.is_caught_up.set()
+
+    async def _caught_up(self) -> None:
+        """Where nobody had asked for long, waits until somebody has.
+
+        Not for long: Sentinels that cannot be heard delay no answer.
+        """
+        if not self._hearsay.is_caught_up.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LATE_S):
+                    await self._hearsay.is_caught_up.wait()
 
     # --- what the Sentinels say
 

@@ -91,7 +91,7 @@ async def test_what_is_parked_is_a_part_of_the_backlog(real_redis: servers.Redis
     redis, told = real_redis, []
     await publish(redis, 5, partition=1)
     await join(redis, "g", 0, 1)
-    for partition, count in ((0, "95"), (1, "0"), (2, "many"), (3, "")):
+    for partition, count in ((0, "95"), (1, "0"), (2, "many"), (3, "9" * 400)):
         await redis.client.set(redis.keys.parked_count(partition, "g"), count)
     await redis.client.set(redis.keys.parked_count(0, "retired"), "500")
     it = monitor(redis, told, max_backlog=100)

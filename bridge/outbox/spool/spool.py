@@ -290,7 +290,7 @@ class Spool:
     async def _clean(self) -> None:
         """Removes what Redis has from the disk, when nothing more urgent waits."""
         cleaning = self._thread.call(self._files.clean)
-        is_in_time = await self._is_in_time(cleaning)
+        is_well = await self._is_in_time(cleaning) and not self._is_unclean
         try:
             cleaning.result()
         except (OSError, sqlite3.Error) as error:
@@ -300,7 +300,7 @@ class Spool:
             asyncio.get_running_loop().call_later(_RETRY_S, self._wake.set)
         else:
             self._is_unclean = False
-            if not is_in_time:
+            if not is_well:
                 self._recovered()
 
     async def close(self) -> None:

@@ -79,6 +79,8 @@ class Deliverer:
         self._observer = observer
         self._sandboxed: tuple[Partition, Delivery, float] | None = None
         """What runs in the sandbox, and since when."""
+        self._charging: Partition | None = None
+        """Whose attempt is being written: it is not given away before that is taken back."""
         self._logged_ignored: set[str] = set()
         self._log = logs.get("runner").bind(group=plan.group)
         self._duration = metrics.handler_duration.labels(plan.group)
@@ -109,6 +111,7 @@ class Deliverer:
         slot, started_s = self._shared.sandbox_slot, clock.boottime_s()
         try:
             await self._sandbox.ready()
+            self._charging = partition
             await self._settler.write_attempt(partition, head.id, record)
             if not self._may_start(lane, clock.boottime_s()):  # lost meanwhile, or given back
                 self._uncharge(partition, head)
@@ -121,7 +124,7 @@ class Deliverer:
             self._conclude(lane, delivery, ABANDONED, clock.boottime_s() - started_s)
             raise
         finally:
-            self._sandboxed = None
+            self._charging = self._sandboxed = None
             self._shared.end(slot)
         if outcome is None:  # nothing of it ran
             self._uncharge(partition, head)
@@ -146,7 +149,8 @@ class Deliverer:
     def is_running(self, partition: Partition) -> bool:
         """Whether deliveries of this partition run, and may end."""
         is_sandboxed = self._sandboxed is not None and self._sandboxed[0] is partition
-        return is_sandboxed or self._invocations.is_running(partition)
+        is_charging = self._charging is partition
+        return is_sandboxed or is_charging or self._invocations.is_running(partition)
 
     def longest_s(self, partition: Partition, now_s: float) -> float:
         """For how long the oldest delivery of this partition has run that may end; 0 without."""

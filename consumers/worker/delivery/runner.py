@@ -223,7 +223,7 @@ class Runner:
     async def _may_probe(self, slot: int) -> bool:
         """While the circuit is open, a few runners try a delivery now and then; the others wait.
 
-        For each that hangs another one tries: else the circuit would stay open after the outage.
+        For each that is overdue another one tries: else the circuit would stay open with those.
         """
         if slot >= PROBERS + self.invocations.overdue:
             with contextlib.suppress(TimeoutError):

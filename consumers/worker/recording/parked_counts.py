@@ -16,8 +16,9 @@ from consumers.worker.partitions.partition import Partition
 
 CALL_TIMEOUT_S: Final = 5.0
 PAUSE_S: Final = 5.0
-# A count outlives its worker by so much, and a partition's next owner makes its own.
-TTL_MS: Final = 600_000
+# A count outlives its worker by so much, after which a group without any is absent as it comes; a
+# partition's next owner makes its own.
+TTL_MS: Final = 3_600_000
 
 
 class ParkedCounts:

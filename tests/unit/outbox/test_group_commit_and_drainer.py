@@ -55,6 +55,7 @@ class Shelf(Publisher):
         self.takes_s = 0.0
         self.is_foreign = False
         self.refused: set[str] = set()
+        self.writes_before = False  # of a call that is refused, what comes before
         self.refusal = "ERR upstream failure"
         self.refusals: dict[str, str] = {}  # another one for some
         self.before: Callable[[], None] = lambda: None
@@ -88,6 +89,10 @@ class Shelf(Publisher):
             if self.refused & {names[place] for place in places}:  # as a script does: all of a call
                 for place in places:
                     results[place] = Refused(self.refusals.get(names[place], self.refusal))
+                if self.writes_before:
+                    them = [names[place] for place in places]
+                    written = itertools.takewhile(lambda each: each not in self.refused, them)
+                    self.kept.update(dict.fromkeys(written))
                 continue
             for place in places:
                 if names[place] in self.kept:
@@ -686,6 +691,7 @@ async def test_a_duplicate_is_no_evidence_that_a_partition_takes_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bridge.outbox.refusals.SECOND_LOOK_S", 0.2)
+    monkeypatch.setattr(drainer, "BATCH_ROWS", 1)  # no call that was refused can have written it
     async with bench(tmp_path) as it:
         it.devices = 3
         it.shelf.kept["c1"] = None  # pushed before, and known
@@ -697,6 +703,24 @@ async def test_a_duplicate_is_no_evidence_that_a_partition_takes_writes(
         assert it.spool.status()["set_aside"] == 0
         it.shelf.refused.clear()
         await wait_until(lambda: {"c0", "c2"} <= it.shelf.kept.keys(), "all of them")
+
+
+async def test_what_a_refused_call_wrote_is_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a duplicate when it comes again, and there may be nothing else of the partition."""
+    monkeypatch.setattr("bridge.outbox.refusals.SECOND_LOOK_S", 0.2)
+    async with bench(tmp_path) as it:
+        it.devices = 3
+        it.shelf.writes_before = True
+        it.shelf.refused |= {"c0", "c2"}
+        it.drainer.apply_backpressure("so that they are spooled")
+        await asyncio.gather(*it.submit(3))
+        it.drainer.apply_backpressure(None)
+        await wait_until(lambda: it.spool.status()["set_aside"] == 1, "the first to be set aside")
+        it.submit(3)
+        await wait_until(lambda: it.spool.status()["set_aside"] == 2, "the other one, too")
+        await wait_until(lambda: set(it.shelf.kept) == {"c1", "c3", "c4", "c5"}, "the others")
 
 
 async def test_a_row_is_not_condemned_while_all_of_its_partition_waits(

@@ -520,6 +520,26 @@ async def test_a_link_that_was_idle_counts_no_answer_that_nobody_looked_after(
     await link.close()
 
 
+async def test_while_one_link_asks_after_long_no_other_counts_an_answer(
+    primaries: Primaries, clocked: Clocked
+) -> None:
+    """A process that stood still wakes up, and all of its links at once."""
+    sentinels = [Slow(OLD, 1), Slow(OLD, 1)]
+    one, other = (primaries.link(*sentinels, health=clocked.health) for _ in range(2))
+    for link in (one, other):
+        await link.one(PING, timeout_s=10)
+    for sentinel in sentinels:
+        sentinel._answer = (NEW, 2)
+    clocked.goes_on(60)
+    asking = asyncio.create_task(one.one(PING, timeout_s=10))
+    await asyncio.sleep(0.001)
+    for answer in (other.one(PING, timeout_s=10), asking):
+        with pytest.raises(RedisUnavailableError, match="not a primary now"):
+            await answer
+    await one.close()
+    await other.close()
+
+
 async def test_sentinels_that_cannot_be_heard_delay_no_answer_of_a_link_that_was_idle(
     primaries: Primaries, clocked: Clocked
 ) -> None:
@@ -533,11 +553,12 @@ async def test_sentinels_that_cannot_be_heard_delay_no_answer_of_a_link_that_was
     await link.close()
 
 
-async def test_links_that_have_heard_together_ask_once(primaries: Primaries) -> None:
+async def test_links_that_have_heard_together_ask_once(
+    primaries: Primaries, clocked: Clocked
+) -> None:
     """The second need not ask beside its calls what the first asked a moment ago."""
-    health = Health()
     sentinel = Sentinel(OLD, 1)
-    one, other = (primaries.link(sentinel, health=health) for _ in range(2))
+    one, other = (primaries.link(sentinel, health=clocked.health) for _ in range(2))
     await one.one(PING, timeout_s=10)
     await other.one(PING, timeout_s=10)
     for link in (one, other):

@@ -500,6 +500,32 @@ async def test_a_disk_that_hangs_while_room_is_made_is_broken_until_it_answers(
         assert await put(spool, arrival("c3")) == Outcome.SPOOLED
 
 
+async def test_a_disk_that_hung_and_failed_while_room_was_made_is_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.outbox.spool.spool._RETRY_S", 0.05)
+    begun, released = threading.Event(), threading.Event()
+    write = SpoolFile.write
+
+    def hang_and_fail(file: SpoolFile, rows: Any, **more: Any) -> int:
+        if not begun.is_set():
+            begun.set()
+            released.wait()
+            raise OSError(errno.EIO, "Input/output error")
+        return write(file, rows, **more)
+
+    async with opened(tmp_path, sync_limit_s=0.1) as spool:
+        await put(spool, arrival("c1"))
+        chunk = await spool.read(max_rows=9, max_bytes=MIB)
+        assert chunk is not None
+        await spool.settled()
+        monkeypatch.setattr(SpoolFile, "write", hang_and_fail)
+        spool.confirm(chunk.source, chunk.rows)
+        await wait_until(lambda: spool.trouble, "it to be told")
+        released.set()
+        await wait_until(lambda: spool.trouble is None, "room to be made, with nothing written")
+
+
 async def test_a_damaged_file_that_cannot_be_renamed_is_left_and_keeps_no_other_from_being_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
