@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="two short rounds, to try it out")
     parser.add_argument("--rounds", type=int, help="of each section, where 5 are usual")
     parser.add_argument(
-        "--marks", action="store_true", help="only what a mark is judged from, some twenty minutes"
+        "--marks", action="store_true", help="only what a mark is judged from, half an hour"
     )
     parser.add_argument("--only", default="", help="sections whose name has this in it")
     parser.add_argument("--again", action="store_true", help="keep what --out has, replace these")

@@ -82,15 +82,11 @@ def measured(rounds: int, size: Size) -> list[Row]:
             fill(client, size)
             TOLD.print(f"{SECTION}: filled in {time.monotonic() - began_s:.0f} s")
             pages = _pages(client, size)
-        traced = partial(_trace, server.url, folder, size)
+        traced = {TRACE: partial(_trace, server.url, folder, size)}
+        traces = alternate(SECTION, traced, rounds=rounds, parameters=under)
         with _console(server.url, folder) as port:
-            found = alternate(
-                SECTION,
-                {name: partial(_look, port, page) for name, page in pages.items()}
-                | {TRACE: traced},
-                rounds=rounds,
-                parameters=under,
-            )
+            looks = {name: partial(_look, port, page) for name, page in pages.items()}
+            found = alternate(SECTION, looks, rounds=rounds, parameters=under)
     first_bytes = [row for row in found if row.metric == "first_byte_p95_ms"]
     if lacking := sorted({*pages} - {row.case for row in first_bytes}):
         raise RuntimeError(f"no figures of {', '.join(lacking)}")
@@ -99,6 +95,7 @@ def measured(rounds: int, size: Size) -> list[Row]:
         Row(section=SECTION, case=ANY_PAGE, metric="first_byte_p95_ms", parameters=under,
             values=slowest),
         *found,
+        *traces,
     ]  # fmt: skip
 
 
