@@ -149,9 +149,8 @@ async def test_slashes_too_many_are_forgiven(
     assert len(await soon(published, real_redis, len(paths))) == len(paths)
     junk = await raw_exchange(ingress.callback_url, _raw("//v1.0.0/messageReceiver/cmd/", b"{}"))
     assert junk.startswith(b"HTTP/1.1 200 ")
-    assert [it.path for it in await soon(quarantined, real_redis)] == [
-        "/v1.0.0/messageReceiver/cmd"
-    ]
+    [kept] = await soon(quarantined, real_redis)
+    assert kept.path == "/v1.0.0/messageReceiver/cmd"
 
 
 def _raw(path: str, data: bytes) -> bytes:
