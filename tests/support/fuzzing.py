@@ -13,12 +13,14 @@ def fuzz(description: str, url: str, folder: Path, *options: str, bound_s: float
 
     In CI with the same calls each time, as hypothesis' own tests have it (`conftest.py`).
     """
-    same = ("--generation-deterministic",) if "CI" in os.environ else ()
+    is_same = "CI" in os.environ
+    database = ("--generation-deterministic",) if is_same else ("--generation-database", "none")
     done = subprocess.run(
         [
             *(sys.executable, "-W", "ignore", "-m", "schemathesis.cli", "run", description),
             *("--url", url, "--continue-on-failure", "--no-shrink"),
-            *("--generation-database", "none", *same, *options),
+            *database,
+            *options,
         ],
         cwd=folder,  # it leaves folders behind
         env={**os.environ, "NO_COLOR": "1"},

@@ -166,9 +166,9 @@ class SpoolFile:
     def oldest_received_at_ms(self) -> int | None:
         """When the first row arrived; `None` without rows."""
         # Of a damaged page it may come as NULL: such a file has to be opened all the same.
-        time = "coalesce(CAST(received_at_ms AS INTEGER), 0)"
-        query = f"SELECT {time} FROM rows ORDER BY id LIMIT 1"  # noqa: S608 # nosec B608
-        found = self._db.execute(query).fetchone()
+        found = self._db.execute(
+            "SELECT coalesce(CAST(received_at_ms AS INTEGER), 0) FROM rows ORDER BY id LIMIT 1"
+        ).fetchone()
         return None if found is None else int(found[0])
 
     def reserve_ids(self, count: int) -> int:
